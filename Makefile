@@ -1,0 +1,69 @@
+# One command for each thing a contributor does. `make` alone explains them.
+# The environment (.venv) makes itself and follows pyproject.toml and constraints.txt.
+
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DBOS := bench/.venv-dbos
+DBOS_READY := $(DBOS)/.ready
+PIP := -m pip --disable-pip-version-check --no-input install -qq
+
+export PORT
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench clean
+
+help: ## Show this help
+	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(READY) ## Run the sign-up example (PORT=8000, OUTLIVE_STORE=sqlite:///…)
+	@$(BIN)/python examples/signup/run.py
+
+test: check ## Everything: check, then all tests
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## Under a minute: lint, format, types, house style
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check --quiet || { \
+	  echo "not formatted; 'make format' mends:"; $(BIN)/ruff format --check; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/test_tidy.py
+
+format: $(READY) ## Format the code and sort the imports
+	@$(BIN)/ruff check --select I --fix --quiet
+	@$(BIN)/ruff format --quiet
+
+bench: $(READY) $(DBOS_READY) ## Measure against the peers; WRITE=1 puts it into docs/benchmarks.md
+	@command -v strace >/dev/null || apt-get install -y -qq strace >/dev/null 2>&1 || \
+	  echo "no strace: syncs are not counted"
+	@$(BIN)/python bench/processes.py $(if $(WRITE),--write)
+
+clean: ## Remove the environments and every cache
+	@rm -rf $(VENV) $(DBOS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call environment,folder): a virtual environment, also where Debian's python3-venv is missing.
+define environment
+@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed"; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+  echo "outlive needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1)."; \
+  echo "Name another one: make PYTHON=python3.12 …"; exit 1; }
+@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1) >/dev/null 2>&1 || { \
+  $(PYTHON) -m venv --without-pip $(1) && \
+  $(PYTHON) -m pip --python $(1)/bin/python install -qq pip; }
+endef
+
+$(READY): pyproject.toml constraints.txt
+	$(call environment,$(VENV))
+	@echo "setting up $(VENV) (a minute the first time)"
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(DBOS_READY): bench/peers/dbos.txt
+	$(call environment,$(DBOS))
+	@echo "setting up $(DBOS) (a minute the first time)"
+	@$(DBOS)/bin/python $(PIP) -r bench/peers/dbos.txt
+	@touch $@

@@ -1,0 +1,136 @@
+"""The yardstick all peers share, so that no peer is measured in a way of its own.
+
+A peer is a script run in its own interpreter, once for every figure:
+
+    peer.py --store FILE --processes N --concurrency C    N processes of five steps, C at a time
+    peer.py --store FILE --processes N --phase start      N processes that wait in their middle step
+    peer.py --store FILE --processes N --phase finish     after kill -9: bring those N to their end
+
+The first prints one line of JSON; `start` prints `ready` when all N wait, `finish` prints `done`.
+With `--processes 0` the store is only made, so that its empty size is known. The middle step waits
+until the file `FILE.gate` is there.
+
+Seconds and CPU seconds cover the work alone: not the start of the interpreter, not the making of
+the tables, not the first process. Syncs are counted from outside, by strace; `Meter` marks where
+the count begins and ends with a sync that cannot succeed: that of a pipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+STEPS = 5
+MIDDLE = 2
+GATE_LOOK_SECONDS = 0.25
+
+
+def arguments() -> argparse.Namespace:
+    """What the orchestrator asks of a peer."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--processes", type=int, required=True)
+    parser.add_argument("--concurrency", type=int, default=1)
+    parser.add_argument("--phase", choices=("measure", "start", "finish"), default="measure")
+    parser.add_argument("--wal", action="store_true", help="for a peer whose default is another")
+    return parser.parse_args()
+
+
+class Meter:
+    """Wall and CPU seconds of what runs inside it, all threads of this interpreter included."""
+
+    seconds = 0.0
+    cpu_seconds = 0.0
+
+    def __enter__(self) -> Meter:
+        mark()
+        self.cpu_seconds = -cpu_seconds()
+        self.seconds = -time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.seconds += time.perf_counter()
+        self.cpu_seconds += cpu_seconds()
+        mark()
+
+
+def mark() -> None:
+    """A sync that strace sees and the disk does not."""
+    reader, writer = os.pipe()
+    with suppress(OSError):
+        os.fsync(reader)
+    os.close(reader)
+    os.close(writer)
+
+
+def cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+async def run_all(count: int, concurrency: int, one: Callable[[int], Awaitable[int]]) -> Meter:
+    """Run `one(0)` … `one(count - 1)`, `concurrency` at a time; each must give number + STEPS."""
+    numbers = iter(range(count))
+
+    async def worker() -> None:
+        for number in numbers:
+            result = await one(number)
+            assert result == number + STEPS, f"process {number} gave {result}"
+
+    with Meter() as meter:
+        await asyncio.gather(*(worker() for _ in range(concurrency)))
+    return meter
+
+
+class Gate:
+    """Where all processes of the recovery run wait: a file beside the store, and who has come."""
+
+    def __init__(self, store: Path) -> None:
+        self.file = store.with_name(store.name + ".gate")
+        self.arrived = 0
+
+    async def wait(self) -> None:
+        self.arrived += 1
+        while not self.file.exists():
+            await asyncio.sleep(GATE_LOOK_SECONDS)
+
+    async def all_arrived(self, count: int) -> None:
+        """Say `ready` when `count` processes wait, and then wait to be killed."""
+        await until(lambda: self.arrived >= count)
+        print("ready", flush=True)
+        await asyncio.sleep(3600)
+
+
+async def until(holds: Callable[[], bool], look_seconds: float = 0.005) -> None:
+    while not holds():
+        await asyncio.sleep(look_seconds)
+
+
+def report(peer: str, engine: str, given: argparse.Namespace, meter: Meter) -> None:
+    """Print the line of JSON the orchestrator reads."""
+    line = {
+        "peer": peer,
+        "store": "sqlite",
+        "engine": engine,
+        "python": sys.version.split()[0],
+        "c": given.concurrency,
+        "processes": given.processes,
+        "seconds": round(meter.seconds, 4),
+        "cpu_seconds": round(meter.cpu_seconds, 4),
+        "fsyncs": None,
+    }
+    print(json.dumps(line), flush=True)

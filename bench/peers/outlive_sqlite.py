@@ -1,0 +1,73 @@
+"""outlive on SQLite, as its documentation says: default settings, with uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import apsw
+import uvloop
+
+from measure import MIDDLE, STEPS, Gate, arguments, report, run_all, until
+from outlive import Outlive, Run, step
+
+given = arguments()
+gate = Gate(given.store)
+app = Outlive(f"sqlite:///{given.store.absolute()}")
+
+
+@step()
+async def one(value: int) -> int:
+    return value + 1
+
+
+@step()
+async def at_the_gate(value: int) -> int:
+    await gate.wait()
+    return value + 1
+
+
+@app.process("/five-steps", version=1)
+async def five_steps(run: Run, value: int) -> int:
+    for _ in range(STEPS):
+        value = await run(one, value)
+    return value
+
+
+@app.process("/gated-steps", version=1)
+async def gated_steps(run: Run, value: int) -> int:
+    for place in range(STEPS):
+        value = await run(at_the_gate if place == MIDDLE else one, value)
+    return value
+
+
+async def through(number: int) -> int:
+    handle = await app.start(five_steps, number)
+    result: int = await handle.result()
+    return result
+
+
+async def start_gated(count: int) -> None:
+    await asyncio.gather(*(app.start(gated_steps, number) for number in range(count)))
+    await gate.all_arrived(count)
+
+
+async def finish_gated(count: int) -> None:
+    """Recovery runs by itself after `open`."""
+    await until(lambda: app.stats().ended >= count)
+    print("done", flush=True)
+
+
+async def perform() -> None:
+    await app.open()
+    if given.phase == "start":
+        await start_gated(given.processes)
+    elif given.phase == "finish":
+        await finish_gated(given.processes)
+    elif given.processes:
+        await through(-1 - STEPS)
+        meter = await run_all(given.processes, given.concurrency, through)
+        report("outlive", apsw.sqlite_lib_version(), given, meter)
+    await app.close()
+
+
+uvloop.run(perform())

@@ -1,0 +1,80 @@
+"""outlive: state that outlives its process."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from outlive.app import Handle, Outlive
+    from outlive.errors import (
+        Cancelled,
+        Drift,
+        NonRetryable,
+        OutcomeUnknown,
+        OutliveError,
+        ProcessFailed,
+        StepFailed,
+        WaitTimeout,
+    )
+    from outlive.kinds.processes import Unknown, View
+    from outlive.runtime.blocking import BlockingRun
+    from outlive.runtime.run import Run
+    from outlive.steps import Attempt, Retry, attempt, step
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Attempt": "steps",
+    "BlockingRun": "runtime.blocking",
+    "Cancelled": "errors",
+    "Drift": "errors",
+    "Handle": "app",
+    "NonRetryable": "errors",
+    "OutcomeUnknown": "errors",
+    "Outlive": "app",
+    "OutliveError": "errors",
+    "ProcessFailed": "errors",
+    "Retry": "steps",
+    "Run": "runtime.run",
+    "StepFailed": "errors",
+    "Unknown": "kinds.processes",
+    "View": "kinds.processes",
+    "WaitTimeout": "errors",
+    "attempt": "steps",
+    "step": "steps",
+}
+
+__all__ = [
+    "Attempt",
+    "BlockingRun",
+    "Cancelled",
+    "Drift",
+    "Handle",
+    "NonRetryable",
+    "OutcomeUnknown",
+    "Outlive",
+    "OutliveError",
+    "ProcessFailed",
+    "Retry",
+    "Run",
+    "StepFailed",
+    "Unknown",
+    "View",
+    "WaitTimeout",
+    "attempt",
+    "step",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

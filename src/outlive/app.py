@@ -1,0 +1,621 @@
+"""`Outlive`: what a service holds. Open a store, declare processes, run, drain, stop.
+
+    app = Outlive("sqlite:///signup.db")
+
+    @app.process("/registrations", version=1)
+    async def register(run: Run, form: Registration) -> Account: ...
+
+    service = app.asgi()                   # serve over HTTP; the store opens and drains with the
+    server
+    async with app:                        # or use it without HTTP
+        handle = await app.start(register, form)
+        account = await handle.result()
+
+Anything that is asked here may be asked of any node on the same store: what this node does not own
+is read from the
+store, and what must be done by the owner is kept in a cell until the owner has done it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+
+from msgspec import Raw
+
+from outlive import codec, ids
+from outlive.clock import MICROS, Clock
+from outlive.errors import (
+    Conflict,
+    Draining,
+    Fenced,
+    InvalidInput,
+    KeyReused,
+    MalformedInput,
+    NoSuchProcess,
+    NotStuck,
+    OutliveError,
+    PastPivot,
+    ProcessFailed,
+    ProcessGone,
+    ProcessTerminal,
+    SignalNotExpected,
+    StoreUnavailable,
+    TooLarge,
+)
+from outlive.kinds.processes import (
+    FINAL,
+    Begun,
+    Command,
+    Definition,
+    Entry,
+    Head,
+    Node,
+    Stats,
+    Summary,
+    View,
+    entries,
+    summary_of,
+    view_of,
+)
+from outlive.kinds.processes.vocabulary import (
+    GONE,
+    inbox_of,
+    put_head,
+    read_head,
+    ref_of,
+    space_of,
+)
+from outlive.model import Batch, Cell, Hold, Put, Ref, Require, Shard, shard_of
+
+if TYPE_CHECKING:
+    from outlive.runtime.node import NodeRuntime
+    from outlive.store import Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+Phase = Literal["new", "starting", "ready", "draining", "stopped"]
+
+DEFAULT_ADDRESS = "sqlite:///.outlive/store.db"
+INPUT_BYTES_MAX = 1024 * 1024
+SIGNAL_BYTES_MAX = 64 * 1024
+RETENTION_SECONDS = 30 * 86_400.0
+REQUEST_SECONDS = 7 * 86_400.0
+PAGE_MAX = 200
+
+
+class Handle(Generic[R]):
+    """One process, from outside its body."""
+
+    def __init__(self, app: Outlive, id: str) -> None:
+        self.id = id
+        self._app = app
+
+    async def view(self) -> View:
+        """What is durable about it now."""
+        return await self._app.view(self.id)
+
+    async def result(self, within: float | None = None) -> R:
+        """Wait for its end; gives its result. Raises `ProcessFailed` when it ended otherwise,
+        `TimeoutError` after
+        `within` seconds."""
+        return await self._app.result(self.id, within)  # type: ignore[no-any-return]
+
+    async def signal(self, name: str, payload: Any = None, *, key: str | None = None) -> None:
+        """Send it a signal; durable when this returns."""
+        await self._app.signal(self.id, name, codec.encode(payload), key=key)
+
+    async def cancel(self, *, reason: str = "", who: str = "") -> None:
+        """Ask it to stop and roll back; durable when this returns."""
+        await self._app.cancel(self.id, reason=reason, who=who)
+
+
+class Outlive:
+    """A service's durable state and what runs on it.
+
+    `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
+    open-able store; without
+    it the environment's `OUTLIVE_STORE`, else `sqlite:///.outlive/store.db`. `retention_seconds`:
+    how long an ended
+    process is kept (then 410 for as long, then 404). `request_seconds`: how long an idempotency
+    key is kept, at least 1
+    day is wise. Nothing is opened before `open()`.
+    """
+
+    def __init__(
+        self,
+        store: str | Store | None = None,
+        *,
+        retention_seconds: float = RETENTION_SECONDS,
+        request_seconds: float = REQUEST_SECONDS,
+        clock: Clock | None = None,
+    ) -> None:
+        self._given = store
+        self._clock = clock or Clock()
+        self._retention_seconds = retention_seconds
+        self._request_seconds = request_seconds
+        self._all: dict[tuple[str, int], Definition] = {}
+        self._bodies: dict[Callable[..., Any], Definition] = {}
+        self._schemas: list[Callable[[Any], Any]] = []
+        self._phase: Phase = "new"
+        self._runtime: NodeRuntime | None = None
+        self._store: Store | None = None
+        self._owns_store = False
+
+    # --- declaring --------------------------------------------------------------------------------
+
+    def process(
+        self,
+        path: str,
+        *,
+        version: int,
+        name: str | None = None,
+        prefix: str | None = None,
+        status_code: Literal[201, 202] = 202,
+        signals: Mapping[str, Any] | None = None,
+        rollback_on: tuple[type[Exception], ...] = (Exception,),
+    ) -> Callable[[F], F]:
+        """Declare a function as the body of a type of process.
+
+        `path`: where it is started over HTTP. `version`: 1 or more; a started process keeps its
+        version, so keep the
+        body of an old version declared while such processes are under way. `name`: how it is
+        recorded, the function's
+        name when not given. `prefix`: of its public ids. `status_code`: the answer to a start, 201
+        when the process *is*
+        the resource at its path, else 202. `signals`: the signals it takes and their types;
+        without it any name is
+        taken as plain JSON. `rollback_on`: the errors that roll back (a step that gave up counts
+        as what it raised);
+        others leave it `stuck` for an operator.
+        """
+
+        def declare(body: F) -> F:
+            made = Definition(body, path, version, name, prefix, status_code, signals, rollback_on)
+            if (made.name, version) in self._all:
+                raise ValueError(f"{made.label} is declared twice")
+            for other in self._all.values():
+                if other.path == path and other.name != made.name:
+                    raise ValueError(f"{path} belongs to process {other.name} already")
+                if other.name == made.name and other.path != path:
+                    raise ValueError(f"{made.label} and {other.label} have different paths")
+            self._all[made.name, version] = made
+            self._bodies[body] = made
+            return body
+
+        return declare
+
+    def schema(self, function: F) -> F:
+        """Declare a function that makes the service's own tables; run as a transaction at each
+        opening.
+
+        It gets `tables` as in `run.transact`. Write it so that it may run again (`CREATE TABLE IF
+        NOT EXISTS`).
+        """
+        self._schemas.append(function)
+        return function
+
+    @property
+    def definitions(self) -> Mapping[str, Definition]:
+        """The declared types of processes by name, each in its newest version."""
+        newest: dict[str, Definition] = {}
+        for (name, version), made in self._all.items():
+            if name not in newest or version > newest[name].version:
+                newest[name] = made
+        return newest
+
+    # --- opening and closing ----------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """Where in its life this application is."""
+        return self._phase
+
+    @property
+    def node(self) -> str:
+        """The identity of this node; empty before it has started."""
+        return self._runtime.name if self._runtime is not None else ""
+
+    @property
+    def store_address(self) -> str:
+        """The address of the store, as given or found."""
+        if isinstance(self._given, str) or self._given is None:
+            return self._given or os.environ.get("OUTLIVE_STORE") or DEFAULT_ADDRESS
+        return f"{type(self._given).__name__}()"
+
+    @property
+    def store(self) -> Store:
+        """The open store. Raises `StoreUnavailable` before `open()`."""
+        if self._store is None:
+            raise StoreUnavailable("The application is not open; nothing was read or written.")
+        return self._store
+
+    async def open(self) -> None:
+        """Open the store, take shards, go on with what was under way. Raises `StoreRefused` with
+        the remedy."""
+        if self._phase not in ("new", "stopped"):
+            return
+        from outlive.runtime.node import NodeRuntime
+
+        self._phase = "starting"
+        try:
+            await self.open_client()
+            for schema in self._schemas:
+                await self._make_tables(schema)
+            self._runtime = NodeRuntime(self.store, self._clock, self._all, self._retention_seconds)
+            await self._runtime.start()
+        except BaseException:
+            self._phase = "stopped"
+            self._runtime = None
+            await self._close_store()
+            raise
+        self._phase = "ready"
+
+    async def open_client(self) -> None:
+        """Open the store only: read, start, signal and cancel, but own no shard and run nothing."""
+        if self._store is not None:
+            return
+        if self._given is None or isinstance(self._given, str):
+            from outlive.stores.address import store_at
+
+            store, self._owns_store = store_at(self.store_address, self._clock), True
+        else:
+            store = self._given
+        await store.open()
+        self._store = store
+
+    async def _make_tables(self, schema: Callable[[Any], Any]) -> None:
+        def work(tables: Any) -> Batch:
+            schema(tables)
+            return Batch()
+
+        await self.store.transact(work)
+
+    async def drain(self, grace_seconds: float = 20.0) -> None:
+        """Take nothing new; let steps under way end, at most `grace_seconds`; leave the rest to
+        other nodes."""
+        if self._runtime is not None and self._phase == "ready":
+            self._phase = "draining"
+            await self._runtime.drain(grace_seconds)
+
+    async def close(self) -> None:
+        """Hand the shards back and close the store. Drains first, briefly, if that was not done."""
+        await self.drain(grace_seconds=5.0)
+        if self._runtime is not None:
+            runtime, self._runtime = self._runtime, None
+            await runtime.stop()
+        self._phase = "stopped"
+        await self._close_store()
+
+    async def _close_store(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            await store.close()
+
+    async def __aenter__(self) -> Outlive:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def asgi(self, existing_app: Any = None, **options: Any) -> Any:
+        """An ASGI application: the declared processes over HTTP; everything else goes to
+        `existing_app`.
+
+        The store is opened and drained with the server's life span, and the life span of
+        `existing_app` is run too.
+        """
+        from outlive.web.asgi import create
+
+        return create(self, existing_app, **options)
+
+    # --- starting ---------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        body: Callable[P, Awaitable[R]] | Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+    ) -> Handle[R]:
+        """Start a process by its body; durable when this returns.
+
+        `key`: a start repeated with the same key and value gives the same process. Raises
+        `InvalidInput`, `KeyReused`,
+        `Draining`, `Overloaded`.
+        """
+        made = self._bodies.get(body)
+        if made is None:
+            raise TypeError(f"{body!r} is not declared as a process of this application")
+        raw = codec.encode(value)
+        begun = await self._begin(made, raw, _read(made, raw), key, "python")
+        return Handle(self, begun.id)
+
+    async def begin(
+        self, name: str, body: bytes, *, key: str | None = None, scope: str = ""
+    ) -> Begun:
+        """Start the newest version of process `name` with JSON from outside.
+
+        `key` is bound to `scope`, the type and the value. Raises `MalformedInput`, `InvalidInput`,
+        `TooLarge`,
+        `KeyReused`, `Draining`, `Overloaded`, or what the store raises; then nothing was started.
+        """
+        made = self.definitions[name]
+        if len(body) > INPUT_BYTES_MAX:
+            raise TooLarge(f"The input has {len(body)} bytes; at most {INPUT_BYTES_MAX} are taken.")
+        value = _read(made, body)
+        return await self._begin(made, codec.encode(value), value, key, scope)
+
+    async def _begin(
+        self, made: Definition, raw: bytes, value: Any, key: str | None, scope: str
+    ) -> Begun:
+        if self._phase not in ("ready", "new"):
+            raise Draining(f"This instance is {self._phase}; nothing was started.")
+        store = self.store
+        owned = self._runtime.activations.leases if self._runtime is not None else {}
+        id = ids.public_id(made.prefix, store.shards, frozenset(owned))
+        request = None
+        if key is not None:
+            request = self._request(made, raw, key, scope, id)
+            found = (await store.read((request.ref,)))[0]
+            if found is not None:
+                return await self._replayed(found, request)
+        stream = ids.internal_id(self._clock.wall())
+        ref = ref_of(id, store.shards)
+        try:
+            if self._runtime is not None and shard_of(id, store.shards) in owned:
+                try:
+                    await self._runtime.activations.start(
+                        made, ref, stream, Raw(raw), value, request
+                    )
+                    return Begun(id, 1, False)
+                except Fenced:
+                    pass  # the shard was lost this moment: its new owner starts it
+            await self._queue(made, ref, stream, raw, request)
+        except Conflict:
+            if request is None:
+                raise
+            found = (await store.read((request.ref,)))[0]
+            if found is None:
+                raise
+            return await self._replayed(found, request)
+        return Begun(id, 0, False)
+
+    def _request(self, made: Definition, raw: bytes, key: str, scope: str, id: str) -> Put:
+        from outlive.runtime.node import REQUESTS, Request
+
+        name = codec.digest(scope.encode(), made.name.encode(), key.encode())
+        value = Request(id, codec.fingerprint(codec.ANYTHING.read(raw)))
+        due = self._clock.wall() + round(self._request_seconds * MICROS)
+        return Put(Ref(REQUESTS, name), codec.encode(value), due)
+
+    async def _replayed(self, found: Cell, request: Put) -> Begun:
+        from outlive.runtime.node import read_request
+
+        ours, theirs = read_request(request.value), read_request(found.value)
+        if ours.fingerprint != theirs.fingerprint:
+            raise KeyReused(
+                "This idempotency key was used for another request; nothing was started.",
+            )
+        return Begun(theirs.id, await self.seq(theirs.id), True)
+
+    async def _queue(
+        self, made: Definition, ref: Ref, stream: str, raw: bytes, request: Put | None
+    ) -> None:
+        """Start a process in a shard of another node: a cell that its owner finds, at once or
+        after a take-over."""
+        now = await self.store.now()
+        head = Head(stream, made.name, made.version, "queued", now, now, "", Raw(raw))
+        command = Command("start", ref.key)
+        inbox = Put(self._inbox(ref.key), codec.encode(command), now)
+        puts, requires = (put_head(ref, head), inbox), (Require(ref, 0),)
+        if request is not None:
+            puts, requires = (*puts, request), (*requires, Require(request.ref, 0))
+        await self.store.commit(Batch(require=requires, put=puts))
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    async def _head(self, id: str) -> Head:
+        ref = ref_of(id, self.store.shards)
+        cell = (await self.store.read((ref,)))[0]
+        if cell is None:
+            raise NoSuchProcess(f"There is no process {id[:64]}.")
+        head = read_head(cell.value)
+        if head.status == GONE:
+            raise ProcessGone(f"Process {id} ended and is past its retention.")
+        return head
+
+    async def view(self, id: str) -> View:
+        """Everything durable about a process. Raises `NoSuchProcess`, `ProcessGone`."""
+        head = await self._head(id)
+        return view_of(id, head, await self.store.events(head.stream))
+
+    async def seq(self, id: str) -> int:
+        """How many durable events a process has: changes exactly when its view does. Raises as
+        `view`."""
+        head = await self._head(id)
+        return (await self.store.lengths((head.stream,))).get(head.stream, 0)
+
+    async def changed(self, id: str, seen: int, timeout_seconds: float) -> int:
+        """Wait until a process has more than `seen` events, at most `timeout_seconds`; gives how
+        many. Ends early when
+        this node drains. Raises as `view`."""
+        head = await self._head(id)
+        if self._runtime is not None:
+            return await self._runtime.watchers.changed(id, head.stream, seen, timeout_seconds)
+        ends, generation = self._clock.boot() + timeout_seconds, -1
+        while True:
+            length = (await self.store.lengths((head.stream,))).get(head.stream, 0)
+            left = ends - self._clock.boot()
+            if length > seen or left <= 0:
+                return length
+            generation = await self.store.changed(generation, min(left, 0.5))
+
+    async def journal(self, id: str, after: int = -1) -> list[Entry]:
+        """The durable events of a process after position `after`, readable. Raises as `view`."""
+        head = await self._head(id)
+        return entries(await self.store.events(head.stream, after))
+
+    async def result(self, id: str, within: float | None = None) -> Any:
+        """Wait for the end of a process; see `Handle.result`."""
+        ends = None if within is None else self._clock.boot() + within
+        while True:
+            view = await self.view(id)
+            if view.status == "done":
+                made = self._all.get((view.type, view.version))
+                shape = made.output_type if made is not None else codec.ANYTHING
+                return shape.read(view.result or codec.NULL)
+            if view.final:
+                why = view.failure.message if view.failure is not None else ""
+                raise ProcessFailed(f"{id} ended: {view.status}. {why}".strip())
+            left = 30.0 if ends is None else ends - self._clock.boot()
+            if left <= 0:
+                raise TimeoutError(f"{id} is {view.status} after {within} s")
+            await self.changed(id, view.seq, min(left, 30.0))
+
+    async def processes(
+        self,
+        status: str | None = None,
+        type: str | None = None,
+        limit: int = 50,
+        cursor: str = "",
+    ) -> tuple[list[Summary], str]:
+        """Processes, newest first, with a cursor for the next page (empty: there is none).
+
+        `limit`: 1 to 200. `status` and `type` narrow the list.
+        """
+        limit = max(1, min(limit, PAGE_MAX))
+        if status is not None:
+            mark, prefix = "status", f"{status} "
+        elif type is not None:
+            mark, prefix = "type", f"{type} "
+        else:
+            mark, prefix = "at", ""
+        before, _, last = cursor.partition("_")
+        high = prefix + (before if before.isdigit() else "~")
+        found: list[Summary] = []
+        for shard in range(self.store.shards):
+            lines = await self.store.select(
+                space_of(shard), mark, prefix, high, limit + 1, newest=True
+            )
+            found += [summary_of(cell) for _, cell in lines if read_head(cell.value).status != GONE]
+        found.sort(key=lambda line: (line.started, line.id), reverse=True)
+        if before.isdigit():
+            found = [line for line in found if (line.started, line.id) < (int(before), last)]
+        if status is not None and type is not None:
+            found = [line for line in found if line.type == type]
+        page, rest = found[:limit], found[limit:]
+        after = f"{page[-1].started:016d}_{page[-1].id}" if rest else ""
+        return page, after
+
+    async def nodes(self) -> list[Node]:
+        """The nodes whose lease runs."""
+        from outlive.runtime.ownership import nodes_of
+
+        return await nodes_of(self.store)
+
+    async def shards(self) -> list[Shard]:
+        """Every shard and its owner."""
+        return await self.store.owners()
+
+    async def holds(self, limit: int = 100) -> list[Hold]:
+        """Who held which shard at which epoch from which position, newest first."""
+        return await self.store.ledger(limit=limit)
+
+    def stats(self) -> Stats:
+        """Counters of this node since it started."""
+        return self._runtime.stats() if self._runtime is not None else Stats(ended={})
+
+    # --- telling ----------------------------------------------------------------------------------
+
+    async def signal(self, id: str, name: str, payload: bytes, *, key: str | None = None) -> None:
+        """Send a signal with a JSON payload (empty: null); durable when this returns.
+
+        Kept when it comes before the wait. `key`: sent again with the same key it counts once.
+        Raises `NoSuchProcess`,
+        `ProcessTerminal`, `SignalNotExpected`, `InvalidInput`, `MalformedInput`, `TooLarge`,
+        `TooManySignals`.
+        """
+        if len(payload) > SIGNAL_BYTES_MAX:
+            raise TooLarge(
+                f"The payload has {len(payload)} bytes; at most {SIGNAL_BYTES_MAX} are taken."
+            )
+        head = await self._head(id)
+        raw = _signal_payload(self._all.get((head.type, head.version)), name, payload)
+        if head.status in FINAL:
+            raise ProcessTerminal(f"{id} has ended: {head.status}. The signal was not kept.")
+        await self._tell(Command("signal", id, name, raw, key or ""))
+
+    async def cancel(self, id: str, *, reason: str = "", who: str = "") -> None:
+        """Ask a process to stop and roll back; durable when this returns. Asked again it changes
+        nothing.
+
+        Raises `NoSuchProcess`, `ProcessTerminal`, `PastPivot`.
+        """
+        view = await self.view(id)
+        if view.final:
+            raise ProcessTerminal(f"{id} has ended: {view.status}. It was not cancelled.")
+        if any(entry.kind == "pivot" for entry in await self.journal(id)):
+            raise PastPivot(f"{id} is past its pivot. It was not cancelled.")
+        await self._tell(Command("cancel", id, who=who[:200], reason=reason[:500]))
+
+    async def retry(self, id: str, *, who: str = "") -> None:
+        """Let a stuck or paused process go on; durable when this returns. Raises `NoSuchProcess`,
+        `NotStuck`."""
+        head = await self._head(id)
+        if head.status not in ("stuck", "paused"):
+            raise NotStuck(f"{id} is {head.status}; it was left as it is.")
+        await self._tell(Command("retry", id, who=who[:200]))
+
+    async def _tell(self, command: Command) -> None:
+        """Do it here when the process is ours, else keep it in a cell for its owner."""
+        shard = shard_of(command.id, self.store.shards)
+        if self._runtime is not None and shard in self._runtime.activations.leases:
+            try:
+                await self._runtime.activations.command(command)
+                return
+            except (Fenced, NoSuchProcess):
+                pass  # the shard was lost this moment: its new owner does it
+        key = command.key and codec.digest(command.key.encode())
+        now = await self.store.now()
+        put = Put(self._inbox(command.id, key or ""), codec.encode(command), now)
+        await self.store.commit(Batch(put=(put,)))
+
+    def _inbox(self, id: str, key: str = "") -> Ref:
+        return Ref(inbox_of(shard_of(id, self.store.shards)), f"{id}/{key or ids.token()}")
+
+
+def _read(made: Definition, body: bytes) -> Any:
+    """The input in `body`. Raises `MalformedInput` or `InvalidInput`."""
+    try:
+        return made.input_type.read(body)
+    except ValueError as error:
+        raise _input_error(body, error) from None
+
+
+def _input_error(body: bytes, error: ValueError) -> OutliveError:
+    try:
+        codec.ANYTHING.read(body)
+    except ValueError as malformed:
+        return MalformedInput(f"The body is not JSON: {malformed}.")
+    return InvalidInput(f"The body does not fit: {str(error)[:500]}.")
+
+
+def _signal_payload(made: Definition | None, name: str, payload: bytes) -> Raw:
+    """The payload as it is kept. Raises `SignalNotExpected`, `MalformedInput` or `InvalidInput`."""
+    payload = payload or b"null"
+    shape = codec.ANYTHING
+    if made is not None and made.signals is not None:
+        if name not in made.signals:
+            known = ", ".join(sorted(made.signals)) or "none"
+            raise SignalNotExpected(
+                f"{made.name} takes no signal {name[:64]!r}; it takes: {known}."
+            )
+        shape = made.signals[name]
+    try:
+        return Raw(codec.encode(shape.read(payload)))
+    except ValueError as error:
+        raise _input_error(payload, error) from None

@@ -1,0 +1,50 @@
+"""The only module, beside the stores, that asks what time it is.
+
+`wall` is what a store's clock is made from; a store never lets it go back. `boot` runs through
+suspension and is
+for stopping early on one machine (self-demotion, time limits), never for deciding that something
+has expired.
+`Clock` is an object so that a test can put its own in its place and move a year in a second.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+MICROS = 1_000_000
+
+
+class Clock:
+    """The machine's clocks."""
+
+    def wall(self) -> int:
+        """Microseconds since 1970 UTC, as this host believes."""
+        return time.time_ns() // 1000
+
+    def boot(self) -> float:
+        """Seconds since boot, suspension included; only differences mean anything."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class ManualClock(Clock):
+    """A clock that stands still until it is moved: for tests and simulation."""
+
+    def __init__(self, start: int = 1_700_000_000 * MICROS) -> None:
+        self._now = start
+
+    def wall(self) -> int:
+        return self._now
+
+    def boot(self) -> float:
+        return self._now / MICROS
+
+    def advance(self, seconds: float) -> None:
+        """Move on by `seconds` (negative: a clock that was set back)."""
+        self._now += round(seconds * MICROS)
+
+
+def rfc3339(micros: int) -> str:
+    """`micros` as an RFC 3339 time in UTC with microseconds, such as
+    `2026-01-02T03:04:05.678901Z`."""
+    return datetime.fromtimestamp(micros / MICROS, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

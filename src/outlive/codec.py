@@ -1,0 +1,118 @@
+"""Values to bytes and back: JSON by msgspec, never pickle.
+
+Accepted as payloads: msgspec structs, dataclasses, attrs classes, pydantic models (also nested),
+and plain JSON values.
+Integers stay exact. A `Shape` is a declared type with its decoder; it is built once, where the
+type is declared, so
+that a type nobody can decode fails at import and not in the middle of a process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+NULL = msgspec.Raw(b"null")
+
+
+def _plain(value: Any) -> Any:
+    """What msgspec does not know by itself: pydantic models, by their own rules."""
+    dump = getattr(value, "model_dump", None)
+    if dump is not None:
+        return dump(mode="json", by_alias=True)
+    raise NotImplementedError(f"values of type {type(value).__name__} cannot be recorded")
+
+
+def _rich(wanted: type, value: Any) -> Any:
+    validate = getattr(wanted, "model_validate", None)
+    if validate is not None:
+        return validate(value)
+    raise NotImplementedError(f"values of type {wanted!r} cannot be read back")
+
+
+encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_plain).encode
+"""A value as JSON. Raises `TypeError` when it cannot be recorded."""
+
+_canonical = msgspec.json.Encoder(enc_hook=_plain, order="deterministic").encode
+
+
+def fingerprint(value: Any) -> str:
+    """Sixteen hexadecimal digits that are equal for equal values, whatever the order of their
+    fields."""
+    return hashlib.blake2b(_canonical(value), digest_size=8).hexdigest()
+
+
+def digest(*parts: bytes) -> str:
+    """A key made of `parts`: 32 hexadecimal digits, without ambiguity about where a part ends."""
+    made = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        made.update(len(part).to_bytes(8, "big"))
+        made.update(part)
+    return made.hexdigest()
+
+
+class Shape:
+    """A declared type: how its values are read from JSON, and their JSON schema."""
+
+    __slots__ = ("_decode", "type")
+
+    def __init__(self, wanted: Any) -> None:
+        self.type = Any if wanted in (inspect.Parameter.empty, None) else wanted
+        if wanted is None:
+            self.type = type(None)
+        if _is_pydantic(self.type):
+            self._decode: Callable[[bytes], Any] = self.type.model_validate_json
+        else:
+            self._decode = msgspec.json.Decoder(self.type, dec_hook=_rich).decode
+
+    def read(self, data: bytes | msgspec.Raw) -> Any:
+        """The value in `data`. Raises `ValueError` (msgspec's or pydantic's) when it does not
+        fit."""
+        return self._decode(bytes(data) if isinstance(data, msgspec.Raw) else data)
+
+    def schema(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The JSON schema of the type and the components it refers to under
+        `#/components/schemas/`."""
+        reference = "#/components/schemas/{name}"
+        if _is_pydantic(self.type):
+            whole = self.type.model_json_schema(
+                ref_template="#/components/schemas/{model}", by_alias=True
+            )
+            parts = whole.pop("$defs", {})
+            return whole, parts
+        schemas, parts = msgspec.json.schema_components([self.type], ref_template=reference)
+        return schemas[0], parts
+
+
+def _is_pydantic(wanted: Any) -> bool:
+    return isinstance(wanted, type) and hasattr(wanted, "model_validate_json")
+
+
+ANYTHING = Shape(Any)
+
+
+def hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of `function`, resolved; what cannot be resolved counts as not annotated."""
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):
+        return {}
+
+
+def shapes(function: Callable[..., Any], skip: int = 0) -> tuple[list[Shape], Shape]:
+    """The shapes of the positional parameters of `function` after the first `skip`, and of its
+    result."""
+    found = hints(function)
+    parameters = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ][skip:]
+    given = [Shape(found.get(parameter.name, Any)) for parameter in parameters]
+    returned = found.get("return", Any)
+    return given, Shape(type(None) if returned is None else returned)

@@ -1,0 +1,85 @@
+"""The command line: one file per verb, loaded only when it is asked for.
+
+    outlive serve MODULE:APP       run a service: restarts what dies, ends in order
+    outlive process …              look at processes, signal, cancel and retry them
+    outlive doctor                 is the store sound, and what to do if not
+    outlive explain [CODE]         what an error means and what to do
+    outlive openapi MODULE:APP     the API's description, without a store
+    outlive version
+
+Results go to stdout, everything said about them to stderr; output that is not for a terminal is
+plain; `-o json` is for programs. How a command ends is drawn in `exits.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from outlive.commands.exits import FAILED, INTERRUPTED, MISUSED, CommandFailed, exit_code
+from outlive.errors import OutliveError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+__all__ = ["main"]
+
+_VERBS = {
+    "serve": "Run a service until it is told to end.",
+    "process": "Look at processes; signal, cancel and retry them.",
+    "doctor": "Check the store and say what to do.",
+    "explain": "Explain an error code, or list them all.",
+    "openapi": "Print an app's OpenAPI document; needs no store.",
+    "version": "Print the versions that matter in a report.",
+}
+
+
+def command_line() -> App:
+    """The commands, none of them loaded yet."""
+    from cyclopts import App
+
+    line = App(name="outlive", help="State that outlives its process.", version_flags=())
+    for verb, help_text in _VERBS.items():
+        if verb == "process":
+            line.command("outlive.commands.process:commands", name=verb, help=help_text)
+        else:
+            line.command(f"outlive.commands.{verb}:{verb}", name=verb, help=help_text)
+    return line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives its exit code.
+
+    Args:
+        arguments: what follows `outlive` on the command line; by default that of this process.
+    """
+    from cyclopts import CycloptsError
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:
+        given = ["version"]
+    try:
+        result = command_line()(
+            given, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return _end(" ".join(str(error).split()), MISUSED)
+    except CommandFailed as error:
+        return _end(str(error), error.code)
+    except OutliveError as error:
+        return _end(str(error), exit_code(error))
+    except BrokenPipeError:
+        # The reader has seen enough (`… list | head`): nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return result if isinstance(result, int) else 0
+
+
+def _end(message: str, code: int) -> int:
+    print(f"outlive: {message}", file=sys.stderr, flush=True)
+    return code

@@ -1,0 +1,84 @@
+"""What a command prints: a table for eyes, lines for a pipe, JSON for programs.
+
+On a terminal a table is drawn and coloured; into a pipe the same rows go plain, one a line, columns
+aligned by spaces, so that grep, cut and awk do what one expects. JSON is one document.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from outlive.clock import rfc3339
+
+Format = Annotated[
+    Literal["text", "json"],
+    Parameter(name=["--output", "-o"], help="text for people, json for programs."),
+]
+STYLES = {
+    "done": "green",
+    "ok": "green",
+    "running": "cyan",
+    "waiting": "cyan",
+    "compensating": "yellow",
+    "paused": "yellow",
+    "warn": "yellow",
+    "rolled_back": "magenta",
+    "cancelled": "magenta",
+    "failed": "red",
+    "stuck": "bold red",
+    "FAIL": "bold red",
+}
+"""The colours of words that say how it stands."""
+
+
+TIMES = frozenset("at began changed due ended expires since started time".split())
+"""Fields that hold a time in integer microseconds."""
+
+
+def document(value: Any) -> None:
+    """Print `value` as one JSON document: readable, integers exact, times in RFC 3339."""
+    print(msgspec.json.format(msgspec.json.encode(dated(value)), indent=2).decode())
+
+
+def dated(value: Any) -> Any:
+    """`value` with every struct as a mapping and every time in it as RFC 3339 in UTC."""
+    if isinstance(value, msgspec.Struct):
+        return {
+            name: rfc3339(found) if name in TIMES and isinstance(found, int) else dated(found)
+            for name, found in msgspec.structs.asdict(value).items()
+        }
+    if isinstance(value, dict):
+        return {name: dated(found) for name, found in value.items()}
+    return [dated(found) for found in value] if isinstance(value, list | tuple) else value
+
+
+def lines(texts: Iterable[str]) -> None:
+    """Print each text on a line of its own."""
+    for text in texts:
+        print(text)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print `rows`, drawn on a terminal, plain and without heads into a pipe."""
+    if not sys.stdout.isatty():
+        widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(heads))]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            print("  ".join(cells).rstrip())
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for head in heads:
+        drawn.add_column(head, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    Console().print(drawn)

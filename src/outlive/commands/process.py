@@ -1,0 +1,217 @@
+"""`outlive process …`: what the processes in a store do, and what a person may ask of one.
+
+    list                    the newest first; filters by status and type
+    show ID                 one process: states, steps, attempts, take-overs
+    signal ID NAME [JSON]   give it the signal it waits for (or will)
+    cancel ID               undo what it did, unless it is past its pivot
+    retry ID                go on with one that is stuck or paused
+
+The service need not run for any of this. What is asked is durable when the command ends.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter, validators
+
+from outlive.clock import MICROS, rfc3339
+from outlive.commands.client import StoreAddress, ask
+from outlive.commands.exits import MISUSED, CommandFailed
+from outlive.commands.output import Format, document, lines, table
+from outlive.kinds.processes import STATUSES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from outlive.app import Outlive
+    from outlive.kinds.processes import Entry, StepView, Summary, View
+
+LIST_MAX = 100_000
+"""Processes one command lists."""
+PAGE = 500
+
+commands = App(name="process", help="Look at processes; signal, cancel and retry them.")
+
+ListFormat = Annotated[
+    Literal["text", "json", "ids"],
+    Parameter(name=["--output", "-o"], help="text for people, json or ids for programs."),
+]
+Limit = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=LIST_MAX))]
+
+
+@commands.command(name="list")
+def list_processes(
+    *,
+    status: str | None = None,
+    type: str | None = None,
+    limit: Limit = 50,
+    store: StoreAddress = None,
+    output: ListFormat = "text",
+) -> None:
+    """List processes, the newest first.
+
+    Parameters
+    ----------
+    status
+        Only those in this state: queued, running, waiting, paused, stuck, done …
+    type
+        Only those of this type.
+    limit
+        At most this many (1 to 100000).
+    """
+    if status is not None and status not in STATUSES:
+        raise CommandFailed(f"{status!r} is no status; one of {', '.join(STATUSES)}", MISUSED)
+
+    async def question(app: Outlive) -> list[Summary]:
+        found: list[Summary] = []
+        cursor = ""
+        while len(found) < limit:
+            page = min(PAGE, limit - len(found))
+            more, cursor = await app.processes(status, type, page, cursor)
+            found += more
+            if not cursor:
+                break
+        return found
+
+    found = ask(store, question)
+    if output == "json":
+        document(found)
+    elif output == "ids":
+        lines(item.id for item in found)
+    else:
+        heads = ("id", "type", "status", "started", "changed", "waits for")
+        table(heads, [_row(item) for item in found])
+
+
+@commands.command
+def show(id: str, /, *, store: StoreAddress = None, output: Format = "text") -> None:
+    """Show one process: its states, steps, attempts and take-overs.
+
+    Parameters
+    ----------
+    id
+        The public id, as in its Location.
+    """
+
+    async def question(app: Outlive) -> tuple[View, list[Entry]]:
+        return await app.view(id), await app.journal(id)
+
+    view, journal = ask(store, question)
+    if output == "json":
+        document({"process": view, "journal": journal})
+    else:
+        lines(_story(view, journal))
+
+
+@commands.command
+def signal(
+    id: str,
+    name: str,
+    payload: str = "null",
+    /,
+    *,
+    key: str | None = None,
+    store: StoreAddress = None,
+) -> None:
+    """Give a process the signal it waits for, or will wait for.
+
+    Parameters
+    ----------
+    id
+        The public id.
+    name
+        The signal, as declared by the process.
+    payload
+        What it carries, as JSON.
+    key
+        A name for this signal: the same one again is taken once.
+    """
+    ask(store, lambda app: app.signal(id, name, payload.encode(), key=key))
+    lines((f"{id} has the signal {name}",))
+
+
+@commands.command
+def cancel(id: str, /, *, reason: str = "", store: StoreAddress = None) -> None:
+    """Cancel a process: what it did is undone, unless it is past its pivot.
+
+    Parameters
+    ----------
+    id
+        The public id.
+    reason
+        Why; kept in its journal with your name.
+    """
+    ask(store, lambda app: app.cancel(id, reason=reason, who=_who()))
+    lines((f"{id} is asked to cancel",))
+
+
+@commands.command
+def retry(id: str, /, *, store: StoreAddress = None) -> None:
+    """Go on with a process that is stuck or paused.
+
+    Parameters
+    ----------
+    id
+        The public id.
+    """
+    ask(store, lambda app: app.retry(id, who=_who()))
+    lines((f"{id} is asked to go on",))
+
+
+def _who() -> str:
+    """Who sits at the keyboard, for the journal."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}"
+
+
+def _row(item: Summary) -> tuple[str, ...]:
+    kind = f"{item.type} v{item.version}"
+    waits = item.waits_for and f"{item.waits_for} until {_time(item.due)}"
+    return item.id, kind, item.status, _time(item.started), _time(item.changed), waits
+
+
+def _time(micros: int | None) -> str:
+    """A time to the second, as people read it; empty for none."""
+    return "" if micros is None else rfc3339(micros)[:19] + "Z"
+
+
+def _story(view: View, journal: list[Entry]) -> Iterator[str]:
+    yield f"{view.id}  {view.type} v{view.version}  {view.status}"
+    if view.waits_for:
+        until = f" until {_time(view.due)}" if view.due else ""
+        yield f"  waits for  {view.waits_for}{until}"
+    yield f"  started    {rfc3339(view.started)}"
+    if view.ended is not None:
+        took = (view.ended - view.started) / MICROS
+        yield f"  ended      {rfc3339(view.ended)} (after {took:.3f} s)"
+    yield f"  node       {view.node or '-'}, epoch {view.epoch}, take-overs {view.takeovers}"
+    yield f"  data       {bytes(view.data).decode()}"
+    if view.result is not None:
+        yield f"  result     {bytes(view.result).decode()}"
+    if view.failure is not None:
+        yield f"  failure    {view.failure.type}: {view.failure.message}"
+    yield "\nstates"
+    for past in view.history:
+        yield f"  {rfc3339(past.at)}  {past.status:<12}  {past.why}".rstrip()
+    yield "\nsteps"
+    for step in view.steps:
+        yield from _step(step)
+    yield "\njournal"
+    for entry in journal:
+        yield f"  {entry.n:>4}  {rfc3339(entry.at)}  {entry.text}"
+
+
+def _step(step: StepView) -> Iterator[str]:
+    took = "" if step.ended is None else f"  {(step.ended - step.began) / MICROS:.3f} s"
+    yield f"  {rfc3339(step.began)}  {step.kind:<8}  {step.name}  {step.outcome}{took}"
+    if len(step.attempts) < 2 and step.error is None:
+        return
+    for attempt in step.attempts:
+        why = f": {attempt.error.type}: {attempt.error.message}" if attempt.error else ""
+        where = f" on {attempt.node}" if attempt.node else ""
+        yield f"      attempt {attempt.number}{where} {attempt.outcome}{why}"

@@ -1,0 +1,464 @@
+"""Every error a caller can catch.
+
+    OutliveError
+    ├── Refused                 the store said no; nothing was written
+    │   ├── Conflict            a required cell was at another version
+    │   ├── Fenced              the shard has another owner or epoch by now
+    │   ├── StreamConflict      the stream is not as long as the append expected
+    │   ├── TooLarge            a named limit was passed
+    │   └── NotAllowed · TransactTooLong      what a function given to `run.transact` may not do
+    ├── OutcomeUnknown          a commit was sent and its answer lost; look before you repeat
+    ├── StoreUnavailable        not now: the same call may go through later
+    │   ├── StoreFull           no space left; nothing was written
+    │   └── StoreBusy           another process holds the write lock for too long
+    ├── StoreRefused            the store may not be opened as it is
+    │   ├── EngineTooOld · NetworkFileSystem · ReadOnlyStore · NewerSchema · SchemaAltered
+    │   └── SecondCopy · StoreCorrupt · BadAddress
+    ├── ProcessError            about one process, or the wish to start one
+    │   ├── NoSuchProcess · ProcessGone · ProcessTerminal · PastPivot · NotStuck
+    │   ├── SignalNotExpected · TooManySignals
+    │   ├── InvalidInput · MalformedInput · MalformedKey · KeyReused
+    │   ├── ProcessFailed       it ended without a result
+    │   └── Draining · Overloaded
+    └── seen inside a process body
+        ├── StepFailed          a step gave up, with the recorded failure
+        ├── WaitTimeout         no signal came within the time given
+        ├── NonRetryable        raise it in a step: a business refusal, not to be tried again
+        └── Drift               the code no longer matches what was recorded
+    Cancelled (BaseException)   the process was cancelled; let it pass
+    Discarded (BaseException)   this activation no longer owns its process; let it pass
+
+Each carries a stable `code`, an HTTP `status`, whether a retry is safe (`retryable`), and a
+`remedy`. The first line
+of a docstring is the title shown to people; `outlive explain CODE` prints the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+
+class OutliveError(Exception):
+    """Something went wrong in outlive."""
+
+    code: ClassVar[str] = "OL0000"
+    slug: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+    remedy: ClassVar[str] = "Read the message; if it does not help, report it with the trace id."
+
+    def __init__(self, detail: str = "", **facts: Any) -> None:
+        self.detail = detail or self.title()
+        self.facts = facts
+        super().__init__(self.detail)
+
+    @classmethod
+    def title(cls) -> str:
+        """The first line of the docstring, without its full stop."""
+        return (cls.__doc__ or cls.__name__).strip().splitlines()[0].rstrip(".")
+
+    def __str__(self) -> str:
+        return f"{self.detail} [{self.code}] {self.remedy}"
+
+
+# --- the store ------------------------------------------------------------------------------------
+
+
+class Refused(OutliveError):
+    """The store refused a batch.
+
+    Nothing of the batch was written."""
+
+    code, slug, status = "OL1000", "refused", 409
+    remedy = "Read the current state and decide again."
+
+
+class Conflict(Refused):
+    """A cell was not at the required version.
+
+    Another writer changed the cell between your read and your commit. Nothing of the batch was written."""
+
+    code, slug, retryable = "OL1001", "conflict", True
+    remedy = "Read the cell again, decide again, commit again."
+
+
+class Fenced(Refused):
+    """The shard belongs to another owner by now.
+
+    This node was the owner of the shard and is not any more: it was paused, cut off, or it handed
+    the shard over. Nothing
+    of the batch was written; whoever owns the shard goes on from the last committed event."""
+
+    code, slug, status, retryable = "OL1002", "fenced", 503, True
+    remedy = "Nothing to mend: throw the activation away; the new owner continues the work."
+
+
+class StreamConflict(Refused):
+    """The stream is not as long as the append expected.
+
+    Two writers appended to one stream under one lease, or an event was built from an old view. Nothing was written."""
+
+    code, slug = "OL1003", "stream-conflict"
+    remedy = "Reload the stream and decide again."
+
+
+class TooLarge(Refused):
+    """A value is larger than its limit.
+
+    Nothing was written."""
+
+    code, slug, status = "OL1004", "too-large", 413
+    remedy = "Send less, or keep the bytes elsewhere and pass a reference."
+
+
+class NotAllowed(Refused):
+    """A statement is not allowed inside run.transact.
+
+    It would end the transaction, reach outside the file, or touch outlive's own tables. Nothing was written."""
+
+    code, slug, status = "OL1005", "statement-not-allowed", 500
+    remedy = "Use plain statements on your own tables; the transaction is ended for you."
+
+
+class TransactTooLong(Refused):
+    """A function given to run.transact ran past its time limit.
+
+    Its statements were interrupted and rolled back; nothing was written."""
+
+    code, slug, status = "OL1006", "transact-too-long", 500
+    remedy = "Do less in one transaction, or raise `limit_seconds`."
+
+
+class OutcomeUnknown(OutliveError):
+    """A commit was sent and its answer was lost.
+
+    The batch is in the store whole, or not at all; which of them could not be found out yet. It is
+    never reported as a
+    plain failure, because repeating it could do the work twice."""
+
+    code, slug, status = "OL1010", "outcome-unknown", 500
+    remedy = "Look the result up (by its id or idempotency key) before you repeat the call."
+
+
+class StoreUnavailable(OutliveError):
+    """The store cannot be used right now.
+
+    Nothing was written by this call."""
+
+    code, slug, status, retryable = "OL1020", "store-unavailable", 503, True
+    remedy = "Try again after a moment; if it lasts, run `outlive doctor`."
+
+
+class StoreFull(StoreUnavailable):
+    """The disk under the store is full.
+
+    Nothing of the batch was written and everything committed before is intact. Work goes on by
+    itself as soon as there
+    is space."""
+
+    code, slug, status = "OL1021", "store-full", 507
+    remedy = "Free space on the volume that holds the store."
+
+
+class StoreBusy(StoreUnavailable):
+    """Another process holds the store's write lock for too long.
+
+    Nothing was written."""
+
+    code, slug = "OL1022", "store-busy"
+    remedy = "Find the process that holds a write transaction open (a shell, a backup) and end it."
+
+
+class StoreRefused(OutliveError):
+    """The store may not be opened as it is.
+
+    It was not touched."""
+
+    code, slug = "OL1100", "store-refused"
+    remedy = "See the message; `outlive doctor` lists what start-up checks."
+
+
+class EngineTooOld(StoreRefused):
+    """The SQLite engine in this process is too old to be safe.
+
+    Releases 3.7.0 to 3.51.2 can corrupt a database in WAL mode when a checkpoint races a commit
+    that restarts the log.
+    """
+
+    code, slug = "OL1101", "engine-too-old"
+    remedy = "Install apsw 3.51.3 or newer (`pip install -U apsw`); it brings its own SQLite."
+
+
+class NetworkFileSystem(StoreRefused):
+    """The store lies on a network file system.
+
+    SQLite's WAL needs shared memory and working locks; neither is to be had over NFS, SMB or FUSE mounts of them."""
+
+    code, slug = "OL1102", "network-file-system"
+    remedy = "Put the store on a local disk, or use PostgreSQL."
+
+
+class ReadOnlyStore(StoreRefused):
+    """The store cannot be written.
+
+    The file, its folder or its volume is read-only for this user."""
+
+    code, slug = "OL1103", "read-only-store"
+    remedy = "Give this user write access to the file and to the folder it lies in."
+
+
+class NewerSchema(StoreRefused):
+    """The store was written by a newer release.
+
+    This release does not know its schema and would damage it."""
+
+    code, slug = "OL1104", "newer-schema"
+    remedy = "Run the newer release, or restore a backup made with this one."
+
+
+class SchemaAltered(StoreRefused):
+    """A migration that was applied to the store is not the one this release ships.
+
+    Its checksum differs: the store or the package was edited by hand."""
+
+    code, slug = "OL1105", "schema-altered"
+    remedy = "Reinstall the package; if the store was edited, restore a backup."
+
+
+class SecondCopy(StoreRefused):
+    """Another copy of SQLite in this process holds the file open.
+
+    Two copies in one process break each other's POSIX locks: closing one drops the locks of the
+    other, and the file can
+    be corrupted."""
+
+    code, slug = "OL1106", "second-copy"
+    remedy = (
+        "Close the other connection (sqlite3, SQLAlchemy …) first, and reach your tables by "
+        "`run.transact`."
+    )
+
+
+class StoreCorrupt(StoreRefused):
+    """The store's file is damaged or is not a store.
+
+    Nothing was written to it."""
+
+    code, slug = "OL1107", "store-corrupt"
+    remedy = (
+        "Keep the file, restore the last backup, and check the disk; `outlive doctor` names "
+        "what is broken."
+    )
+
+
+class BadAddress(StoreRefused):
+    """The address of the store is not understood.
+
+    Nothing was opened."""
+
+    code, slug = "OL1108", "bad-address"
+    remedy = "Use sqlite:///relative/path.db, sqlite:////absolute/path.db or memory://."
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+class ProcessError(OutliveError):
+    """A process could not do what was asked."""
+
+    code, slug, status = "OL2000", "process-error", 409
+
+
+class NoSuchProcess(ProcessError):
+    """There is no such process.
+
+    The id is wrong, or the process and its tombstone are past their retention."""
+
+    code, slug, status = "OL2001", "no-such-process", 404
+    remedy = "Check the id; take it from the Location header of the start."
+
+
+class ProcessGone(ProcessError):
+    """The process ended and its record is past its retention."""
+
+    code, slug, status = "OL2002", "process-gone", 410
+    remedy = "Nothing to do: the outcome is no longer kept."
+
+
+class ProcessTerminal(ProcessError):
+    """The process has already ended.
+
+    What was asked was not done."""
+
+    code, slug = "OL2003", "process-terminal"
+    remedy = "Read its status; start a new process if the work is still wanted."
+
+
+class PastPivot(ProcessError):
+    """The process is past its pivot and only goes forward.
+
+    It was not cancelled and nothing was rolled back."""
+
+    code, slug = "OL2004", "past-pivot"
+    remedy = "Let it finish; undo its result by a process of its own."
+
+
+class NotStuck(ProcessError):
+    """The process is neither stuck nor paused, so there is nothing to retry.
+
+    It was left as it is."""
+
+    code, slug = "OL2005", "not-stuck"
+    remedy = "Read its status; only stuck and paused processes can be retried."
+
+
+class SignalNotExpected(ProcessError):
+    """This type of process does not take that signal.
+
+    The signal was not kept."""
+
+    code, slug = "OL2010", "signal-not-expected"
+    remedy = "Use one of the signals the process declares; they are listed in /openapi.json."
+
+
+class TooManySignals(ProcessError):
+    """Too many signals wait for this process.
+
+    This one was not kept."""
+
+    code, slug, status, retryable = "OL2011", "too-many-signals", 429, True
+    remedy = "Wait until the process has taken some of them."
+
+
+class MalformedInput(ProcessError):
+    """The body is not valid JSON.
+
+    Nothing was started and no idempotency key was used."""
+
+    code, slug, status = "OL2020", "malformed-input", 400
+    remedy = "Send UTF-8 JSON with Content-Type: application/json."
+
+
+class InvalidInput(ProcessError):
+    """The body does not fit the declared type.
+
+    Nothing was started and no idempotency key was used."""
+
+    code, slug, status = "OL2021", "invalid-input", 422
+    remedy = "Correct the field named in the message; the schema is in /openapi.json."
+
+
+class MalformedKey(ProcessError):
+    """The Idempotency-Key header is malformed.
+
+    Nothing was started."""
+
+    code, slug, status = "OL2022", "malformed-key", 400
+    remedy = (
+        "Send one structured-field string of 1 to 255 characters, such as Idempotency-Key: "
+        '"order-17".'
+    )
+
+
+class KeyReused(ProcessError):
+    """The idempotency key was used before with another request.
+
+    Nothing was started; the earlier process is untouched."""
+
+    code, slug, status = "OL2023", "key-reused", 422
+    remedy = "Use a new key for a new request; repeat the same body to get the first answer."
+
+
+class ProcessFailed(ProcessError):
+    """A process ended without a result.
+
+    Its status and recorded failure say why; what it had done is rolled back if it declares how."""
+
+    code, slug = "OL2024", "process-failed"
+    remedy = "Read its status and its steps."
+
+
+class Draining(ProcessError):
+    """This instance is going down and takes no new work.
+
+    Nothing was started."""
+
+    code, slug, status, retryable = "OL2030", "draining", 503, True
+    remedy = "Repeat the request; another instance, or this one after its restart, will take it."
+
+
+class Overloaded(ProcessError):
+    """Too much work waits in this instance.
+
+    Nothing was started."""
+
+    code, slug, status, retryable = "OL2031", "overloaded", 503, True
+    remedy = "Repeat the request after the time in Retry-After."
+
+
+# --- inside a process body ------------------------------------------------------------------------
+
+
+class StepFailed(OutliveError):
+    """A step gave up.
+
+    Its attempts are used up, or it raised NonRetryable. The failure is recorded and the step is not run again."""
+
+    code, slug = "OL3001", "step-failed"
+    remedy = "Catch it to go another way; let it pass to roll the process back."
+
+    def __init__(self, step: str, failure_type: str, message: str, failure_code: str = "") -> None:
+        super().__init__(f"step {step} failed: {failure_type}: {message}", step=step)
+        self.step = step
+        self.failure_type = failure_type
+        self.failure_code = failure_code
+        self.message = message
+
+
+class WaitTimeout(OutliveError):
+    """No signal came within the time given.
+
+    The time-out is recorded: a signal that comes later does not undo it."""
+
+    code, slug = "OL3002", "wait-timeout"
+    remedy = "Catch it to go another way; let it pass to roll the process back."
+
+
+class NonRetryable(OutliveError):
+    """A step refused for a reason that no retry will change.
+
+    Raise it (or a subclass) in a step for a business refusal: the step fails at once."""
+
+    code, slug = "OL3003", "non-retryable"
+    remedy = "Not to be retried: change the input."
+
+
+class Drift(OutliveError):
+    """The code no longer matches what the process has recorded.
+
+    The process is paused; nothing was run again and nothing was lost."""
+
+    code, slug = "OL3004", "drift"
+    remedy = (
+        "Bring the recorded steps back (or start new runs under a new version), then retry "
+        "the process."
+    )
+
+
+class Cancelled(BaseException):
+    """The process was cancelled: what it did is being undone. Let it pass."""
+
+
+class Discarded(BaseException):
+    """This activation was put down: the process sleeps or lives elsewhere. Nothing it does from
+    here on counts."""
+
+
+def catalogue() -> Iterator[type[OutliveError]]:
+    """Every error class, parents first."""
+    stack: list[type[OutliveError]] = [OutliveError]
+    while stack:
+        found = stack.pop(0)
+        yield found
+        stack.extend(found.__subclasses__())

@@ -1,0 +1,81 @@
+"""Processes: long-running work that survives its worker.
+
+A process is a journal (what happened: steps, attempts, signals, timers, undos) and one cell (what
+is true now, and when
+it must be woken). Its body is ordinary Python that is run again from the start after a crash; what
+is recorded is not
+done again, so that it arrives where it was.
+
+                    ┌──────── signal · timer · retry ───────┐
+                    ▼                                       │
+    queued ──> running ──> waiting ─────────────────────────┘
+                 │  │ └──> paused (drift, crashes, operator) ──> running
+                 │  └────> compensating ──> rolled_back · cancelled
+                 │               └──> stuck ──> compensating
+                 └──> done · failed · cancelled · stuck (past the pivot) ──> running
+
+    running        owned by the node that holds its shard; found again by whoever takes the shard
+    over
+    waiting        woken by its cell's `due`, or by the signal named in it
+    compensating   undoing completed steps, the last one first
+
+What is *not* promised: that a step runs once. A step whose outcome was not recorded may run again,
+with the same key.
+
+    definition.py   what is declared about a type of process
+    vocabulary.py   the events of a journal and the cell beside it
+    journal.py      the fold that replay and decisions stand on
+    view.py         the fold that people read
+
+References: Garcia-Molina & Salem, "Sagas" (1987); RFC 9110 section 15.3.3 (202 Accepted).
+"""
+
+from outlive.kinds.processes.definition import Definition
+from outlive.kinds.processes.journal import Journal
+from outlive.kinds.processes.view import (
+    AttemptView,
+    Begun,
+    Entry,
+    Node,
+    PastState,
+    Stats,
+    StepView,
+    Summary,
+    View,
+    entries,
+    summary_of,
+    view_of,
+)
+from outlive.kinds.processes.vocabulary import (
+    FINAL,
+    LIVE,
+    STATUSES,
+    Command,
+    Failure,
+    Head,
+    Unknown,
+)
+
+__all__ = [
+    "FINAL",
+    "LIVE",
+    "STATUSES",
+    "AttemptView",
+    "Begun",
+    "Command",
+    "Definition",
+    "Entry",
+    "Failure",
+    "Head",
+    "Journal",
+    "Node",
+    "PastState",
+    "Stats",
+    "StepView",
+    "Summary",
+    "Unknown",
+    "View",
+    "entries",
+    "summary_of",
+    "view_of",
+]

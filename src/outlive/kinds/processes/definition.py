@@ -1,0 +1,87 @@
+"""A declared type of process: its body, its versions, its path and its types."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from outlive.codec import Shape, shapes
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}\Z")
+PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+\Z")
+RESERVED = ("/outlive", "/livez", "/readyz", "/startupz", "/metrics", "/openapi.json")
+
+
+class Definition:
+    """What `@app.process` declared about a function: one per type and version."""
+
+    __slots__ = (
+        "body",
+        "input_type",
+        "is_async",
+        "name",
+        "output_type",
+        "path",
+        "prefix",
+        "rollback_on",
+        "signals",
+        "status_code",
+        "takes_input",
+        "version",
+    )
+
+    def __init__(
+        self,
+        body: Callable[..., Any],
+        path: str,
+        version: int,
+        name: str | None,
+        prefix: str | None,
+        status_code: int,
+        signals: Mapping[str, Any] | None,
+        rollback_on: tuple[type[Exception], ...],
+    ) -> None:
+        self.body = body
+        self.name = name or body.__name__
+        self.path = path
+        self.version = version
+        self.prefix = prefix or re.sub("[^a-z0-9]", "", self.name)[:16]
+        self.status_code = status_code
+        self.rollback_on = rollback_on
+        self.is_async = inspect.iscoroutinefunction(body)
+        self._check()
+        given, result = shapes(body, skip=1)
+        self.takes_input = bool(given)
+        self.input_type = given[0] if given else Shape(type(None))
+        self.output_type = result
+        self.signals: Mapping[str, Shape] | None = (
+            None if signals is None else {key: Shape(found) for key, found in signals.items()}
+        )
+        if len(given) > 1:
+            raise TypeError(
+                f"process {self.name} takes {len(given)} inputs; it takes one (or none)"
+            )
+
+    def _check(self) -> None:
+        if not NAME.match(self.name):
+            raise ValueError(f"{self.name!r} is no name of a process: a-z, 0-9 and _, at most 64")
+        if not PREFIX.match(self.prefix):
+            raise ValueError(f"{self.prefix!r} is no id prefix: a-z and 0-9, at most 16")
+        if not PATH.match(self.path):
+            raise ValueError(f"{self.path!r} is no path: it starts with / and has plain segments")
+        if any(self.path == taken or self.path.startswith(taken + "/") for taken in RESERVED):
+            raise ValueError(f"{self.path} belongs to outlive; choose another path")
+        if not 1 <= self.version < 2**31:
+            raise ValueError(
+                f"version {self.version} of {self.name} must be a whole number above 0"
+            )
+        if self.status_code not in (201, 202):
+            raise ValueError(f"status_code of {self.name} is {self.status_code}; it is 201 or 202")
+
+    @property
+    def label(self) -> str:
+        """The type and version in words."""
+        return f"{self.name} v{self.version}"

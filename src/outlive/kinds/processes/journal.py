@@ -1,0 +1,291 @@
+"""The journal as replay and decisions need it: a pure fold over the events of one process.
+
+Identity first: a step is found by its id, not by its place, so a step inserted into the code does
+not disturb what is
+recorded behind it. Order and arguments are compared as well, so that real drift is seen:
+
+    same id, other arguments               drift
+    same id, asked for out of order        drift
+    same id, other kind (step, wait …)     drift
+    the next recorded step is not in the code any more, and the code asks for a new one    drift (a
+    rename?)
+    the body ends, and a recorded step with an undo was never asked for                    drift
+    a recorded step without an undo is no longer asked for
+    accepted: it was removed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from msgspec import Raw
+
+from outlive.kinds.processes.vocabulary import (
+    Armed,
+    AttemptFailed,
+    Cancel,
+    Compensating,
+    Ended,
+    Failure,
+    Paused,
+    Pivot,
+    Resumed,
+    Signal,
+    SleepBegan,
+    Started,
+    StateSet,
+    StepDone,
+    Stuck,
+    Taken,
+    UndoFailed,
+    Undone,
+    WaitBegan,
+    WaitDone,
+    Woke,
+)
+
+Record = StepDone | WaitBegan | SleepBegan
+
+
+class Journal:
+    """What has happened to one process, ready to be asked."""
+
+    __slots__ = (
+        "asked",
+        "attempts",
+        "cancel",
+        "compensating",
+        "consumed",
+        "crashes",
+        "ended",
+        "keys",
+        "last_order",
+        "next_n",
+        "paused",
+        "pivoted",
+        "records",
+        "signals",
+        "started",
+        "state",
+        "states",
+        "stuck",
+        "times",
+        "undo_attempts",
+        "undone",
+        "waited",
+        "woken",
+    )
+
+    def __init__(self) -> None:
+        self.next_n = 0
+        self.times: dict[str, int] = {}
+        self.started: Started | None = None
+        self.records: dict[str, Record] = {}
+        self.asked: set[str] = set()
+        self.last_order = -1
+        self.attempts: dict[str, AttemptFailed] = {}
+        self.waited: dict[str, WaitDone] = {}
+        self.woken: set[str] = set()
+        self.signals: dict[int, Signal] = {}
+        self.consumed: set[int] = set()
+        self.keys: set[str] = set()
+        self.state: Raw | None = None
+        self.states = 0
+        self.pivoted = False
+        self.cancel: Cancel | None = None
+        self.compensating: Compensating | None = None
+        self.undo_attempts: dict[str, UndoFailed] = {}
+        self.undone: set[str] = set()
+        self.stuck: Stuck | None = None
+        self.paused: Paused | None = None
+        self.ended: Ended | None = None
+        self.crashes = 0
+
+    def apply(self, event: Any, time: int) -> None:
+        """Take in the next event; `time` is its commit's, 0 while that is not known."""
+        n = self.next_n
+        self.next_n = n + 1
+        if time:
+            self.times[getattr(event, "id", "")] = time
+        match event:
+            case StepDone():
+                self.records[event.id] = event
+                self.attempts.pop(event.id, None)
+                self.crashes = 0
+            case AttemptFailed():
+                self.attempts[event.id] = event
+                self.crashes = 0
+            case WaitBegan():
+                self.records[event.id] = event
+                self.crashes = 0
+                if event.signal is not None:
+                    self._consume(event.signal)
+                    self.waited[event.id] = WaitDone(event.id, event.signal)
+            case WaitDone():
+                self.waited[event.id] = event
+                if event.signal is not None:
+                    self._consume(event.signal)
+            case Signal():
+                self.signals[n] = event
+                if event.key:
+                    self.keys.add(event.key)
+            case SleepBegan():
+                self.records[event.id] = event
+                self.crashes = 0
+            case Woke():
+                self.woken.add(event.id)
+            case StateSet():
+                self.state = event.state
+                self.states = event.count
+            case Pivot():
+                self.pivoted = True
+            case Taken():
+                self.crashes = self.crashes + 1 if event.crash else 0
+            case Started():
+                self.started = event
+                self.times[""] = time
+            case _:
+                self._apply_ending(event)
+
+    def _apply_ending(self, event: Any) -> None:
+        match event:
+            case Cancel():
+                self.cancel = self.cancel or event
+            case Compensating():
+                self.compensating = event
+            case UndoFailed():
+                self.undo_attempts[event.id] = event
+            case Undone():
+                self.undone.add(event.id)
+                self.crashes = 0
+            case Stuck():
+                self.stuck = event
+            case Paused():
+                self.paused = event
+            case Resumed():
+                self._resume()
+            case Ended():
+                self.ended = event
+
+    def _resume(self) -> None:
+        """An operator asked to go on: what had given up is tried afresh."""
+        if self.stuck is not None and self.compensating is None:
+            self.records.pop(self.stuck.id, None)
+        self.stuck, self.paused, self.crashes = None, None, 0
+        self.undo_attempts.clear()
+        self.attempts.clear()
+
+    def _consume(self, n: int) -> None:
+        self.consumed.add(n)
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def free_signal(self, name: str) -> int | None:
+        """The `n` of the earliest signal `name` that no wait has taken."""
+        for n, signal in self.signals.items():
+            if signal.name == name and n not in self.consumed:
+                return n
+        return None
+
+    def waiting_signals(self) -> int:
+        """How many signals no wait has taken."""
+        return len(self.signals) - len(self.consumed)
+
+    def open_wait(self, name: str) -> WaitBegan | None:
+        """The wait for `name` that is not over."""
+        for record in self.records.values():
+            waits = isinstance(record, WaitBegan) and record.name == name
+            if waits and record.id not in self.waited:
+                return record  # type: ignore[return-value]
+        return None
+
+    def find(self, id: str, kind: type[Record], args: str = "") -> tuple[Any, str]:
+        """The record of `id`, and what speaks against it being what the code asks for (empty:
+        nothing)."""
+        record = self.records.get(id)
+        if record is None:
+            return None, ""
+        self.asked.add(id)
+        if not isinstance(record, kind):
+            return (
+                record,
+                f"{id} is recorded as a {_noun(record)}, the code asks for a {_word(kind)}",
+            )
+        if record.order < self.last_order:
+            return (
+                record,
+                f"{id} is recorded as number {record.order + 1}, the code asks for it later",
+            )
+        self.last_order = record.order
+        if isinstance(record, StepDone) and record.args != args:
+            return record, f"{id} is recorded with arguments {record.args}, the code gives {args}"
+        return record, ""
+
+    def renamed(self, id: str, known: Collection[str]) -> str:
+        """What speaks against running `id` as a new step: the next recorded step is not in the
+        code any more."""
+        if len(self.asked) == len(self.records):
+            return ""
+        for record in sorted(self.records.values(), key=lambda record: record.order):
+            if record.order > self.last_order and record.id not in self.asked:
+                if isinstance(record, StepDone) and record.name not in known:
+                    return (
+                        f"{record.id} is recorded next and no step of that name is declared; "
+                        f"the code asks for {id}"
+                    )
+                return ""
+        return ""
+
+    def next_order(self) -> int:
+        """The order of a new record: behind the last one asked for, or beside it when others are
+        recorded behind."""
+        if len(self.asked) < len(self.records):
+            return self.last_order
+        return self.last_order + 1
+
+    def forgotten(self) -> str:
+        """What speaks against the body being at its end: a recorded step with an undo was never
+        asked for."""
+        for record in self.records.values():
+            if isinstance(record, StepDone) and record.undo and record.id not in self.asked:
+                return f"{record.id} is recorded and can be undone, but the code did not ask for it"
+        return ""
+
+    def armed(self) -> list[Armed]:
+        """The undos still to be called, in the order they must be called: the last completed step
+        first."""
+        found = [
+            Armed(
+                record.id,
+                record.name,
+                record.undo,
+                record.given,
+                None if record.error is not None else record.result,
+                record.transact,
+            )
+            for record in self.records.values()
+            if isinstance(record, StepDone) and record.undo
+        ]
+        unknown = self.compensating.unknown if self.compensating is not None else ()
+        return [armed for armed in reversed([*found, *unknown]) if armed.id not in self.undone]
+
+    def outcome(self) -> str:
+        """The final status once every undo is done."""
+        cancelled = self.compensating is not None and self.compensating.cancelled
+        return "cancelled" if cancelled else "rolled_back"
+
+    def failure(self) -> Failure | None:
+        """Why the process is not going forward any more, if it is not."""
+        for found in (self.ended, self.stuck, self.compensating):
+            if found is not None and found.error is not None:
+                return found.error
+        return None
+
+
+def _noun(record: Record) -> str:
+    return _word(type(record))
+
+
+def _word(kind: type[Record]) -> str:
+    return {StepDone: "step", WaitBegan: "wait", SleepBegan: "sleep"}[kind]

@@ -1,0 +1,404 @@
+"""One process in memory: its journal, its lease, and the task that runs its body.
+
+An activation is disposable. Everything it decides is appended to its journal and applied to memory
+at once, but
+nothing leaves before the commit: `record` is the gate. When a commit is refused the activation is
+thrown away and, if
+this node still owns the process, built anew from what is durable.
+
+    perform   a step's function runs; may be interrupted (cancel, loss of the shard)
+    parked    waits for a signal, a timer or a retry; may leave memory at any time
+    gone      thrown away: every call from its body raises Discarded, nothing it does counts
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from outlive import codec, steps
+from outlive.clock import MICROS
+from outlive.errors import Cancelled, Discarded, Drift, OutliveError, StepFailed
+from outlive.kinds.processes import Failure, Head, Journal
+from outlive.kinds.processes.vocabulary import (
+    KIND_OF,
+    Armed,
+    Ended,
+    Paused,
+    Pivot,
+    StateSet,
+    Stuck,
+    pack,
+    put_head,
+)
+from outlive.model import Append, Batch, Committed, Lease, Ref
+
+if TYPE_CHECKING:
+    from outlive.kinds.processes import Definition
+    from outlive.runtime.activations import Activations
+
+PASSIVE_SECONDS = 1.0
+"""A process that is parked longer than this leaves memory."""
+
+
+class _Parked(Struct):
+    future: asyncio.Future[None]
+    until: int | None
+    wake: Callable[[], Any]
+
+
+class Activation:
+    """A process that this node owns, loaded from its journal."""
+
+    __slots__ = (
+        "definition",
+        "extras",
+        "gone",
+        "halted",
+        "head",
+        "id",
+        "interrupts",
+        "journal",
+        "lease",
+        "leaving",
+        "loaded",
+        "node",
+        "parked_at",
+        "parking",
+        "recovered",
+        "ref",
+        "settled",
+        "shielded",
+        "started",
+        "task",
+        "transacting",
+        "users",
+    )
+
+    def __init__(
+        self,
+        node: Activations,
+        definition: Definition,
+        ref: Ref,
+        head: Head,
+        lease: Lease,
+        journal: Journal,
+        *,
+        loaded: bool = False,
+        recovered: bool = False,
+    ) -> None:
+        self.node = node
+        self.definition = definition
+        self.id = ref.key
+        self.ref = ref
+        self.head = head
+        self.lease = lease
+        self.journal = journal
+        self.loaded = loaded
+        """Built from a journal: the body replays what is recorded."""
+        self.recovered = recovered
+        """Loaded while running: the first unrecorded step may have been started before."""
+        self.task: asyncio.Task[None] | None = None
+        self.gone = False
+        self.leaving = False
+        """Its shard is being handed over: it stops at the next durable point."""
+        self.halted = False
+        self.shielded = False
+        self.extras: list[Struct] = []
+        self.started: dict[str, Armed] = {}
+        self.settled: set[str] = set(journal.waited)
+        self.parking: dict[str, _Parked] = {}
+        self.parked_at: float | None = None
+        self.interrupts: set[Callable[[], Any]] = set()
+        self.users = 0
+        """Commands that are being decided on it: it must not be put down under them."""
+        self.transacting: asyncio.Future[None] | None = None
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def batch(
+        self, events: tuple[Any, ...], head: Head | None, due: int | None, drop: tuple[Ref, ...]
+    ) -> Batch:
+        """The write that appends `events` and makes the cell say `head`; applied to memory at
+        once."""
+        journal, stream = self.journal, self.head.stream
+        appends = []
+        for event in events:
+            appends.append(Append(stream, journal.next_n, KIND_OF[type(event)], pack(event)))
+            journal.apply(event, 0)
+        if head is None:
+            return Batch(lease=self.lease, append=tuple(appends), drop=drop)
+        self.head = head
+        if due is not None:
+            self.node.note_due(due)
+        return Batch(
+            lease=self.lease,
+            append=tuple(appends),
+            put=(put_head(self.ref, head, due),),
+            drop=drop,
+        )
+
+    def append(
+        self,
+        *events: Any,
+        head: Head | None = None,
+        due: int | None = None,
+        drop: tuple[Ref, ...] = (),
+        patient: bool = True,
+    ) -> asyncio.Future[Committed]:
+        """Decide now; durable when the future gives its receipt. Order of appends is order of
+        commits."""
+        batch = self.batch(events, head, due, drop)
+        return self.node.committer.submit(batch, patient=patient)
+
+    async def record(self, *events: Any, head: Head | None = None, due: int | None = None) -> int:
+        """Append and pass the gate; gives the time of the commit. Raises `Discarded` when it was
+        refused."""
+        if self.gone:
+            raise Discarded
+        if self.extras:
+            events = (*self.extras, *events)
+            self.extras = []
+        try:
+            committed = await self.append(*events, head=head, due=due)
+        except OutliveError as error:
+            self.node.lost(self, error)
+            raise Discarded from error
+        if self.gone:
+            raise Discarded
+        self.node.tell(self.id)
+        return committed.time
+
+    def with_status(self, status: str, waits_for: str = "") -> Head:
+        """The head as it will be with another status."""
+        return msgspec.structs.replace(
+            self.head,
+            status=status,
+            waits_for=waits_for,
+            changed=self.node.clock.wall(),
+            input=codec.NULL,
+        )
+
+    # --- stopping ---------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise what must stop the body here: `Discarded` or `Cancelled`."""
+        if self.gone or ((self.leaving or self.node.draining) and not self.shielded):
+            raise Discarded
+        if self.journal.cancel is not None and not (self.shielded or self.journal.pivoted):
+            raise Cancelled
+
+    def cancel(self) -> None:
+        """A cancel was recorded: interrupt what can be interrupted."""
+        if self.journal.pivoted or self.shielded:
+            return
+        self.halted = True
+        self._interrupt(Cancelled())
+
+    def discard(self) -> None:
+        """Throw this activation away; nothing it does from here on counts."""
+        if self.gone:
+            return
+        self.gone = self.halted = True
+        self._interrupt(Discarded())
+
+    def drain(self) -> None:
+        """Stop at the next durable point: at once when parked."""
+        self.halted = True
+        if self.parking:
+            self.discard()
+
+    def _interrupt(self, reason: BaseException) -> None:
+        for parked in self.parking.values():
+            if not parked.future.done():
+                parked.future.set_exception(reason)
+                parked.future.exception()
+        for interrupt in list(self.interrupts):
+            interrupt()
+
+    # --- parking ----------------------------------------------------------------------------------
+
+    async def park(self, id: str, until: int | None, wake: Callable[[], Any] | None = None) -> None:
+        """Wait until `id` is settled, or until the time `until`, when `wake` is called (without:
+        go on).
+
+        A far `until` needs no timer: the cell says `waiting` and when, and `look` is called when
+        that has passed.
+        """
+        if id in self.settled:
+            return
+        if self.halted:
+            self.check()
+        node = self.node
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        call = wake or (lambda: self.settle(id))
+        self.parking[id] = _Parked(future, until, call)
+        self.parked_at = node.clock.boot()
+        timer = None
+        if until is not None:
+            near = until - node.clock.wall() < 2 * PASSIVE_SECONDS * MICROS
+            if near or self.head.status != "waiting":
+                timer = node.timers.at(until, call)
+        try:
+            await future
+        except asyncio.CancelledError:
+            self.check()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self.parking.pop(id, None)
+            if not self.parking:
+                self.parked_at = None
+        if self.halted:
+            self.check()
+
+    def look(self) -> None:
+        """Wake what is parked and due."""
+        now = self.node.clock.wall()
+        for parked in list(self.parking.values()):
+            if parked.until is not None and parked.until <= now:
+                parked.wake()
+
+    def settle(self, id: str, time: int = 0) -> None:
+        """What `id` waited for is durable since `time`: let it go on."""
+        self.settled.add(id)
+        if time:
+            self.journal.times[id] = time
+        parked = self.parking.get(id)
+        if parked is not None and not parked.future.done():
+            parked.future.set_result(None)
+
+    def may_leave(self, now: float) -> bool:
+        """Whether it has been parked long enough to leave memory, and nothing of it is in
+        flight."""
+        return (
+            self.parked_at is not None
+            and now - self.parked_at >= PASSIVE_SECONDS
+            and self.head.status == "waiting"
+            and not (self.interrupts or self.users)
+            and self.transacting is None
+        )
+
+    # --- the body ---------------------------------------------------------------------------------
+
+    def run(self, value: Any = None, *, decoded: bool = False) -> None:
+        """Begin, or begin again: replay what is recorded and go on from there."""
+        if self.task is None and not self.gone:
+            loop = asyncio.get_running_loop()
+            self.task = loop.create_task(self._live(value, decoded))
+
+    async def _live(self, value: Any, decoded: bool) -> None:
+        from outlive.runtime import rollback
+
+        try:
+            if self.journal.compensating is not None:
+                await rollback.undo_all(self)
+            else:
+                await self._forward(value, decoded)
+        except Discarded:
+            pass
+        except asyncio.CancelledError as error:
+            self.node.lost(self, error)
+        except Exception as error:
+            self.node.broken(self, error)
+        finally:
+            self.node.left(self)
+
+    async def _forward(self, value: Any, decoded: bool) -> None:
+        from outlive.runtime import rollback
+
+        started = self.journal.started
+        assert started is not None
+        try:
+            if not decoded:
+                value = self.definition.input_type.read(started.input)
+            result = await self.node.call_body(self, value)
+            against = self.journal.forgotten()
+            if against:
+                await self.drift(against)
+            raw = Raw(codec.encode(result))
+        except Cancelled:
+            await rollback.begin(self, self._why_cancelled(), cancelled=True)
+        except Exception as error:
+            await rollback.begin(self, failure_of(error), error=error)
+        else:
+            await self.end("done", result=raw)
+
+    def _why_cancelled(self) -> Failure:
+        cancel = self.journal.cancel
+        reason = cancel.reason if cancel is not None else ""
+        return Failure("Cancelled", reason or "cancelled", retryable=False)
+
+    async def end(
+        self, status: str, result: Raw = codec.NULL, error: Failure | None = None
+    ) -> None:
+        """Record the end; its cell is kept until its retention is over."""
+        due = self.node.clock.wall() + self.node.retention
+        await self.record(Ended(status, result, error), head=self.with_status(status), due=due)
+        ended = self.node.stats.ended
+        ended[status] = ended.get(status, 0) + 1
+
+    async def stick(self, error: Failure, id: str = "") -> None:
+        """Record that it cannot go on by itself."""
+        await self.record(Stuck(error, id), head=self.with_status("stuck"))
+
+    async def pause(self, why: str, detail: str) -> None:
+        """Record that it waits for an operator, and stop."""
+        await self.record(Paused(why, detail), head=self.with_status("paused"))
+        self.discard()
+        raise Discarded
+
+    async def drift(self, against: str) -> None:
+        """Pause with a diff: the code asks for something else than is recorded."""
+        if self.journal.cancel is not None:
+            raise Cancelled
+        recorded = ", ".join(
+            record.id
+            for record in sorted(self.journal.records.values(), key=lambda found: found.order)
+        )
+        await self.pause("drift", f"{against}. Recorded so far: {recorded}. {Drift.remedy}")
+
+    # --- what the body sets beside its steps ------------------------------------------------------
+
+    def add_state(self, state: Any, count: int) -> None:
+        """Keep `state` for the next record."""
+        self.extras = [extra for extra in self.extras if not isinstance(extra, StateSet)]
+        self.extras.append(StateSet(Raw(codec.encode(state)), count))
+
+    def add_pivot(self) -> None:
+        """From the next record on the process only goes forward; in memory from now on."""
+        self.journal.pivoted = True
+        self.extras.append(Pivot())
+
+    def key_of(self, id: str) -> str:
+        """The idempotency key of step `id`: stable, opaque, different for every process and
+        step."""
+        return codec.digest(self.head.stream.encode(), id.encode())
+
+
+def failure_of(error: BaseException) -> Failure:
+    """`error` as it is recorded."""
+    if isinstance(error, StepFailed):
+        return Failure(
+            error.failure_type, f"{error.step}: {error.message}", error.failure_code, False
+        )
+    code = getattr(error, "code", "")
+    retryable = bool(getattr(error, "retryable", True))
+    detail = error.detail if isinstance(error, OutliveError) else str(error)
+    return Failure(
+        type(error).__name__, detail[:2000], code if isinstance(code, str) else "", retryable
+    )
+
+
+def spec_for_undo(armed: Armed) -> steps.Spec:
+    """What was declared about the step to be undone. Raises `LookupError` when it is not in this
+    program."""
+    spec = steps.spec_named(armed.name)
+    if spec is None:
+        raise LookupError(f"step {armed.name} is not declared in this program")
+    return spec

@@ -1,0 +1,567 @@
+"""The processes that live on this node: started, found again, woken, told, and put down.
+
+    start      one commit (cell, first event, idempotency key), then the body runs
+    command    a signal, cancel or retry: appended to the journal by the owner, at once or from the
+    inbox
+    recover    a shard was taken over: every process in it that was under way goes on
+    wake       a cell's `due` has passed: load its process and let it go on
+    sweep      what has been parked for longer than a second leaves memory
+
+All decisions about one process are made in the turn of the event loop in which they are appended,
+so they need no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from msgspec import Raw
+
+from outlive import codec
+from outlive.clock import MICROS, Clock
+from outlive.errors import (
+    NoSuchProcess,
+    NotStuck,
+    OutliveError,
+    Overloaded,
+    PastPivot,
+    ProcessTerminal,
+    TooManySignals,
+)
+from outlive.kinds.processes import FINAL, Command, Definition, Failure, Head, Journal, Stats
+from outlive.kinds.processes.vocabulary import (
+    GONE,
+    LIVE,
+    Cancel,
+    Paused,
+    Resumed,
+    Signal,
+    Started,
+    Stranded,
+    Taken,
+    WaitDone,
+    read_head,
+    ref_of,
+    space_of,
+    unpack,
+)
+from outlive.model import Batch, Cell, Committed, Lease, Put, Ref, Require, shard_of
+from outlive.runtime.activation import Activation
+from outlive.runtime.attempts import thread_pool
+from outlive.runtime.committer import Committer
+from outlive.runtime.timers import Timers
+from outlive.store import Store
+
+log = logging.getLogger("outlive")
+
+ACTIVE_MAX = 50_000
+"""Processes in memory at once; a start beyond it is answered `Overloaded`."""
+SIGNALS_WAITING_MAX = 1000
+"""Signals of one process that no wait has taken yet."""
+CRASHES_MAX = 10
+"""Crashes in a row without a new record after which a process is paused instead of run again."""
+RECOVER_MAX = 1_000_000
+"""Processes under way in one shard."""
+LOADING_MAX = 64
+"""Journals loaded at once during a recovery."""
+REVIVE_SECONDS = 0.5
+
+
+class Activations:
+    """The processes of one node."""
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        timers: Timers,
+        clock: Clock,
+        node: str,
+        definitions: Mapping[tuple[str, int], Definition],
+        retention_seconds: float,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.store = store
+        self.committer = committer
+        self.timers = timers
+        self.clock = clock
+        self.name = node
+        self.definitions = definitions
+        self.retention = round(retention_seconds * MICROS)
+        self.tell = tell
+        self.stats = Stats(ended={})
+        self.draining = False
+        self.trusted_until = math.inf
+        """On the boot clock: after it no step begins, because the shards may be another's."""
+        self.leases: dict[int, Lease] = {}
+        self.live: dict[str, Activation] = {}
+        self.next_due: int | None = None
+        self.threads: ThreadPoolExecutor = thread_pool()
+        self.bodies: ThreadPoolExecutor | None = None
+        self._loading: dict[str, asyncio.Future[Activation | None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    # --- starting ---------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        definition: Definition,
+        ref: Ref,
+        stream: str,
+        raw: Raw,
+        value: Any,
+        key: Put | None,
+    ) -> Committed:
+        """Start a process in a shard that this node owns: one commit, then its body runs.
+
+        Raises `Conflict` when `key` (the idempotency cell) exists, `Fenced` when the shard was
+        lost.
+        """
+        if len(self.live) >= ACTIVE_MAX:
+            raise Overloaded(f"{len(self.live)} processes are in memory; nothing was started.")
+        lease = self.leases[shard_of(ref.key, self.store.shards)]
+        now = self.clock.wall()
+        head = Head(stream, definition.name, definition.version, "running", now, now)
+        activation = Activation(self, definition, ref, head, lease, Journal())
+        batch = activation.batch(
+            (Started(ref.key, definition.name, definition.version, raw, self.name),),
+            head,
+            None,
+            (),
+        )
+        if key is not None:
+            batch = Batch(
+                lease=lease,
+                require=(Require(key.ref, 0),),
+                put=(*batch.put, key),
+                append=batch.append,
+            )
+        committed = await self.committer.submit(batch)
+        activation.journal.times[""] = committed.time
+        self.stats.started += 1
+        self._adopt(activation)
+        activation.run(value, decoded=True)
+        return committed
+
+    def _adopt(self, activation: Activation) -> None:
+        if activation.lease != self.leases.get(activation.lease.shard):
+            activation.discard()
+            return
+        self.live[activation.id] = activation
+        self._empty.clear()
+        if self.draining:
+            activation.drain()
+
+    # --- loading ----------------------------------------------------------------------------------
+
+    async def load(self, id: str) -> Activation | None:
+        """The process `id` in memory, built from its journal if need be; None when it is not ours
+        or has no cell."""
+        found = self.live.get(id)
+        if found is not None:
+            return found
+        loading = self._loading.get(id)
+        if loading is None:
+            loading = asyncio.ensure_future(self._load(id))
+            self._loading[id] = loading
+            loading.add_done_callback(lambda _: self._loading.pop(id, None))
+        return await asyncio.shield(loading)
+
+    async def _load(self, id: str) -> Activation | None:
+        ref = ref_of(id, self.store.shards)
+        lease = self.leases.get(shard_of(id, self.store.shards))
+        cell = (await self.store.read((ref,)))[0]
+        if lease is None or cell is None:
+            return None
+        head = read_head(cell.value)
+        if head.status == GONE:
+            return None
+        journal = Journal()
+        for event in await self.store.events(head.stream):
+            journal.apply(unpack(event.kind, event.data), event.time)
+        definition = self.definitions.get((head.type, head.version))
+        if definition is None:
+            await self._strand(lease, ref, head, journal)
+            return None
+        recovered = head.status in LIVE
+        activation = Activation(
+            self, definition, ref, head, lease, journal, loaded=True, recovered=recovered
+        )
+        if (already := self.live.get(id)) is not None:
+            return already
+        if head.status not in FINAL:
+            self._adopt(activation)
+        return activation
+
+    async def _strand(self, lease: Lease, ref: Ref, head: Head, journal: Journal) -> None:
+        """Show that nobody here runs this type and version; whoever does takes it up after a
+        take-over."""
+        if head.status in FINAL or head.status == "no_worker_for_version":
+            return
+        stranded = Activation(self, _NOBODY, ref, head, lease, journal)
+        await stranded.record(
+            Stranded(self.name), head=stranded.with_status("no_worker_for_version")
+        )
+
+    # --- commands ---------------------------------------------------------------------------------
+
+    async def command(self, command: Command, drop: tuple[Ref, ...] = ()) -> None:
+        """Do what is asked of a process that this node owns; durable when this returns.
+
+        `drop` names the inbox cell of the command, dropped by the same commit. Raises a
+        `ProcessError` when it cannot be
+        done (nothing was written), or the store's refusal.
+        """
+        activation = await self.load(command.id)
+        if activation is None:
+            raise NoSuchProcess(f"There is no process {command.id} that this node could reach.")
+        activation.users += 1
+        try:
+            while activation.transacting is not None:
+                await activation.transacting
+            match command.kind:
+                case "signal":
+                    await self._signal(activation, command, drop)
+                case "cancel":
+                    await self._cancel(activation, command, drop)
+                case "retry":
+                    await self._retry(activation, command, drop)
+                case "start":
+                    await self._begin_queued(activation, drop)
+        finally:
+            activation.users -= 1
+            self._put_down_idle(activation)
+
+    async def _signal(
+        self, activation: Activation, command: Command, drop: tuple[Ref, ...]
+    ) -> None:
+        journal = activation.journal
+        _demand_open(activation)
+        if command.key and command.key in journal.keys:
+            await self._only_drop(activation, drop)
+            return
+        if journal.waiting_signals() >= SIGNALS_WAITING_MAX:
+            raise TooManySignals(
+                f"{SIGNALS_WAITING_MAX} signals wait for {activation.id}; this one was not kept."
+            )
+        n = journal.next_n
+        events: tuple[Any, ...] = (Signal(command.name, command.payload, command.key),)
+        wait = journal.open_wait(command.name)
+        if activation.head.status in _HALTED:
+            await self._append(activation, *events, drop=drop)
+            return
+        if wait is None or journal.compensating is not None:
+            await self._append(activation, *events, drop=drop)
+        else:
+            head = activation.with_status("running")
+            events = (*events, WaitDone(wait.id, n))
+            time = await self._append(activation, *events, head=head, drop=drop)
+            activation.settle(wait.id, time)
+        activation.run()
+
+    async def _cancel(
+        self, activation: Activation, command: Command, drop: tuple[Ref, ...]
+    ) -> None:
+        journal = activation.journal
+        _demand_open(activation)
+        if journal.pivoted:
+            raise PastPivot(f"{activation.id} is past its pivot; it was not cancelled.")
+        if journal.cancel is not None or journal.compensating is not None:
+            await self._only_drop(activation, drop)
+            return
+        resumed = activation.head.status in ("waiting", "paused", "stuck")
+        head = activation.with_status("running") if resumed else None
+        await self._append(activation, Cancel(command.reason, command.who), head=head, drop=drop)
+        activation.cancel()
+        activation.run()
+
+    async def _retry(self, activation: Activation, command: Command, drop: tuple[Ref, ...]) -> None:
+        _demand_open(activation)
+        if activation.head.status not in ("stuck", "paused"):
+            raise NotStuck(f"{activation.id} is {activation.head.status}; it was left as it is.")
+        undoing = activation.journal.compensating is not None
+        head = activation.with_status("compensating" if undoing else "running")
+        await self._append(activation, Resumed(command.who), head=head, drop=drop)
+        activation.run()
+
+    async def _begin_queued(self, activation: Activation, drop: tuple[Ref, ...]) -> None:
+        head = activation.head
+        if activation.journal.started is not None:
+            await self._only_drop(activation, drop)
+        else:
+            raw = head.input
+            running = activation.with_status("running")
+            event = Started(activation.id, head.type, head.version, raw, self.name)
+            time = await self._append(activation, event, head=running, drop=drop)
+            activation.journal.times[""] = time
+            activation.loaded = activation.recovered = False
+            self.stats.started += 1
+        activation.run()
+
+    async def _append(
+        self,
+        activation: Activation,
+        *events: Any,
+        head: Head | None = None,
+        drop: tuple[Ref, ...] = (),
+    ) -> int:
+        try:
+            committed = await activation.append(*events, head=head, drop=drop, patient=False)
+        except OutliveError as error:
+            self.lost(activation, error)
+            raise
+        self.tell(activation.id)
+        return committed.time
+
+    async def _only_drop(self, activation: Activation, drop: tuple[Ref, ...]) -> None:
+        if drop:
+            await self.committer.submit(Batch(lease=activation.lease, drop=drop))
+
+    def time_out(self, activation: Activation, wait: str) -> None:
+        """The time of a wait is up: decide so, unless a signal has ended it."""
+        if wait in activation.journal.waited or activation.gone:
+            return
+        self.spawn(self._time_out(activation, wait))
+
+    async def _time_out(self, activation: Activation, wait: str) -> None:
+        while activation.transacting is not None:
+            await activation.transacting
+        if wait not in activation.journal.waited and not activation.gone:
+            head = activation.with_status("running")
+            time = await activation.record(WaitDone(wait), head=head)
+            activation.settle(wait, time)
+
+    def note_due(self, due: int) -> None:
+        """A cell of ours is due then."""
+        if self.next_due is None or due < self.next_due:
+            self.next_due = due
+
+    # --- recovery and waking ----------------------------------------------------------------------
+
+    async def recover(self, lease: Lease, *, crash: bool) -> int:
+        """A shard was taken over: go on with every process in it that was under way; gives how
+        many."""
+        self.leases[lease.shard] = lease
+        space, found = space_of(lease.shard), []
+        for status in (*LIVE, "no_worker_for_version"):
+            low, high = f"{status} ", f"{status} ~"
+            page = await self.store.select(space, "status", low, high, RECOVER_MAX)
+            found.extend(cell.key for _, cell in page if cell.key not in self.live)
+        gate = asyncio.Semaphore(LOADING_MAX)
+        await asyncio.gather(*(self._resume(id, lease, crash, gate) for id in found))
+        return len(found)
+
+    async def _resume(self, id: str, lease: Lease, crash: bool, gate: asyncio.Semaphore) -> None:
+        async with gate:
+            try:
+                activation = await self.load(id)
+                if activation is None or activation.task is not None:
+                    return
+                journal = activation.journal
+                if journal.started is None:
+                    await self._begin_queued(activation, ())
+                    return
+                self.stats.takeovers += 1
+                self.stats.crashes += crash
+                event = Taken(self.name, lease.epoch, crash)
+                if activation.head.status == "no_worker_for_version":
+                    await activation.record(event, head=activation.with_status("running"))
+                else:
+                    await activation.record(event)
+                if journal.crashes > CRASHES_MAX:
+                    await self._quarantine(activation)
+                else:
+                    activation.run()
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                log.warning("a process could not be taken up again: %s", type(error).__name__)
+
+    async def _quarantine(self, activation: Activation) -> None:
+        detail = f"its node died {activation.journal.crashes} times in a row while running it"
+        event = Paused("quarantined", detail)
+        await activation.record(event, head=activation.with_status("paused"))
+        self.left(activation)
+
+    async def wake(self, cells: Iterable[Cell]) -> None:
+        """Cells of processes whose `due` has passed: let them go on, or end their retention."""
+        for cell in cells:
+            head = read_head(cell.value)
+            if head.status in FINAL or head.status == GONE:
+                await self._forget(cell, head)
+            elif (activation := await self.load(cell.key)) is not None:
+                if activation.head.status not in _HALTED:
+                    activation.run()
+                    activation.look()
+                self._put_down_idle(activation)
+
+    async def _forget(self, cell: Cell, head: Head) -> None:
+        """The retention of an ended process is over: a tombstone first, then nothing."""
+        lease = self.leases.get(shard_of(cell.key, self.store.shards))
+        require = (Require(cell.ref, cell.version),)
+        if head.status == GONE:
+            batch = Batch(lease=lease, require=require, drop=(cell.ref,))
+        else:
+            gone = Head("", head.type, head.version, GONE, head.started, self.clock.wall())
+            tomb = Put(cell.ref, codec.encode(gone), self.clock.wall() + self.retention)
+            batch = Batch(lease=lease, require=require, put=(tomb,))
+        try:
+            await self.committer.submit(batch)
+        except OutliveError as error:
+            log.info("a retention was not ended now: %s", error.code)
+
+    # --- leaving ----------------------------------------------------------------------------------
+
+    def lost(self, activation: Activation, error: BaseException) -> None:
+        """A commit of `activation` was refused or its outcome is unknown: throw it away; the
+        journal has the truth."""
+        log.info("process thrown away: %s", type(error).__name__)
+        self._drop(activation)
+        if self._owns(activation) and not self.draining:
+            self.timers.after(REVIVE_SECONDS, lambda: self._revive(activation.id))
+
+    def broken(self, activation: Activation, error: Exception) -> None:
+        """Our own code failed: pause the process, visibly, instead of running it for ever."""
+        log.exception("outlive failed while running a process", exc_info=error)
+        self._drop(activation)
+        if self._owns(activation):
+            self.spawn(self._pause_broken(activation.id, error))
+
+    async def _pause_broken(self, id: str, error: Exception) -> None:
+        activation = await self.load(id)
+        if activation is not None and activation.task is None:
+            detail = Failure(type(error).__name__, str(error)[:500])
+            event = Paused("internal error", f"{detail.type}: {detail.message}")
+            await activation.record(event, head=activation.with_status("paused"))
+            self.left(activation)
+
+    def _revive(self, id: str) -> None:
+        if id not in self.live and not self.draining:
+            self.spawn(self._revive_now(id))
+
+    async def _revive_now(self, id: str) -> None:
+        activation = await self.load(id)
+        if activation is not None:
+            if activation.head.status not in (*FINAL, *_HALTED):
+                activation.run()
+            self._put_down_idle(activation)
+
+    def _owns(self, activation: Activation) -> bool:
+        return self.leases.get(activation.lease.shard) == activation.lease
+
+    def left(self, activation: Activation) -> None:
+        """The body of `activation` has ended, for whatever reason."""
+        self._drop(activation)
+
+    def _put_down_idle(self, activation: Activation) -> None:
+        """Nothing of it runs and nobody decides on it: it need not stay in memory."""
+        if activation.task is None and not activation.users:
+            self._drop(activation)
+
+    def _drop(self, activation: Activation) -> None:
+        activation.discard()
+        if self.live.get(activation.id) is activation:
+            del self.live[activation.id]
+            if not self.live:
+                self._empty.set()
+
+    def sweep(self) -> None:
+        """Let what has been parked long enough leave memory; its cell brings it back."""
+        now = self.clock.boot()
+        for activation in [found for found in self.live.values() if found.may_leave(now)]:
+            self._drop(activation)
+
+    def release(self, shard: int) -> None:
+        """The shard is another's: throw away what lives in it."""
+        self.leases.pop(shard, None)
+        for activation in [found for found in self.live.values() if found.lease.shard == shard]:
+            self._drop(activation)
+
+    async def hand_over(self, shard: int, grace_seconds: float) -> None:
+        """Put down what lives in a shard, at durable points; steps under way end within
+        `grace_seconds`."""
+        lease = self.leases.pop(shard, None)
+        leaving = [found for found in self.live.values() if found.lease == lease]
+        for activation in leaving:
+            activation.leaving = True
+            activation.drain()
+        tasks = [found.task for found in leaving if found.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_seconds)
+        for activation in leaving:
+            self._drop(activation)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """No new step begins; steps under way end and are recorded, at most `grace_seconds`; the
+        rest is dropped."""
+        self.draining = True
+        for activation in list(self.live.values()):
+            activation.drain()
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await self._empty.wait()
+                await self.committer.settle()
+        except TimeoutError:
+            log.warning(
+                "%d processes were still in a step when the grace time ended", len(self.live)
+            )
+        for activation in list(self.live.values()):
+            self._drop(activation)
+
+    async def close(self) -> None:
+        """End what runs beside the processes."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        if self.bodies is not None:
+            self.bodies.shutdown(wait=False, cancel_futures=True)
+
+    # --- bodies -----------------------------------------------------------------------------------
+
+    async def call_body(self, activation: Activation, value: Any) -> Any:
+        """Call the body of a process: on the loop, or in a thread when it is synchronous."""
+        from outlive.runtime.run import Run
+
+        run = Run(activation)
+        definition = activation.definition
+        args = (value,) if definition.takes_input else ()
+        if definition.is_async:
+            return await definition.body(run, *args)
+        from outlive.runtime.blocking import call_blocking
+
+        return await call_blocking(self, definition.body, run, args)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run `work` beside everything else; what it raises is logged by name."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("background work ended: %s", type(error).__name__)
+
+
+_HALTED = ("paused", "stuck", "no_worker_for_version")
+"""Statuses that only an operator or another node ends."""
+
+
+def _demand_open(activation: Activation) -> None:
+    if activation.head.status in FINAL:
+        raise ProcessTerminal(f"{activation.id} has ended: {activation.head.status}.")
+
+
+def _nothing(run: Any) -> None:
+    """The body of what is not declared here."""
+
+
+_NOBODY = Definition(_nothing, "/nobody", 1, "nobody", "none", 202, None, ())

@@ -1,0 +1,206 @@
+"""How a step's function is called: on the loop or in a thread, with a time limit, again after a
+failure.
+
+An asynchronous function runs on the event loop and is cancelled when its time is up. A synchronous
+one runs in a thread
+that cannot be stopped: it is abandoned, and its late result is refused. Every failed attempt is
+recorded before the next
+begins, with the time of the next, so that neither the count nor the pace starts anew after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Raw
+
+from outlive import codec, ids, steps
+from outlive.clock import MICROS
+from outlive.errors import Cancelled, Discarded, NonRetryable, StepFailed
+from outlive.kinds.processes import Failure
+from outlive.kinds.processes.vocabulary import Armed, AttemptFailed, StepDone
+from outlive.runtime.activation import PASSIVE_SECONDS, Activation, failure_of
+
+if TYPE_CHECKING:
+    from outlive.runtime.timers import Timers
+
+THREADS_MAX = 64
+"""Synchronous steps that run at once in one node; more wait for a thread."""
+
+
+async def perform(
+    activation: Activation,
+    spec: steps.Spec,
+    id: str,
+    order: int,
+    args_hash: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[Any, int]:
+    """Run a step that is not recorded, attempt by attempt, and record what came of it.
+
+    Gives the result as a replay will read it, and the time of its record. Raises `StepFailed` when
+    it gave up,
+    `Cancelled` or `Discarded` when it was interrupted.
+    """
+    undo, given = spec.undo_name, codec.NULL
+    if undo:
+        given = Raw(codec.encode([list(args), kwargs]))
+        armed = Armed(id, spec.name, undo, given)
+        before = activation.journal.attempts.get(id)
+        if activation.halted:
+            if activation.recovered or before is not None:
+                activation.started[id] = armed
+            activation.check()
+        activation.started[id] = armed
+    elif activation.halted:
+        activation.check()
+    number = await after_backoff(activation, id)
+    node = activation.node
+    while True:
+        began = node.clock.wall()
+        steps.set_attempt(steps.Attempt(activation.key_of(id), number, activation.id))
+        try:
+            value = await call(activation, spec, args, kwargs)
+            raw = Raw(codec.encode(value))
+        except Exception as error:
+            failure = failure_of(error)
+            node.stats.attempts_failed += 1
+            if spec.retry.again(error, number):
+                await _fail_attempt(activation, spec, id, number, began, failure)
+                number += 1
+                continue
+            await activation.record(
+                StepDone(
+                    id, spec.name, order, args_hash, began, number, codec.NULL, failure, undo, given
+                )
+            )
+            activation.started.pop(id, None)
+            raise step_failed(id, failure) from error
+        time = await activation.record(
+            StepDone(id, spec.name, order, args_hash, began, number, raw, None, undo, given)
+        )
+        node.stats.steps += 1
+        activation.started.pop(id, None)
+        return spec.shapes()[1].read(raw), time
+
+
+def step_failed(id: str, failure: Failure) -> StepFailed:
+    """The error a body sees, the same on the first run and on every replay."""
+    return StepFailed(id, failure.type, failure.message, failure.code)
+
+
+async def after_backoff(activation: Activation, id: str) -> int:
+    """The number of the next attempt, once the pause that was recorded for it is over."""
+    past = activation.journal.attempts.get(id)
+    if past is None:
+        return 1
+    await pause(activation, f"retry {id} {past.number}", past.again_at)
+    return past.number + 1
+
+
+async def _fail_attempt(
+    activation: Activation, spec: steps.Spec, id: str, number: int, began: int, failure: Failure
+) -> None:
+    """Record a failed attempt and wait for the time of the next, out of memory when it is long."""
+    retry = spec.retry
+    wait = ids.full_jitter(retry.base_seconds, retry.cap_seconds, number)
+    again_at = activation.node.clock.wall() + round(wait * MICROS)
+    event = AttemptFailed(id, spec.name, number, began, failure, again_at)
+    if wait > PASSIVE_SECONDS:
+        await activation.record(event, head=activation.with_status("waiting"), due=again_at)
+    else:
+        await activation.record(event)
+    await pause(activation, f"retry {id} {number}", again_at)
+
+
+async def pause(activation: Activation, id: str, until: int) -> None:
+    if until > activation.node.clock.wall():
+        await activation.park(id, until)
+    elif activation.halted:
+        activation.check()
+    if activation.head.status == "waiting":
+        await activation.record(head=activation.with_status("running"))
+
+
+async def call(
+    activation: Activation, spec: steps.Spec, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Call a step's function within its time limit. Raises what it raises, or `TimeoutError`.
+
+    A cancel or the loss of the process interrupts it with `Cancelled` or `Discarded`.
+    """
+    node = activation.node
+    if node.clock.boot() > node.trusted_until:
+        activation.discard()
+        raise Discarded
+    interrupt: Any = None
+    try:
+        if not spec.is_async:
+            return await _in_thread(activation, spec, args, kwargs)
+        if spec.timeout is not None:
+            work = asyncio.get_running_loop().create_task(spec.function(*args, **kwargs))
+            return await _within(activation, spec, work)
+        task = asyncio.current_task()
+        assert task is not None
+        interrupt = task.cancel
+        activation.interrupts.add(interrupt)
+        return await spec.function(*args, **kwargs)
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if current is not None and activation.halted:
+            current.uncancel()
+        if activation.halted:
+            activation.check()
+        raise
+    except (Cancelled, Discarded):
+        activation.check()
+        raise NonRetryable("the step let a cancellation out that is not its process's") from None
+    finally:
+        activation.interrupts.discard(interrupt)
+
+
+async def _in_thread(
+    activation: Activation, spec: steps.Spec, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    context = contextvars.copy_context()
+    pool = activation.node.threads
+
+    def work() -> Any:
+        return context.run(spec.function, *args, **kwargs)
+
+    future = asyncio.get_running_loop().run_in_executor(pool, work)
+    return await _within(activation, spec, future)
+
+
+async def _within(activation: Activation, spec: steps.Spec, work: asyncio.Future[Any]) -> Any:
+    """Wait for `work`, at most for the step's time limit; cancelled or abandoned after it."""
+    late = False
+    timers: Timers = activation.node.timers
+
+    def give_up() -> None:
+        nonlocal late
+        late = True
+        work.cancel()
+
+    timer = None if spec.timeout is None else timers.after(spec.timeout, give_up)
+    interrupt = work.cancel
+    activation.interrupts.add(interrupt)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if late:
+            raise TimeoutError(f"step {spec.name} took longer than {spec.timeout} s") from None
+        raise
+    finally:
+        activation.interrupts.discard(interrupt)
+        if timer is not None:
+            timer.cancel()
+
+
+def thread_pool() -> ThreadPoolExecutor:
+    """The threads of synchronous steps."""
+    return ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="outlive-step")

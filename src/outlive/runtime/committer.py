@@ -1,0 +1,188 @@
+"""Group commit and the gate: many batches, one sync, and nothing leaves before its commit.
+
+    submit ──> pending ──(no commit in flight)──> store.commit_group ──> futures
+                  ▲                                     │
+                  └──── what comes meanwhile waits <────┘
+
+Opportunistic: while one commit is in flight the next group collects; there is no timer and no
+linger. The first batch
+of an idle committer leaves at the end of the event loop's turn, so what one turn writes goes in
+one trip.
+
+The gate is the future: whoever depends on a batch awaits it before it answers anybody. A *patient*
+batch (the record of
+a step whose effect has happened) is kept and tried again while the store says it is unavailable;
+others are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from outlive.clock import Clock
+from outlive.errors import Fenced, OutliveError, StoreUnavailable
+from outlive.model import Batch, Committed
+from outlive.store import GROUP_BATCHES_MAX, Store
+
+GROUP_BYTES_MAX = 256 * 1024
+PENDING_BATCHES_MAX = 100_000
+STALL_SECONDS_MIN = 0.1
+STALL_SECONDS_MAX = 2.0
+_NOTHING = Batch()
+
+
+class _Waiting(Struct):
+    batch: Batch
+    future: asyncio.Future[Committed]
+    patient: bool
+    work: Callable[[Any], Batch] | None = None
+    limit_seconds: float = 0.0
+
+
+class Committer:
+    """The group commit of one node on one store; used from one event loop."""
+
+    def __init__(self, store: Store, clock: Clock | None = None) -> None:
+        self._store = store
+        self._clock = clock or Clock()
+        self._pending: deque[_Waiting] = deque()
+        self._running = False
+        self._task: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.stalled: StoreUnavailable | None = None
+        """Why the store takes nothing right now; None while it does."""
+        self.commits = 0
+        self.batches = 0
+        self.refused = 0
+        self.fenced = 0
+        self.seconds = 0.0
+
+    def submit(self, batch: Batch, *, patient: bool = False) -> asyncio.Future[Committed]:
+        """Hand `batch` over; the future is the gate: it gives the receipt, or raises why it was
+        refused.
+
+        Raises `StoreUnavailable` at once when too many batches wait, or when the store takes
+        nothing right now and the
+        batch is not `patient`. Batches are committed in the order they are handed over.
+        """
+        future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        self._add(_Waiting(batch, future, patient))
+        return future
+
+    def transact(
+        self, work: Callable[[Any], Batch], limit_seconds: float
+    ) -> asyncio.Future[Committed]:
+        """Run `work(tables)` in a transaction of its own, in its turn; see `Store.transact`."""
+        future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        self._add(_Waiting(_NOTHING, future, False, work, limit_seconds))
+        return future
+
+    def _add(self, waiting: _Waiting) -> None:
+        if not waiting.patient:
+            if self.stalled is not None:
+                raise self.stalled
+            if len(self._pending) >= PENDING_BATCHES_MAX:
+                raise StoreUnavailable("Too many writes are waiting; nothing was written.")
+        self._pending.append(waiting)
+        if not self._running:
+            self._running = True
+            self._idle.clear()
+            self._task = asyncio.get_running_loop().create_task(self._commit_all())
+
+    async def settle(self) -> None:
+        """Wait until everything handed over is committed or refused."""
+        await self._idle.wait()
+
+    async def _commit_all(self) -> None:
+        pause = STALL_SECONDS_MIN
+        try:
+            while self._pending:
+                group = self._next_group()
+                try:
+                    began = self._clock.boot()
+                    results = await self._write(group)
+                    self.seconds += self._clock.boot() - began
+                except StoreUnavailable as error:
+                    self._keep_patient(group, error)
+                    if self.stalled is not None:
+                        await asyncio.sleep(pause)
+                        pause = min(pause * 2, STALL_SECONDS_MAX)
+                    continue
+                except Exception as error:
+                    _fail(group, error)
+                    continue
+                except BaseException as error:
+                    _fail(group, error)
+                    raise
+                self.stalled, pause = None, STALL_SECONDS_MIN
+                self._answer(group, results)
+        finally:
+            self._running = False
+            self._idle.set()
+
+    async def _write(self, group: Sequence[_Waiting]) -> list[Committed | OutliveError]:
+        work = group[0].work
+        if work is None:
+            return await self._store.commit_group([found.batch for found in group])
+        return [await self._store.transact(work, limit_seconds=group[0].limit_seconds)]
+
+    def _next_group(self) -> list[_Waiting]:
+        group: list[_Waiting] = []
+        size = 0
+        while self._pending and len(group) < GROUP_BATCHES_MAX and size < GROUP_BYTES_MAX:
+            if group and self._pending[0].work is not None:
+                break
+            found = self._pending.popleft()
+            size += _size(found.batch)
+            group.append(found)
+            if found.work is not None:
+                break
+        return group
+
+    def _answer(
+        self, group: Sequence[_Waiting], results: Sequence[Committed | OutliveError]
+    ) -> None:
+        self.commits += 1
+        self.batches += len(group)
+        for found, result in zip(group, results, strict=True):
+            if found.future.done():
+                continue
+            if isinstance(result, OutliveError):
+                self.refused += 1
+                self.fenced += isinstance(result, Fenced)
+                found.future.set_exception(result)
+            else:
+                found.future.set_result(result)
+
+    def _keep_patient(self, group: Sequence[_Waiting], error: StoreUnavailable) -> None:
+        """Nothing of `group` was written: keep the patient ones in front, tell the others."""
+        waiting = [*group, *self._pending]
+        kept = [found for found in waiting if found.patient]
+        self._pending = deque(kept)
+        self.stalled = error if kept else None
+        _fail([found for found in waiting if not found.patient], error)
+
+
+def _size(batch: Batch) -> int:
+    size = 0
+    for append in batch.append:
+        size += len(append.data)
+    for put in batch.put:
+        size += len(put.value)
+    return size
+
+
+def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
+    for found in group:
+        if not found.future.done():
+            if isinstance(error, asyncio.CancelledError):
+                found.future.cancel()
+            else:
+                found.future.set_exception(error)
+                found.future.exception()  # whoever waits gets it; nobody waiting is no fault

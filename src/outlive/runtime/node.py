@@ -1,0 +1,276 @@
+"""One running node: the parts of the runtime, put together, and the two loops that drive them.
+
+    tick   every 0.2 s     ownership (leases, take-over, balance) and the sweep of parked processes
+    pump   on a hint       commands in the inboxes of our shards, and cells of our processes that
+    are due
+
+Both survive an unavailable store: they go on when it is back. A node that cannot renew stops its
+processes by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from outlive import ids
+from outlive.clock import MICROS, Clock
+from outlive.errors import (
+    OutcomeUnknown,
+    OutliveError,
+    ProcessError,
+    Refused,
+    StoreUnavailable,
+)
+from outlive.kinds.processes import FINAL, Definition, Stats
+from outlive.kinds.processes.vocabulary import (
+    inbox_of,
+    read_command,
+    read_head,
+    ref_of,
+    space_of,
+)
+from outlive.model import Batch, Cell, Lease, Put, Require
+from outlive.runtime.activations import Activations
+from outlive.runtime.committer import Committer
+from outlive.runtime.ownership import TICK_SECONDS, Ownership
+from outlive.runtime.timers import Timers
+from outlive.runtime.watchers import Watchers
+from outlive.store import Store
+
+log = logging.getLogger("outlive")
+
+PUMP_SECONDS_MIN = 0.02
+PUMP_SECONDS_MAX = 1.0
+COMMANDS_MAX = 256
+WAKES_MAX = 1000
+HOLD_SECONDS = 10.0
+HAND_OVER_SECONDS = 30.0
+REQUESTS = "request"
+"""The space of idempotency keys."""
+REQUESTS_SECONDS = 30.0
+
+
+class Request(Struct, frozen=True):
+    """The value of an idempotency key's cell: which process it started, and for what."""
+
+    id: str
+    fingerprint: str
+
+
+read_request = msgspec.json.Decoder(Request).decode
+
+
+class NodeRuntime:
+    """The runtime of one node over one open store."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        definitions: Mapping[tuple[str, int], Definition],
+        retention_seconds: float,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.name = ids.node_id()
+        self.committer = Committer(store, clock)
+        self.timers = Timers(clock)
+        self.watchers = Watchers(store, clock)
+        self.activations = Activations(
+            store,
+            self.committer,
+            self.timers,
+            clock,
+            self.name,
+            definitions,
+            retention_seconds,
+            self.watchers.tell,
+        )
+        runs = tuple(sorted(definition.label for definition in definitions.values()))
+        self.ownership = Ownership(
+            store,
+            self.name,
+            clock,
+            runs,
+            self._gained,
+            self._releasing,
+            self.activations.release,
+            self._demoted,
+            self._trust,
+        )
+        self._loops: list[asyncio.Task[None]] = []
+        self._requests_at = 0.0
+
+    async def start(self) -> None:
+        """Join the store, take shards, go on with what was under way, and run."""
+        await self.ownership.join()
+        loop = asyncio.get_running_loop()
+        self._loops = [loop.create_task(self._tick()), loop.create_task(self._pump())]
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take nothing new, let steps under way end, hand everything over."""
+        try:
+            await self.ownership.say("draining")
+        except OutliveError as error:
+            log.warning("draining was not announced: %s", error.code)
+        await self._end_loops()
+        await self.activations.drain(grace_seconds)
+        self.watchers.close()
+
+    async def stop(self) -> None:
+        """Hand the shards back and end."""
+        await self._end_loops()
+        self.watchers.close()
+        for shard in list(self.activations.leases):
+            self.activations.release(shard)
+        await self.committer.settle()
+        try:
+            await self.ownership.leave()
+        except OutliveError as error:
+            log.warning("shards were not handed back: %s", error.code)
+        await self.activations.close()
+        self.timers.stop()
+
+    def stats(self) -> Stats:
+        """The counters of this node since it started."""
+        stats, committer = self.activations.stats, self.committer
+        stats.commits, stats.batches = committer.commits, committer.batches
+        stats.refused, stats.fenced = committer.refused, committer.fenced
+        stats.commit_seconds = committer.seconds
+        stats.active, stats.shards = len(self.activations.live), len(self.activations.leases)
+        return stats
+
+    async def _end_loops(self) -> None:
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self._loops = []
+
+    # --- ownership --------------------------------------------------------------------------------
+
+    async def _gained(self, lease: Lease, crash: bool) -> None:
+        await self.activations.recover(lease, crash=crash)
+        due = await self.store.next_due((space_of(lease.shard), inbox_of(lease.shard)))
+        if due is not None:
+            self.activations.note_due(due)
+
+    async def _releasing(self, shard: int) -> None:
+        await self.activations.hand_over(shard, HAND_OVER_SECONDS)
+
+    def _demoted(self) -> None:
+        log.warning("this node could not renew its lease in time; its processes are put down")
+        for shard in list(self.activations.leases):
+            self.activations.release(shard)
+
+    def _trust(self, until: float) -> None:
+        self.activations.trusted_until = until
+
+    # --- the loops --------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                self.activations.sweep()
+                await self.ownership.tick()
+                await self._expire_requests()
+            except OutliveError as error:
+                log.warning("the store did not answer a tick: %s", error.code)
+            except Exception:
+                log.exception("a tick failed")
+
+    async def _pump(self) -> None:
+        seen = -1
+        while True:
+            try:
+                seen = await self.store.changed(seen, self._pause())
+                await self._commands()
+                await self._wakes()
+            except OutliveError as error:
+                log.warning("the store did not answer the pump: %s", error.code)
+                await asyncio.sleep(PUMP_SECONDS_MAX)
+            except Exception:
+                log.exception("the pump failed")
+                await asyncio.sleep(PUMP_SECONDS_MAX)
+            await asyncio.sleep(PUMP_SECONDS_MIN)
+
+    def _pause(self) -> float:
+        due = self.activations.next_due
+        if due is None:
+            return PUMP_SECONDS_MAX
+        return min(PUMP_SECONDS_MAX, max(0.0, (due - self.clock.wall()) / MICROS))
+
+    async def _commands(self) -> None:
+        spaces = [inbox_of(shard) for shard in self.activations.leases]
+        if not spaces:
+            return
+        while cells := await self.store.claim(spaces, COMMANDS_MAX, HOLD_SECONDS):
+            await asyncio.gather(*(self._obey(cell) for cell in cells))
+            if len(cells) < COMMANDS_MAX:
+                return
+
+    async def _obey(self, cell: Cell) -> None:
+        """Carry a command out; its cell is dropped by the commit that does, or when it can never
+        be done."""
+        command = read_command(cell.value)
+        try:
+            await self.activations.command(command, (cell.ref,))
+        except ProcessError as error:
+            if not error.retryable:
+                log.info("a command was not carried out: %s", error.code)
+                await self._drop(cell)
+        except (Refused, StoreUnavailable, OutcomeUnknown) as error:
+            log.info("a command is tried again later: %s", error.code)
+        except Exception:
+            log.exception("a command failed")
+
+    async def _drop(self, cell: Cell) -> None:
+        batch = Batch(require=(Require(cell.ref, cell.version),), drop=(cell.ref,))
+        try:
+            await self.store.commit(batch)
+        except OutliveError as error:
+            log.info("a command's cell was not dropped: %s", error.code)
+
+    async def _wakes(self) -> None:
+        activations = self.activations
+        if activations.next_due is None or activations.next_due > self.clock.wall():
+            return
+        spaces = [space_of(shard) for shard in activations.leases]
+        activations.next_due = None
+        if not spaces:
+            return
+        while cells := await self.store.claim(spaces, WAKES_MAX, HOLD_SECONDS):
+            await activations.wake(cells)
+            if len(cells) < WAKES_MAX:
+                break
+        due = await self.store.next_due(spaces)
+        if due is not None:
+            activations.note_due(due)
+
+    async def _expire_requests(self) -> None:
+        """Idempotency keys past their retention go, unless their process is still under way."""
+        now = self.clock.boot()
+        if now - self._requests_at < REQUESTS_SECONDS:
+            return
+        self._requests_at = now
+        cells = await self.store.claim((REQUESTS,), COMMANDS_MAX, 60.0)
+        if cells:
+            await self._end_requests(cells)
+
+    async def _end_requests(self, cells: Sequence[Cell]) -> None:
+        refs = [ref_of(read_request(cell.value).id, self.store.shards) for cell in cells]
+        day = await self.store.now() + 86_400 * MICROS
+        for cell, process in zip(cells, await self.store.read(refs), strict=True):
+            require = (Require(cell.ref, cell.version),)
+            ended = process is None or read_head(process.value).status in (*FINAL, "gone")
+            batch = (
+                Batch(require=require, drop=(cell.ref,))
+                if ended
+                else Batch(require=require, put=(Put(cell.ref, cell.value, day),))
+            )
+            await self.committer.submit(batch)

@@ -1,0 +1,255 @@
+"""Which node runs which shard: leases and hints say who should, the shard's row says who may.
+
+    node cell   space `node`: host, pid, what it runs; `due` is the end of its lease, renewed every
+    2 s (10 s long)
+    trust       a node stops starting steps 6 s after its last renewal was *sent*, on the boot clock
+    hint        a sign of life of the operating system's: a killed process is known to be dead in a
+    tick, not in 10 s
+    quota       shards are spread evenly over the nodes that are alive and not draining
+
+    tick:  renew ─> who is alive ─> too many shards? hand some back ─> too few? take what is free
+    or a dead node's
+
+Taking a shard raises its epoch in its row; the journal is read after that commit, so no waiting
+margin is needed and the
+last owner can write nothing any more, whatever its clock says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from outlive.clock import MICROS, Clock
+from outlive.codec import encode
+from outlive.errors import Fenced, OutliveError, StoreUnavailable
+from outlive.kinds.processes import Node
+from outlive.model import Batch, Cell, Lease, Put, Ref, Require, Shard
+from outlive.store import Store
+
+log = logging.getLogger("outlive")
+
+SPACE = "node"
+LEASE_SECONDS = 10.0
+RENEW_SECONDS = 2.0
+DEMOTE_SECONDS = 6.0
+TICK_SECONDS = 0.2
+NODES_MAX = 1000
+
+
+class NodeCell(Struct, frozen=True, omit_defaults=True):
+    """What a node says of itself."""
+
+    host: str
+    pid: int
+    since: int
+    phase: str
+    runs: tuple[str, ...] = ()
+
+
+_read = msgspec.json.Decoder(NodeCell).decode
+
+
+class Ownership:
+    """The shards of one node: taken, kept and handed back.
+
+    `gained(lease, crash)` is called after each take-over, `releasing(shard)` before a shard is
+    handed back, `lost(shard)`
+    when it turns out to be another's, `demoted()` when this node may not trust its leases any more.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        node: str,
+        clock: Clock,
+        runs: Sequence[str],
+        gained: Callable[[Lease, bool], Awaitable[object]],
+        releasing: Callable[[int], Awaitable[None]],
+        lost: Callable[[int], None],
+        demoted: Callable[[], None],
+        trust: Callable[[float], None],
+    ) -> None:
+        self._store = store
+        self._node = node
+        self._clock = clock
+        self._gained = gained
+        self._releasing = releasing
+        self._lost = lost
+        self._leaving: dict[int, asyncio.Task[None]] = {}
+        self._demoted = demoted
+        self._trust = trust
+        self._since = 0
+        self._runs = tuple(runs)
+        self.phase = "ready"
+        self.leases: dict[int, Lease] = {}
+        self._renewed = -RENEW_SECONDS
+        self._trusted = False
+
+    async def join(self) -> None:
+        """Become a node of the store, and take the first shards."""
+        self._since = await self._store.now()
+        await self._store.announce(self._node)
+        await self.tick()
+
+    async def tick(self) -> None:
+        """Renew, look around, and move towards an even spread by a few shards."""
+        now = self._clock.boot()
+        if self._trusted and now > self._renewed + DEMOTE_SECONDS:
+            self._trusted = False
+            self.leases.clear()
+            self._demoted()
+        if now - self._renewed >= RENEW_SECONDS or not self._trusted:
+            await self._renew()
+        alive, gone = await self._look()
+        owners = await self._store.owners()
+        self._forget_lost(owners)
+        await self._balance(owners, alive)
+        await self._bury(gone, owners)
+
+    async def leave(self) -> None:
+        """Hand every shard back and end in order: not counted as a crash."""
+        if self._leaving:
+            await asyncio.wait(self._leaving.values())
+        for lease in list(self.leases.values()):
+            await self._store.release(lease)
+        self.leases.clear()
+        await self._store.commit(Batch(drop=(self._ref(),), storage="relaxed"))
+
+    async def say(self, phase: str) -> None:
+        """Publish another phase at once."""
+        self.phase = phase
+        await self._renew()
+
+    # --- the steps of a tick ----------------------------------------------------------------------
+
+    async def _renew(self) -> None:
+        sent = self._clock.boot()
+        value = NodeCell(socket.gethostname(), os.getpid(), self._since, self.phase, self._runs)
+        due = await self._store.now() + round(LEASE_SECONDS * MICROS)
+        put = Put(self._ref(), encode(value), due)
+        await self._store.commit(Batch(put=(put,), storage="relaxed"))
+        self._renewed, self._trusted = sent, True
+        self._trust(sent + DEMOTE_SECONDS)
+
+    async def _look(self) -> tuple[list[tuple[str, NodeCell]], list[Cell]]:
+        """The nodes that are alive, and the cells of those that are not."""
+        cells = await self._store.scan(SPACE, limit=NODES_MAX)
+        now = await self._store.now()
+        departed = await self._store.departed([cell.key for cell in cells])
+        alive, gone = [], []
+        for cell in cells:
+            dead = cell.key in departed or cell.due is None or cell.due < now
+            if dead and cell.key != self._node:
+                gone.append(cell)
+            else:
+                alive.append((cell.key, _read(cell.value)))
+        return alive, gone
+
+    def _forget_lost(self, owners: Sequence[Shard]) -> None:
+        """What the rows say is ours and we do not hold, or hold and is not ours."""
+        for shard in owners:
+            lease = self.leases.get(shard.id)
+            if lease is not None and (shard.owner, shard.epoch) != (self._node, lease.epoch):
+                del self.leases[shard.id]
+                self._lost(shard.id)
+
+    async def _balance(
+        self, owners: Sequence[Shard], alive: Sequence[tuple[str, NodeCell]]
+    ) -> None:
+        names = {name for name, _ in alive}
+        working = sorted(name for name, cell in alive if cell.phase == "ready")
+        if self._node not in working:
+            return
+        place = working.index(self._node)
+        quota = len(owners) // len(working) + (place < len(owners) % len(working))
+        free = [
+            shard
+            for shard in owners
+            if shard.id not in self.leases
+            and shard.id not in self._leaving
+            and (shard.owner not in names or shard.owner == self._node)
+        ]
+        turn = len(owners) * place // len(working)
+        free.sort(key=lambda shard: (shard.id - turn) % len(owners))
+        wanted = free[: max(0, quota - len(self.leases))]
+        taken = [
+            (lease, shard.owner)
+            for shard in wanted
+            if (lease := await self._take(shard)) is not None
+        ]
+        await asyncio.gather(*(self._gained(lease, bool(owner)) for lease, owner in taken))
+        if len(self.leases) > quota and len(working) > 1:
+            for shard_id in sorted(self.leases)[quota:]:
+                task = asyncio.get_running_loop().create_task(
+                    self._hand_back(self.leases.pop(shard_id))
+                )
+                self._leaving[shard_id] = task
+                task.add_done_callback(lambda _, shard_id=shard_id: self._leaving.pop(shard_id))
+
+    async def _hand_back(self, lease: Lease) -> None:
+        await self._releasing(lease.shard)
+        try:
+            await self._store.release(lease)
+        except OutliveError as error:
+            log.warning("shard %d was not handed back: %s", lease.shard, error.code)
+
+    async def _take(self, shard: Shard) -> Lease | None:
+        try:
+            lease = await self._store.take(shard.id, shard.epoch, self._node)
+        except Fenced:
+            return None  # another node was faster
+        self.leases[shard.id] = lease
+        return lease
+
+    async def _bury(self, gone: Sequence[Cell], owners: Sequence[Shard]) -> None:
+        """Remove the cell of a dead node that owns nothing any more."""
+        held = {shard.owner for shard in owners}
+        for cell in gone:
+            if cell.key not in held:
+                drop = Batch(
+                    require=(Require(cell.ref, cell.version),), drop=(cell.ref,), storage="relaxed"
+                )
+                try:
+                    await self._store.commit(drop)
+                except StoreUnavailable:
+                    raise
+                except OutliveError:
+                    log.debug("a node's cell changed while it was being removed")
+
+    def _ref(self) -> Ref:
+        return Ref(SPACE, self._node)
+
+
+async def nodes_of(store: Store) -> list[Node]:
+    """The nodes of `store` whose lease runs, with the number of shards each owns."""
+    counts: dict[str, int] = {}
+    for shard in await store.owners():
+        counts[shard.owner] = counts.get(shard.owner, 0) + 1
+    cells = await store.scan(SPACE, limit=NODES_MAX)
+    now = await store.now()
+    departed = await store.departed([cell.key for cell in cells])
+    found = []
+    for cell in cells:
+        if cell.due is None or cell.due < now or cell.key in departed:
+            continue
+        said = _read(cell.value)
+        found.append(
+            Node(
+                cell.key,
+                said.host,
+                said.pid,
+                said.since,
+                cell.due,
+                said.phase,
+                counts.get(cell.key, 0),
+                said.runs,
+            )
+        )
+    return found

@@ -1,0 +1,140 @@
+"""Rolling back: completed steps are undone, the last one first, each undo recorded and tried again.
+
+The decision to roll back is one commit, and it names the steps that had been started and not
+recorded; from then on the
+body is not needed: what an undo is given stands in the journal. Undos are shielded from
+cancellation. One that gives up
+makes the process `stuck`, never silently incomplete.
+
+Reference: Garcia-Molina & Salem, "Sagas", SIGMOD 1987.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from outlive import codec, ids, steps
+from outlive.clock import MICROS
+from outlive.errors import Discarded
+from outlive.kinds.processes import Failure, Unknown
+from outlive.kinds.processes.vocabulary import Armed, Compensating, UndoFailed, Undone
+from outlive.runtime.activation import Activation, failure_of, spec_for_undo
+from outlive.runtime.attempts import call
+from outlive.runtime.transactions import transact
+
+UNDO_RETRY = steps.Retry(attempts=12, base_seconds=0.2, cap_seconds=30.0)
+"""How an undo is tried before its process is stuck: for about two minutes."""
+
+_given = msgspec.json.Decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw]]).decode
+
+
+async def begin(
+    activation: Activation,
+    failure: Failure,
+    *,
+    cancelled: bool = False,
+    error: Exception | None = None,
+) -> None:
+    """Decide what the failure of a body means, record it, and undo what is to be undone."""
+    if activation.gone:
+        raise Discarded
+    journal = activation.journal
+    declared = activation.definition.rollback_on
+    rolls_back = journal.cancel is not None or error is None or _is_any(error, declared)
+    if journal.pivoted or not rolls_back:
+        await activation.stick(failure, getattr(error, "step", ""))
+        return
+    unknown = tuple(activation.started.values())
+    if not unknown and not journal.armed():
+        await activation.end("cancelled" if cancelled else "failed", error=failure)
+        return
+    activation.shielded = True
+    await activation.record(
+        Compensating(failure, cancelled, unknown), head=activation.with_status("compensating")
+    )
+    await undo_all(activation)
+
+
+def _is_any(error: Exception, declared: tuple[type[Exception], ...]) -> bool:
+    """Whether `error`, or what a step gave up with, is one of `declared`."""
+    return isinstance(error, declared) or isinstance(error.__cause__, declared)
+
+
+async def undo_all(activation: Activation) -> None:
+    """Undo what is still to be undone, then record the end."""
+    activation.shielded = True
+    journal = activation.journal
+    for armed in journal.armed():
+        if activation.node.draining or activation.leaving:
+            raise Discarded
+        if not await _undo(activation, armed):
+            return
+    await activation.end(journal.outcome(), error=journal.failure())
+
+
+async def _undo(activation: Activation, armed: Armed) -> bool:
+    """Undo one step; False when it gave up and the process is stuck."""
+    node = activation.node
+    past = activation.journal.undo_attempts.get(armed.id)
+    number = 1 if past is None else past.number + 1
+    if past is not None and past.again_at > node.clock.wall():
+        await activation.park(f"undo {armed.id} {past.number}", past.again_at)
+    while True:
+        began = node.clock.wall()
+        key = activation.key_of(f"undo {armed.id}")
+        steps.set_attempt(steps.Attempt(key, number, activation.id))
+        try:
+            if armed.transact:
+                await _undo_in_transaction(activation, armed, began, number)
+            else:
+                await _undo_outside(activation, armed)
+                await activation.record(Undone(armed.id, armed.name, began, number))
+            return True
+        except Exception as error:
+            failure = failure_of(error)
+            wait = ids.full_jitter(UNDO_RETRY.base_seconds, UNDO_RETRY.cap_seconds, number)
+            again_at = node.clock.wall() + round(wait * MICROS)
+            event = UndoFailed(armed.id, armed.name, number, began, failure, again_at)
+            if not UNDO_RETRY.again(error, number):
+                await activation.record(event)
+                await activation.stick(failure, armed.id)
+                return False
+            await activation.record(event)
+            await activation.park(f"undo {armed.id} {number}", again_at)
+            number += 1
+
+
+async def _undo_outside(activation: Activation, armed: Armed) -> None:
+    spec = spec_for_undo(armed)
+    args, kwargs, made = _arguments(spec, armed, skip=0)
+    undo = steps.spec_of(spec.undo())
+    await call(activation, undo, (*args, made), kwargs)
+
+
+async def _undo_in_transaction(
+    activation: Activation, armed: Armed, began: int, number: int
+) -> None:
+    spec = spec_for_undo(armed)
+    args, kwargs, made = _arguments(spec, armed, skip=1)
+    undo = spec.undo()
+    event = Undone(armed.id, armed.name, began, number)
+
+    def work(tables: object) -> tuple[None, tuple[Undone, ...]]:
+        undo(tables, *args, made, **kwargs)
+        return None, (event,)
+
+    await transact(activation, work)
+
+
+def _arguments(
+    spec: steps.Spec, armed: Armed, skip: int
+) -> tuple[list[object], dict[str, object], object]:
+    given, result = spec.shapes(skip)
+    positional, named = _given(armed.given)
+    args = [
+        (given[at] if at < len(given) else codec.ANYTHING).read(raw)
+        for at, raw in enumerate(positional)
+    ]
+    kwargs = {name: codec.ANYTHING.read(raw) for name, raw in named.items()}
+    made = Unknown() if armed.result is None else result.read(armed.result)
+    return args, kwargs, made

@@ -1,0 +1,91 @@
+"""One timer for everything a node waits for: a heap on the store's clock, and one handle on the
+event loop.
+
+A timer only says "look now": whether something is due is decided by the store's clock at that
+moment. Cancelled timers
+stay in the heap until they surface, so cancelling costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+
+from outlive.clock import MICROS, Clock
+
+LOOK_SECONDS_MAX = 0.5
+"""The clock is looked at least this often while a timer is set, so that a clock that jumps is
+noticed."""
+
+
+class Timer:
+    """A call that is to be made when the clock has passed `due`."""
+
+    __slots__ = ("call", "due")
+
+    def __init__(self, due: int, call: Callable[[], None]) -> None:
+        self.due = due
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        """Do not make the call."""
+        self.call = None
+
+
+class Timers:
+    """The timers of one node; used from one event loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._heap: list[tuple[int, int, Timer]] = []
+        self._order = itertools.count()
+        self._handle: asyncio.TimerHandle | None = None
+        self._armed = 0
+
+    def at(self, due: int, call: Callable[[], None]) -> Timer:
+        """Make `call` once the clock has passed `due` (µs); soon when it has already."""
+        timer = Timer(due, call)
+        heapq.heappush(self._heap, (due, next(self._order), timer))
+        if self._handle is None or due < self._armed:
+            self._arm(due)
+        return timer
+
+    def after(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Make `call` in `seconds`."""
+        return self.at(self._clock.wall() + round(seconds * MICROS), call)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait `seconds` on this clock."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self.after(seconds, lambda: woken.done() or woken.set_result(None))
+        try:
+            await woken
+        finally:
+            timer.cancel()
+
+    def run_due(self) -> None:
+        """Make every call whose time has come."""
+        self._handle = None
+        now = self._clock.wall()
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].call is None):
+            call = heapq.heappop(self._heap)[2].call
+            if call is not None:
+                call()
+        if self._heap and self._handle is None:
+            self._arm(self._heap[0][0])
+
+    def stop(self) -> None:
+        """Make no call any more."""
+        self._heap.clear()
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _arm(self, due: int) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._armed = due
+        seconds = min(max(0.0, (due - self._clock.wall()) / MICROS), LOOK_SECONDS_MAX)
+        self._handle = asyncio.get_running_loop().call_later(seconds, self.run_due)

@@ -1,0 +1,144 @@
+"""A step inside the store's own transaction: the caller's rows and the step's record, one commit.
+
+The function runs in the store's writing lane, in its turn behind what was handed over before.
+While it runs nothing
+else is appended to its process, because its record's place in the journal is fixed before its
+content is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Raw
+
+from outlive import codec, ids, steps
+from outlive.clock import MICROS
+from outlive.errors import (
+    Conflict,
+    Discarded,
+    Fenced,
+    OutcomeUnknown,
+    OutliveError,
+    StoreUnavailable,
+    StreamConflict,
+)
+from outlive.kinds.processes.vocabulary import KIND_OF, AttemptFailed, StepDone, pack
+from outlive.model import Append, Batch
+from outlive.runtime.activation import Activation, failure_of
+
+if TYPE_CHECKING:
+    from outlive.model import Committed
+
+LIMIT_SECONDS = 5.0
+"""The time a function may hold the store's write lock when the step declares no `timeout`."""
+NO_LONGER_OURS = (Fenced, Conflict, StreamConflict, OutcomeUnknown, StoreUnavailable)
+
+
+async def transact(
+    activation: Activation,
+    work: Callable[[Any], tuple[Any, tuple[Any, ...]]],
+    limit_seconds: float = LIMIT_SECONDS,
+) -> tuple[Any, int]:
+    """Run `work(tables)`, which gives a value and the events to append with its rows; one commit.
+
+    Gives the value and the time of the commit. Raises what `work` raises (nothing was written), or
+    `Discarded` when the
+    process is no longer this node's.
+    """
+    if activation.gone:
+        raise Discarded
+    loop = asyncio.get_running_loop()
+    activation.transacting = loop.create_future()
+    first, stream = activation.journal.next_n, activation.head.stream
+    extras, activation.extras = tuple(activation.extras), []
+    made: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def inside(tables: Any) -> Batch:
+        value, events = work(tables)
+        made.clear()
+        made.append((value, (*extras, *events)))
+        return Batch(
+            lease=activation.lease,
+            append=tuple(
+                Append(stream, first + at, KIND_OF[type(event)], pack(event))
+                for at, event in enumerate(made[0][1])
+            ),
+        )
+
+    try:
+        committed: Committed = await activation.node.committer.transact(inside, limit_seconds)
+    except NO_LONGER_OURS as error:
+        activation.node.lost(activation, error)
+        raise Discarded from error
+    except BaseException:
+        activation.extras = [*extras, *activation.extras]
+        raise
+    finally:
+        activation.transacting.set_result(None)
+        activation.transacting = None
+    value, events = made[0]
+    for event in events:
+        activation.journal.apply(event, 0)
+    if activation.gone:
+        raise Discarded
+    activation.node.tell(activation.id)
+    return value, committed.time
+
+
+async def perform(
+    activation: Activation,
+    spec: steps.Spec,
+    id: str,
+    order: int,
+    args_hash: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[Any, int]:
+    """Run a step that is not recorded in a transaction, and record it there.
+
+    A failed attempt has left nothing behind, so its undo is not armed; the next one follows as
+    declared.
+    """
+    from outlive.runtime.attempts import after_backoff, pause, step_failed
+
+    node = activation.node
+    given = Raw(codec.encode([list(args), kwargs])) if spec.undo_name else codec.NULL
+    number = await after_backoff(activation, id)
+    while True:
+        began = node.clock.wall()
+        if activation.halted:
+            activation.check()
+        attempt = steps.Attempt(activation.key_of(id), number, activation.id)
+
+        def work(
+            tables: Any, attempt: steps.Attempt = attempt, began: int = began
+        ) -> tuple[Raw, tuple[StepDone, ...]]:
+            steps.set_attempt(attempt)
+            raw = Raw(codec.encode(spec.function(tables, *args, **kwargs)))
+            done = StepDone(
+                id, spec.name, order, args_hash, began, attempt.number, raw, None,
+                spec.undo_name, given, True,
+            )  # fmt: skip
+            return raw, (done,)
+
+        try:
+            raw, time = await transact(activation, work, spec.timeout or LIMIT_SECONDS)
+        except Exception as error:
+            failure = failure_of(error)
+            node.stats.attempts_failed += 1
+            if not spec.retry.again(error, number) or isinstance(error, OutliveError):
+                await activation.record(
+                    StepDone(id, spec.name, order, args_hash, began, number, error=failure)
+                )
+                raise step_failed(id, failure) from error
+            wait = ids.full_jitter(spec.retry.base_seconds, spec.retry.cap_seconds, number)
+            again_at = node.clock.wall() + round(wait * MICROS)
+            await activation.record(AttemptFailed(id, spec.name, number, began, failure, again_at))
+            await pause(activation, f"retry {id} {number}", again_at)
+            number += 1
+            continue
+        node.stats.steps += 1
+        return spec.shapes(skip=1)[1].read(raw), time

@@ -1,0 +1,224 @@
+"""How a step is declared: retries, time limit, and how it is undone.
+
+    @step(retry=Retry(attempts=5), timeout=30, undo="close_account")
+    async def open_account(form: Form) -> Account: ...
+
+The decorator leaves the function as it is: call it in a unit test. What it declares is kept beside
+it and used when a
+process body performs the step by `await run(open_account, form)`. A function without the decorator
+can be performed
+as well, with the defaults.
+
+Backoff with full jitter: "Exponential Backoff And Jitter", M. Brooker, AWS Architecture Blog
+(2015).
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, TypeVar, overload
+
+from msgspec import Struct
+
+from outlive.codec import Shape, shapes
+from outlive.errors import NonRetryable
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ATTEMPTS_MAX = 1000
+
+
+class Retry(Struct, frozen=True, kw_only=True):
+    """How often, and how far apart, a step is tried.
+
+    `attempts`: 1 to 1000 tries in all. The wait before the next one is uniform between 0 and
+    min(`cap_seconds`, `base_seconds` · 2^(tries so far - 1)). `never`: exception types that are
+    not tried again, beside
+    `NonRetryable`. Attempts are recorded: the death of the service does not start the count anew.
+    """
+
+    attempts: int = 3
+    base_seconds: float = 0.2
+    cap_seconds: float = 60.0
+    never: tuple[type[Exception], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.attempts <= ATTEMPTS_MAX:
+            raise ValueError(f"attempts is {self.attempts}; it must be 1 to {ATTEMPTS_MAX}")
+        if self.base_seconds < 0 or self.cap_seconds < 0:
+            raise ValueError("base_seconds and cap_seconds must not be negative")
+
+    def again(self, error: BaseException, tries: int) -> bool:
+        """Whether to try again after `error` ended try number `tries`."""
+        if isinstance(error, (NonRetryable, *self.never)):
+            return False
+        return tries < self.attempts
+
+
+class Attempt(Struct, frozen=True):
+    """The try that is running: see `attempt()`."""
+
+    key: str
+    """The same for every try of this step, also after a crash: give it to the outside as an
+    idempotency key."""
+    number: int
+    process: str
+    """The public id of the process."""
+
+
+_attempt: ContextVar[Attempt] = ContextVar("outlive_attempt")
+_OUTSIDE = Attempt("outside-a-process", 1, "")
+
+
+def attempt() -> Attempt:
+    """The attempt that is running, seen from inside a step or an undo.
+
+    In a plain call outside any process (a unit test) it has the key `outside-a-process`.
+    """
+    return _attempt.get(_OUTSIDE)
+
+
+def set_attempt(current: Attempt) -> None:
+    """Make `current` the running attempt of this context; for the runtime."""
+    _attempt.set(current)
+
+
+class Spec:
+    """What was declared about a step."""
+
+    __slots__ = ("_undo", "function", "given", "is_async", "name", "result", "retry", "timeout")
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        retry: Retry,
+        timeout: float | None,
+        undo: str | Callable[..., Any] | None,
+    ) -> None:
+        if timeout is not None and timeout <= 0:
+            raise ValueError(f"timeout of step {name} is {timeout}; it must be above 0 seconds")
+        self.function = function
+        self.name = name
+        self.retry = retry
+        self.timeout = timeout
+        self._undo = undo
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.given: list[Shape] | None = None
+        self.result: Shape | None = None
+
+    @property
+    def undo_name(self) -> str:
+        """The name of the undo; empty when there is none."""
+        if self._undo is None:
+            return ""
+        return self._undo if isinstance(self._undo, str) else self._undo.__name__
+
+    def undo(self) -> Callable[..., Any]:
+        """The undo itself. Raises `LookupError` when a function of that name does not exist beside
+        the step."""
+        if callable(self._undo):
+            return self._undo
+        module = sys.modules[self.function.__module__]
+        found = getattr(module, self._undo or "", None)
+        if not callable(found):
+            raise LookupError(f"{self._undo!r}, the undo of step {self.name}, is not in {module}")
+        return found  # type: ignore[no-any-return]
+
+    def shapes(self, skip: int = 0) -> tuple[list[Shape], Shape]:
+        """The types of its parameters (after the first `skip`) and of its result."""
+        if self.result is None or self.given is None:
+            self.given, self.result = shapes(self.function, skip)
+        return self.given, self.result
+
+
+_DECLARED = "__outlive_step__"
+_specs: dict[str, Spec] = {}
+
+
+def names() -> set[str]:
+    """The names of all steps that this program declares or has performed."""
+    return set(_specs)
+
+
+def spec_named(name: str) -> Spec | None:
+    """What was declared under `name`."""
+    return _specs.get(name)
+
+
+def spec_of(function: Callable[..., Any]) -> Spec:
+    """What is declared about `function`; the defaults when nothing is."""
+    found: Spec | None = getattr(function, _DECLARED, None)
+    if found is None:
+        found = _declare(function, None, Retry(), None, None)
+    return found
+
+
+def _declare(
+    function: Callable[..., Any],
+    name: str | None,
+    retry: Retry,
+    timeout: float | None,
+    undo: str | Callable[..., Any] | None,
+) -> Spec:
+    named = name or getattr(function, "__name__", type(function).__name__)
+    spec = Spec(function, named, retry, timeout, undo)
+    known = _specs.get(named)
+    if known is not None and _origin(known.function) != _origin(function) and name is None:
+        spec.name = f"{function.__module__}.{named}"
+    _specs[spec.name] = spec
+    try:
+        setattr(function, _DECLARED, spec)
+    except AttributeError:  # a bound method or builtin: declared anew at each use
+        return spec
+    return spec
+
+
+def _origin(function: Callable[..., Any]) -> tuple[str, str]:
+    return getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
+
+
+@overload
+def step(function: F, /) -> F: ...
+@overload
+def step(
+    *,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    undo: str | Callable[..., Any] | None = None,
+    name: str | None = None,
+) -> Callable[[F], F]: ...
+def step(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    undo: str | Callable[..., Any] | None = None,
+    name: str | None = None,
+) -> Any:
+    """Declare a function as a step of processes; the function itself stays as it is.
+
+    `retry`: see `Retry` (3 attempts when not given). `timeout`: seconds for one attempt, above 0;
+    an asynchronous step
+    is cancelled then, a thread is abandoned and its late result refused. `undo`: the function that
+    takes the step back,
+    or its name in the same module; it is called with the step's arguments and then its result, or
+    an `Unknown` when
+    the step may or may not have happened, and must be harmless when nothing was made. `name`: how
+    the step is
+    recorded, the function's name when not given; keep it when you rename the function.
+
+    When the process dies: a recorded step is not run again. A step whose outcome was not recorded
+    runs again, with the
+    same `attempt().key`.
+    """
+
+    def declare(declared: F) -> F:
+        _declare(declared, name, retry or Retry(), timeout, undo)
+        return declared
+
+    return declare if function is None else declare(function)

@@ -1,0 +1,208 @@
+"""The store: what each verb promises, and what it does not.
+
+`CellStore` keeps cells. `Store` keeps cells, the journal, shards and blobs, and is what a service
+opens. The ways of
+keeping these promises lie in `stores/`; `stores/memory.py` is the specification in its shortest
+form, and
+`outlive.testing.conformance` is the suite that every one of them passes.
+
+Laws, kept by every store
+    fence       a batch with a lease is checked against the shard's row by a lock taken in the same
+    transaction.
+    dense       events of a shard are numbered 1, 2, 3 … in commit order; `tail` never skips and
+    never reorders.
+    clock       expiry is decided by the store's clock, which never goes back.
+    version     never reused, not even by a cell that was dropped and made again.
+    unknown     a commit whose answer was lost is looked up; only if that fails too is
+    `OutcomeUnknown` raised.
+
+Not promised: an order between batches of different shards, fairness between keys, delivery of a
+`changed` hint, or
+that a blob nobody names is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from outlive.errors import OutliveError
+from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard
+
+GROUP_BATCHES_MAX = 512
+"""Batches in one group commit."""
+CLAIM_CELLS_MAX = 1000
+"""Cells handed out by one claim."""
+VALUE_BYTES_MAX = 8 * 1024 * 1024
+"""Bytes of one cell's value or one event's data; larger things are blobs."""
+
+
+class CellStore(Protocol):
+    """Keeps cells: values with a version and a deadline."""
+
+    async def now(self) -> int:
+        """The store's clock: microseconds since 1970 UTC. It never goes back, also over a
+        restart."""
+        ...
+
+    async def commit(self, batch: Batch) -> Committed:
+        """Write `batch` whole, or raise.
+
+        Raises `Conflict`, `Fenced`, `StreamConflict` or `TooLarge` (nothing written),
+        `StoreUnavailable` (nothing
+        written), `OutcomeUnknown`. When it returns, the batch is as durable as its storage class
+        says.
+        """
+        ...
+
+    async def commit_group(self, batches: Sequence[Batch]) -> list[Committed | OutliveError]:
+        """Write up to `GROUP_BATCHES_MAX` batches, in order, with one sync; each is refused alone.
+
+        Gives for each batch what `commit` would return or raise. Each batch sees the ones before
+        it. Raises only what
+        concerns the group as a whole (`StoreUnavailable`, `OutcomeUnknown`): then none of them was
+        written, or the
+        outcome of all is unknown.
+        """
+        ...
+
+    async def claim(self, spaces: Sequence[str], limit: int, hold_seconds: float) -> list[Cell]:
+        """Hand out cells of `spaces` whose `due` has passed, moving `due` to now + `hold_seconds`
+        and `version` on.
+
+        No cell is handed to two callers within the hold. The new version is the fencing token:
+        finish with
+        `Require(ref, version)`. At most `limit` ≤ `CLAIM_CELLS_MAX`, the longest overdue first;
+        durable.
+        Not promised: fairness between keys, or any order between two claims.
+        """
+        ...
+
+    async def next_due(self, spaces: Sequence[str]) -> int | None:
+        """The earliest `due` in `spaces`, passed or not; None when nothing is due ever."""
+        ...
+
+    async def read(self, refs: Sequence[Ref]) -> list[Cell | None]:
+        """The latest committed cells, all of one moment, in the order asked; None for an absent
+        one."""
+        ...
+
+    async def scan(self, space: str, after: str = "", limit: int = 1000) -> list[Cell]:
+        """Cells of `space` with a key greater than `after`, by key."""
+        ...
+
+    async def select(
+        self, space: str, mark: str, low: str, high: str, limit: int = 1000, *, newest: bool = False
+    ) -> list[tuple[str, Cell]]:
+        """Cells of `space` with a mark named `mark` whose value is in [`low`, `high`], with that
+        value.
+
+        Ordered by (value, key) ascending, descending with `newest`. For the next page narrow the
+        range.
+        """
+        ...
+
+    async def changed(self, seen: int, timeout_seconds: float) -> int:
+        """Wait until something was committed by anybody since `seen`, or the time is up; gives the
+        new count.
+
+        A hint: it may come late (up to about 50 ms from another process), may come for nothing,
+        and is never the only
+        thing a wait stands on. Start with `seen = -1` to get the count at once.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End in order. Everything acknowledged stays; calls after it raise `StoreUnavailable`."""
+        ...
+
+
+class Blobs(Protocol):
+    """Bytes too large for a cell or an event, under names of our own making."""
+
+    async def put(self, data: bytes) -> str:
+        """Keep `data`; its name comes back when it is durable. It is swept again unless a commit
+        names it in time."""
+        ...
+
+    async def get(self, name: str) -> bytes:
+        """The bytes, verified against their digest. Raises `KeyError` when there are none of that
+        name."""
+        ...
+
+    async def drop(self, name: str) -> None:
+        """Forget the bytes; no error when they are gone already."""
+        ...
+
+
+class Store(CellStore, Protocol):
+    """Keeps cells, the journal and who may append to it."""
+
+    shards: int
+    """How many shards the journal has: fixed when the store is made."""
+    blobs: Blobs
+
+    async def open(self) -> None:
+        """Check the place, bring the schema up to date, start. Raises `StoreRefused` with the
+        remedy."""
+        ...
+
+    async def transact(
+        self, work: Callable[[Any], Batch], *, limit_seconds: float = 5.0
+    ) -> Committed:
+        """Run `work(connection)` and commit the batch it returns in the same transaction as what
+        it did.
+
+        `work` is short, synchronous, and touches only the caller's own tables. When it raises, or
+        runs past
+        `limit_seconds`, nothing is written and the error is raised here. It runs in a transaction
+        of its own, never
+        inside a group commit.
+        """
+        ...
+
+    async def events(self, stream: str, after: int = -1, limit: int = 100_000) -> list[Event]:
+        """The events of a stream with `n` greater than `after`, in order."""
+        ...
+
+    async def lengths(self, streams: Sequence[str]) -> dict[str, int]:
+        """How many events each of `streams` has; those with none are left out."""
+        ...
+
+    async def tail(self, shard: int, after: int, limit: int = 1000) -> list[Event]:
+        """The events of a shard with `seq` greater than `after`: dense and in order. Raises
+        nothing at the end."""
+        ...
+
+    async def owners(self) -> list[Shard]:
+        """Every shard and who owns it, as committed."""
+        ...
+
+    async def take(self, shard: int, epoch: int, owner: str) -> Lease:
+        """Become the owner of `shard` if it still is at `epoch`; the new epoch is higher. Raises
+        `Fenced` if not.
+
+        Ordered against the last owner's commits by the shard's row: what is read after this
+        returned is all that the
+        last owner will ever have written.
+        """
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Hand a shard back in order: free at once for anybody, and not counted as a crash. No
+        error when lost."""
+        ...
+
+    async def announce(self, node: str) -> None:
+        """Give a sign of life for `node` that ends with this process, where the store has such a
+        thing."""
+        ...
+
+    async def departed(self, nodes: Sequence[str]) -> set[str]:
+        """Those of `nodes` that are known to be dead. A hint: may be empty; the epoch says who may
+        write."""
+        ...
+
+    async def ledger(self, shard: int | None = None, limit: int = 1000) -> list[Hold]:
+        """Who held which shard at which epoch from which position, newest first."""
+        ...

@@ -1,0 +1,203 @@
+"""Blobs: bytes too large for a cell, kept in files beside the store or in memory.
+
+    name    a random token, a hyphen, and the BLAKE2b digest of the bytes in hexadecimal: it cannot
+            be guessed, equal blobs do not share a fate, and every `get` verifies what it read.
+    orphan  a blob whose name no commit took up: its writer died between `put` and the commit.
+            `sweep` removes it once it is so old that no commit can still be on its way.
+
+Order of a put: write a temporary in the same folder · fsync it · rename it · fsync the folder ·
+only then give the name out. A death at any point leaves a whole blob, a temporary, or nothing.
+
+Not promised: that a blob is kept which nobody names, or encryption: the bytes lie there as given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+from pathlib import Path
+
+from outlive.clock import MICROS, Clock
+from outlive.errors import StoreCorrupt, StoreFull, StoreUnavailable, TooLarge
+from outlive.ids import ALPHABET, token
+
+BLOB_BYTES_MAX = 256 * 1024 * 1024
+"""Bytes of one blob."""
+_DIGEST_BYTES = 32
+_TEMPORARY = ".new-"
+_NAME = re.compile(rf"[{ALPHABET}]{{16}}-[0-9a-f]{{{2 * _DIGEST_BYTES}}}")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+Kept = Callable[[str], Awaitable[bool]] | set[str]
+"""Which blobs somebody names: a set of names, or a question to ask for each."""
+
+
+class FileBlobs:
+    """Blobs as files in one folder, which is made when it is missing.
+
+    `clock` dates the files, so that `sweep` judges their age by the clock that wrote them. At most
+    `bytes_max` for one blob.
+    """
+
+    def __init__(
+        self, folder: Path, clock: Clock | None = None, *, bytes_max: int = BLOB_BYTES_MAX
+    ) -> None:
+        self.folder = folder
+        self._clock = clock or Clock()
+        self._bytes_max = bytes_max
+
+    async def put(self, data: bytes) -> str:
+        """Keep `data`; its name comes back when file and folder are on disk.
+
+        Raises `TooLarge`, `StoreFull` or `StoreUnavailable`: then no name was given and what may be
+        left is an orphan for `sweep`, as it is when the process dies before the name came back.
+        """
+        name = _name(data, self._bytes_max)
+        await asyncio.to_thread(self._write, name, data)
+        return name
+
+    async def get(self, name: str) -> bytes:
+        """The bytes, verified.
+
+        Raises `KeyError` when there are none of that name, `StoreCorrupt` when they were altered,
+        `StoreUnavailable` when they could not be read.
+        """
+        return _verified(name, await asyncio.to_thread(self._read, _checked(name)))
+
+    async def drop(self, name: str) -> None:
+        """Forget the bytes; no error when they are gone already.
+
+        Not promised: that a power loss right after does not bring them back, as an orphan.
+        """
+        if _NAME.fullmatch(name):
+            await asyncio.to_thread((self.folder / name).unlink, missing_ok=True)
+
+    async def sweep(self, kept: Kept, older_than_seconds: float) -> int:
+        """Remove what is older than `older_than_seconds` and named by nobody; gives how many.
+
+        Temporaries that a death left behind go too. Choose an age far above the longest time
+        between a `put` and the commit that names it: hours.
+        """
+        before = self._clock.wall() - round(older_than_seconds * MICROS)
+        removed = 0
+        for name in await asyncio.to_thread(self._older, before):
+            if name.startswith(_TEMPORARY) or not await _is_kept(kept, name):
+                await asyncio.to_thread((self.folder / name).unlink, missing_ok=True)
+                removed += 1
+        return removed
+
+    def _write(self, name: str, data: bytes) -> None:
+        temporary = self.folder / f"{_TEMPORARY}{name}"
+        try:
+            self._make_folder()
+            with open(temporary, "xb", opener=_private) as file:
+                file.write(data)
+                file.flush()
+                wall = self._clock.wall() * 1000
+                os.utime(file.fileno(), ns=(wall, wall))
+                os.fsync(file.fileno())
+            temporary.rename(self.folder / name)
+            _sync_folder(self.folder)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            kind = StoreFull if error.errno in _FULL else StoreUnavailable
+            raise kind(f"a blob of {len(data)} bytes was not kept: {error}") from error
+
+    def _make_folder(self) -> None:
+        if not self.folder.is_dir():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync_folder(self.folder.parent)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            raise KeyError(name) from None
+        except OSError as error:
+            raise StoreUnavailable(f"blob {name} could not be read: {error}") from error
+
+    def _older(self, before: int) -> list[str]:
+        if not self.folder.is_dir():
+            return []
+        with os.scandir(self.folder) as entries:
+            return [
+                entry.name
+                for entry in entries
+                if (_NAME.fullmatch(entry.name) or entry.name.startswith(_TEMPORARY))
+                and entry.stat().st_mtime_ns // 1000 < before
+            ]
+
+
+class MemoryBlobs:
+    """Blobs in this process, and nothing longer than it."""
+
+    def __init__(self, clock: Clock | None = None, *, bytes_max: int = BLOB_BYTES_MAX) -> None:
+        self._clock = clock or Clock()
+        self._bytes_max = bytes_max
+        self._kept: dict[str, tuple[int, bytes]] = {}
+
+    async def put(self, data: bytes) -> str:
+        """Keep `data` until it is dropped or swept. Raises `TooLarge`."""
+        name = _name(data, self._bytes_max)
+        self._kept[name] = (self._clock.wall(), bytes(data))
+        return name
+
+    async def get(self, name: str) -> bytes:
+        """The bytes. Raises `KeyError` when there are none of that name."""
+        return self._kept[name][1]
+
+    async def drop(self, name: str) -> None:
+        """Forget the bytes; no error when they are gone already."""
+        self._kept.pop(name, None)
+
+    async def sweep(self, kept: Kept, older_than_seconds: float) -> int:
+        """Remove blobs older than `older_than_seconds` that nobody names; gives how many."""
+        before = self._clock.wall() - round(older_than_seconds * MICROS)
+        older = [name for name, (time, _) in self._kept.items() if time < before]
+        orphans = [name for name in older if not await _is_kept(kept, name)]
+        for name in orphans:
+            await self.drop(name)
+        return len(orphans)
+
+
+def _name(data: bytes, bytes_max: int) -> str:
+    if len(data) > bytes_max:
+        raise TooLarge(f"a blob of {len(data)} bytes; the limit is {bytes_max}")
+    return f"{token(80)}-{_digest(data)}"
+
+
+def _checked(name: str) -> str:
+    """`name`, once it is certain that it is one of ours and leads out of no folder."""
+    if not _NAME.fullmatch(name):
+        raise KeyError(name)
+    return name
+
+
+def _verified(name: str, data: bytes) -> bytes:
+    if name.rpartition("-")[2] != _digest(data):
+        raise StoreCorrupt(f"blob {name} is not what was put: its digest differs", name=name)
+    return data
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+async def _is_kept(kept: Kept, name: str) -> bool:
+    return name in kept if isinstance(kept, set) else await kept(name)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,77 @@
+"""Signs of life on one host: a locked file for each node, which the kernel unlocks the moment its
+process dies.
+
+A hint about who *should* own shards. A frozen process keeps its lock (its lease ends instead), and
+a node on another
+host is never reported as dead. Who *may* write is decided by the epoch in the commit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}\Z")
+
+
+class Presence:
+    """The locked files of the nodes of one store, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mine: dict[str, int] = {}
+        os.register_at_fork(after_in_child=self._forget)
+
+    def announce(self, node: str) -> None:
+        """Lock the file of `node` until this process ends."""
+        self._folder.mkdir(exist_ok=True)
+        handle = os.open(self._file(node), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._mine[node] = handle
+
+    def departed(self, nodes: Sequence[str]) -> set[str]:
+        """Those of `nodes` whose file exists here and is locked by nobody."""
+        return {node for node in nodes if node not in self._mine and self._is_free(node)}
+
+    def close(self) -> None:
+        """End our own signs of life, in order."""
+        for node, handle in self._mine.items():
+            with suppress(OSError):
+                os.unlink(self._file(node))
+            os.close(handle)
+        self._mine.clear()
+
+    def _is_free(self, node: str) -> bool:
+        try:
+            handle = os.open(self._file(node), os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
+        return True
+
+    def remove(self, node: str) -> None:
+        """The node is dead and its shards are taken over: its file is no longer needed."""
+        with suppress(OSError):
+            os.unlink(self._file(node))
+
+    def _file(self, node: str) -> Path:
+        if not _NAME.match(node):
+            raise ValueError(f"{node!r} is no name of a node")
+        return self._folder / node
+
+    def _forget(self) -> None:
+        """In a forked child: give the inherited descriptors up, or they would keep a dead parent
+        alive."""
+        for handle in self._mine.values():
+            with suppress(OSError):
+                os.close(handle)
+        self._mine.clear()

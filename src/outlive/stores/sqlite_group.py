@@ -1,0 +1,283 @@
+"""One group commit on SQLite: many batches, one transaction, one fsync.
+
+    lock ─> BEGIN IMMEDIATE ─> clock and versions ─> each batch: check, then stage ─> fences ─>
+    rows ─> COMMIT
+
+Batches are checked in order against an overlay of the cells touched so far, so each sees the ones
+before it, and what
+is written is each cell's last state, once. A batch that fails a check is refused alone before
+anything of it is
+written. Two things are only seen while writing: a fence that gives no row (another owner) and a
+stream that is not as
+long as expected. Then the transaction is rolled back and repeated, without the batches of that
+lease, or one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+import msgspec
+from msgspec import Struct
+
+from outlive.errors import Conflict, Fenced, OutliveError, Refused, StreamConflict, TooLarge
+from outlive.model import ABSENT, Append, Batch, Committed, Lease
+from outlive.store import VALUE_BYTES_MAX
+from outlive.stores.chain import GENESIS, link
+
+Key = tuple[str, str]
+Marks = tuple[tuple[str, str], ...]
+PLACE_BITS = 48
+
+_encode_marks = msgspec.json.Encoder().encode
+_decode_marks = msgspec.json.Decoder(Marks).decode
+
+
+class Again(Exception):
+    """The transaction must be rolled back and tried again; what is settled is in the results."""
+
+
+class _Cell(Struct):
+    """A cell touched by the group: what the file says, and what the group makes of it."""
+
+    version: int
+    old_marks: Marks
+    value: bytes | None = None
+    due: int | None = None
+    marks: Marks = ()
+    dirty: bool = False
+
+
+class Group:
+    """The work of one group commit; `settle` runs inside an open write transaction."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.batches = batches
+        self.results: list[Committed | OutliveError | None] = [flaw(batch) for batch in batches]
+        self.durable = any(batch.storage == "durable" for batch in batches)
+
+    def open_batches(self) -> list[int]:
+        """The indexes of the batches that are not settled yet."""
+        return [at for at, result in enumerate(self.results) if result is None]
+
+    def versions_wanted(self, which: Sequence[int]) -> int:
+        return sum(len(self.batches[at].put) for at in which)
+
+    def settle(
+        self,
+        connection: apsw.Connection,
+        sql: dict[str, str],
+        chains: dict[int, tuple[int, bytes]],
+        which: Sequence[int],
+        version: int,
+        now: int,
+    ) -> list[tuple[int, Committed | OutliveError]]:
+        """Write the batches `which`; gives their receipts and refusals, valid once the transaction
+        is committed.
+
+        `version` is the first free version. Raises `Again`: then only what caused it is in
+        `results`, because what was
+        refused in this round may have been refused against a batch that is not written.
+        """
+        cells: dict[Key, _Cell] = {}
+        lengths: dict[str, int] = {}
+        appends: dict[Lease, list[Append]] = {}
+        receipts: list[tuple[int, Lease | None, int, tuple[int, ...]]] = []
+        refusals: list[tuple[int, Committed | OutliveError]] = []
+        for at in which:
+            batch = self.batches[at]
+            refused = self._check(connection, sql, batch, cells, lengths)
+            if refused is not None:
+                refusals.append((at, refused))
+                continue
+            for ref in batch.drop:
+                cell = _cell(connection, sql, cells, (ref.space, ref.key))
+                cell.value, cell.version, cell.marks, cell.dirty = None, ABSENT, (), True
+            drawn = tuple(range(version, version + len(batch.put)))
+            version += len(drawn)
+            for number, put in zip(drawn, batch.put, strict=True):
+                cell = _cell(connection, sql, cells, (put.ref.space, put.ref.key))
+                cell.value, cell.due, cell.version, cell.dirty = put.value, put.due, number, True
+                cell.marks = put.marks
+            place = 0
+            if batch.lease is not None:
+                staged = appends.setdefault(batch.lease, [])
+                place = len(staged) + 1 if batch.append else 0
+                staged.extend(batch.append)
+                for append in batch.append:
+                    lengths[append.stream] = append.n + 1
+            receipts.append((at, batch.lease, place, drawn))
+        lost = {at for at, _ in refusals}
+        heads = self._fence(connection, sql, appends, [at for at in which if at not in lost])
+        for lease, staged in appends.items():
+            if staged:
+                _write_events(connection, sql, chains, lease.shard, heads[lease], staged, now)
+        _write_cells(connection, sql, cells)
+        return refusals + [
+            (at, Committed(now, drawn, heads[lease] + place if lease and place else 0))
+            for at, lease, place, drawn in receipts
+        ]
+
+    def _check(
+        self,
+        connection: apsw.Connection,
+        sql: dict[str, str],
+        batch: Batch,
+        cells: dict[Key, _Cell],
+        lengths: dict[str, int],
+    ) -> OutliveError | None:
+        for require in batch.require:
+            ref = require.ref
+            found = _cell(connection, sql, cells, (ref.space, ref.key)).version
+            if found != require.version:
+                return Conflict(
+                    f"Cell {ref.space}/{ref.key} is at version {found}, not {require.version}; "
+                    "nothing was written.",
+                    ref=ref,
+                    wanted=require.version,
+                    found=found,
+                )
+        expected: dict[str, int] = {}
+        for append in batch.append:
+            length = expected.get(append.stream, lengths.get(append.stream))
+            if length is not None and length != append.n:
+                return stream_conflict(append, length)
+            expected[append.stream] = append.n + 1
+        return None
+
+    def _fence(
+        self,
+        connection: apsw.Connection,
+        sql: dict[str, str],
+        appends: dict[Lease, list[Append]],
+        which: Sequence[int],
+    ) -> dict[Lease, int]:
+        """Lock, check and count each shard; gives the head before the group. Raises `Again` on a
+        stale lease."""
+        heads: dict[Lease, int] = {}
+        stale: set[Lease] = set()
+        for lease in sorted(appends, key=lambda lease: (lease.shard, lease.epoch, lease.owner)):
+            count = len(appends[lease])
+            row = connection.execute(
+                sql["fence"], (count, lease.shard, lease.epoch, lease.owner)
+            ).fetchone()
+            if row is None:
+                stale.add(lease)
+            else:
+                heads[lease] = row[0] - count
+        if stale:
+            for at in which:
+                lease_of = self.batches[at].lease
+                if lease_of in stale and self.results[at] is None:
+                    self.results[at] = fenced(lease_of)
+            raise Again
+        return heads
+
+
+def flaw(batch: Batch) -> OutliveError | None:
+    """What is wrong with `batch` by itself, before any state is looked at."""
+    if batch.storage == "volatile":
+        return Refused("SQLite keeps no volatile cells; nothing was written.")
+    if batch.append and batch.lease is None:
+        raise ValueError("a batch that appends needs a lease")
+    for put in batch.put:
+        if len(put.value) > VALUE_BYTES_MAX:
+            return too_large(f"cell {put.ref.space}/{put.ref.key}", len(put.value))
+    for append in batch.append:
+        if len(append.data) > VALUE_BYTES_MAX:
+            return too_large(f"event {append.n} of a stream", len(append.data))
+    return None
+
+
+def too_large(what: str, size: int) -> TooLarge:
+    return TooLarge(f"The value of {what} has {size} bytes; at most {VALUE_BYTES_MAX} are kept.")
+
+
+def fenced(lease: Lease) -> Fenced:
+    return Fenced(
+        f"Shard {lease.shard} is no longer held by {lease.owner} at epoch {lease.epoch}; "
+        "nothing was written.",
+        shard=lease.shard,
+        epoch=lease.epoch,
+    )
+
+
+def stream_conflict(append: Append, length: int | None) -> StreamConflict:
+    found = "is not that long" if length is None else f"has {length} events"
+    return StreamConflict(
+        f"Event {append.n} was expected to be next, but the stream {found}; nothing was written.",
+        wanted=append.n,
+        found=length,
+    )
+
+
+def _cell(
+    connection: apsw.Connection, sql: dict[str, str], cells: dict[Key, _Cell], key: Key
+) -> _Cell:
+    found = cells.get(key)
+    if found is None:
+        row = connection.execute(sql["cell_state"], key).fetchone()
+        found = _Cell(ABSENT, ()) if row is None else _Cell(row[0], _decode_marks(row[1]))
+        cells[key] = found
+    return found
+
+
+def _write_events(
+    connection: apsw.Connection,
+    sql: dict[str, str],
+    chains: dict[int, tuple[int, bytes]],
+    shard: int,
+    head: int,
+    appends: list[Append],
+    now: int,
+) -> None:
+    """Insert `appends` after `head`. Raises `Again` when a stream is not exactly as long as
+    expected."""
+    base = shard << PLACE_BITS
+    known = chains.get(shard)
+    if known is not None and known[0] == head:
+        chain = known[1]
+    elif head == 0:
+        chain = GENESIS
+    else:
+        row = connection.execute(sql["chain_at"], (base | head,)).fetchone()
+        chain = row[0]
+    rows = []
+    seq = head
+    for append in appends:
+        seq += 1
+        chain = link(chain, shard, seq, append.stream, append.n, append.kind, now, append.data)
+        rows.append((base | seq, append.stream, append.n, append.kind, now, append.data, chain))
+    before = connection.total_changes()
+    try:
+        connection.executemany(sql["event_write"], rows)
+    except apsw.ConstraintError as error:
+        raise Again from error
+    if connection.total_changes() - before != len(rows):
+        raise Again
+    chains[shard] = (seq, chain)
+
+
+def _write_cells(connection: apsw.Connection, sql: dict[str, str], cells: dict[Key, _Cell]) -> None:
+    puts, drops, marked, unmarked = [], [], [], []
+    for (space, key), cell in cells.items():
+        if not cell.dirty:
+            continue
+        if cell.value is None:
+            drops.append((space, key))
+        else:
+            marks = _encode_marks(cell.marks).decode()
+            puts.append((space, key, cell.value, cell.version, cell.due, marks))
+        if cell.marks != cell.old_marks:
+            old, new = set(cell.old_marks), set(cell.marks)
+            unmarked.extend((space, name, value, key) for name, value in old - new)
+            marked.extend((space, name, value, key) for name, value in new - old)
+    for name, rows in (
+        ("cell_drop", drops),
+        ("cell_write", puts),
+        ("mark_drop", unmarked),
+        ("mark_write", marked),
+    ):
+        if rows:
+            connection.executemany(sql[name], rows)

@@ -1,0 +1,120 @@
+"""The door to the caller's own tables: their statements, our connection, one commit.
+
+A function given to `run.transact` sees a `Tables` object instead of the connection. An authorizer
+on that connection
+refuses what would break the promise: ending the transaction, attaching another file, changing
+settings, and touching
+outlive's own tables. A deadline interrupts statements that run too long; Python code between them
+is not interrupted,
+so keep it short.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import apsw
+
+from outlive.clock import Clock
+from outlive.errors import NotAllowed, TransactTooLong
+from outlive.model import Batch
+
+_TRANSACTION = frozenset(
+    {apsw.SQLITE_TRANSACTION, apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH, apsw.SQLITE_PRAGMA}
+)
+OWN_PREFIX = "outlive_"
+PROGRESS_OPCODES = 20_000
+"""How many of the engine's instructions run between two looks at the deadline."""
+
+
+class Tables:
+    """The caller's own tables inside a transaction that is committed together with the step's
+    record."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection: apsw.Connection | None = connection
+
+    def execute(
+        self, statement: str, values: Sequence[Any] | dict[str, Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Run one or more statements; gives the rows.
+
+        Values are bound by position (`?`) or name (`:name`). Raises `NotAllowed`, or the engine's
+        own `apsw.Error`.
+        """
+        if self._connection is None:
+            raise NotAllowed("The transaction has ended; this object can no longer be used.")
+        try:
+            return list(self._connection.execute(statement, values))
+        except apsw.AuthError as error:
+            raise NotAllowed(
+                f"Not allowed inside run.transact: {statement.strip()[:80]}"
+            ) from error
+
+    def executemany(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for each of `rows`."""
+        for values in rows:
+            self.execute(statement, values)
+
+    def end(self) -> None:
+        self._connection = None
+
+
+class UserTables:
+    """Runs callers' functions on a connection of their own."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self._clock = Clock()
+        self._theirs = False
+        self._deadline = math.inf
+        connection.authorizer = self._authorize
+        connection.set_progress_handler(self._is_late, PROGRESS_OPCODES)
+
+    def over(self, connection: apsw.Connection) -> UserTables:
+        """The same on a fresh connection."""
+        return UserTables(connection)
+
+    def run(self, work: Callable[[Any], Batch], limit_seconds: float) -> Batch:
+        """Run `work` inside the transaction that is open; gives its batch.
+
+        Raises `TransactTooLong` when its statements were interrupted, or what `work` raises.
+        """
+        tables = Tables(self.connection)
+        self._deadline = self._clock.boot() + limit_seconds
+        self._theirs = True
+        late = f"The transaction ran past {limit_seconds} s and was rolled back."
+        try:
+            batch = work(tables)
+        except apsw.InterruptError as error:
+            raise TransactTooLong(late) from error
+        finally:
+            overdue = self._clock.boot() > self._deadline
+            self._deadline = math.inf
+            self._theirs = False
+            tables.end()
+        if overdue:
+            raise TransactTooLong(late)
+        return batch
+
+    def _is_late(self) -> bool:
+        return self._clock.boot() > self._deadline
+
+    def _authorize(
+        self,
+        action: int,
+        first: str | None,
+        second: str | None,
+        _database: str | None,
+        _trigger: str | None,
+    ) -> int:
+        if not self._theirs:
+            return apsw.SQLITE_OK
+        if action in _TRANSACTION:
+            return apsw.SQLITE_DENY
+        names = (name for name in (first, second) if name)
+        if any(name.lower().startswith(OWN_PREFIX) for name in names):
+            return apsw.SQLITE_DENY
+        return apsw.SQLITE_OK

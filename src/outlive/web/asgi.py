@@ -1,0 +1,249 @@
+"""The service as one ASGI application: ours, and around it nothing, and behind it yours.
+
+    create(app)                   our paths; everything else is a 404 problem
+    create(app, wrapped)          our paths; everything else, and every websocket, goes to `wrapped`
+
+Ours are the paths of the declared processes, /livez /readyz /startupz /metrics /openapi.json, and
+all of /outlive. The result can be mounted under any prefix: addresses it gives out carry the
+prefix. A mounted application's life span is not run by servers or frameworks, so at the root let us
+wrap (`app.asgi(existing_app)`), or open the application yourself.
+
+No request leaves without an answer: an `OutliveError` becomes its problem, any other exception a
+500 that says nothing about the inside. A wrapped application's exceptions are its own and pass
+through.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from outlive.clock import Clock
+from outlive.errors import OutcomeUnknown, OutliveError
+from outlive.web import problems
+from outlive.web.access import demand_local
+from outlive.web.health import REASONS, Health
+from outlive.web.lifespan import LifeSpan
+from outlive.web.messages import (
+    ASGI,
+    ClientGone,
+    Handler,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    local_path,
+    trace_id,
+)
+from outlive.web.metrics import Metrics
+from outlive.web.openapi import OpenAPI
+from outlive.web.problems import MethodNotAllowed, NotFound, NotServing
+from outlive.web.processes import START_BYTES_MAX, Processes
+from outlive.web.routes import Branch, Route, Routes
+from outlive.web.waiting import WAITERS_MAX, Waiting
+
+if TYPE_CHECKING:
+    from outlive.app import Outlive
+    from outlive.kinds.processes import Definition
+
+OURS = "/outlive"
+
+
+def create(
+    app: Outlive,
+    wrapped: ASGI | None = None,
+    dashboard: bool = True,
+    *,
+    open_to_all: bool = False,
+    start_bytes_max: int = START_BYTES_MAX,
+    waiters_max: int = WAITERS_MAX,
+    clock: Clock | None = None,
+) -> Face:
+    """The ASGI application that serves `app`.
+
+    `wrapped` answers what is not ours. `dashboard=False` leaves the pages under /outlive out (those
+    of the problems stay). `open_to_all=True` serves lists, retry and dashboard to every client
+    instead of this machine only: only with access control of your own in front. A start's body may
+    have `start_bytes_max` bytes, and `waiters_max` clients may long-poll or stream at once. Raises
+    `ValueError`, when it first serves, if two declarations claim one path. When the process dies,
+    answered requests are durable and the others are found by repeating them.
+    """
+    return Face(
+        app, wrapped, dashboard, open_to_all, start_bytes_max, waiters_max, clock or Clock()
+    )
+
+
+class Face:
+    """What `create` gives: an ASGI application."""
+
+    def __init__(
+        self,
+        app: Outlive,
+        wrapped: ASGI | None,
+        dashboard: bool,
+        open_to_all: bool,
+        start_bytes_max: int,
+        waiters_max: int,
+        clock: Clock,
+    ) -> None:
+        self._app = app
+        self._wrapped = wrapped
+        self._dashboard = dashboard
+        self._open_to_all = open_to_all
+        self._clock = clock
+        self._waiting = Waiting(app, waiters_max=waiters_max)
+        self._metrics = Metrics(app)
+        self._health = Health(app, self._waiting)
+        self._processes = Processes(app, self._waiting, clock, start_bytes_max)
+        self._routes = Routes()
+        self._declared = -1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(scope, receive, send)
+        elif kind == "lifespan":
+            span = LifeSpan(self._app, self._wrapped, self._waiting, self._build)
+            await span.run(scope, receive, send)
+        elif self._wrapped is not None:
+            await self._wrapped(scope, receive, send)
+        elif kind == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = local_path(scope["path"], scope.get("root_path") or "")
+        found = self._routes.find(path)
+        if found is None and self._declared != len(self._app.definitions):
+            self._build()
+            found = self._routes.find(path)
+        if found is None and self._wrapped is not None and not ours(path):
+            await self._wrapped(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        try:
+            if found is None:
+                raise NotFound
+            request.route, request.id, request.name = found
+            response = await self._answer(request, found[0])
+        except ClientGone:
+            return
+        except OutliveError as error:
+            response = self._problem(request, error)
+        except Exception as error:
+            response = Response(
+                *problems.of_exception(
+                    error, instance=request.url, root=request.root, trace=trace_id(request)
+                )
+            )
+        self._count(request, 200 if response is None else response.status)
+        if response is not None:
+            await response.send(send, head=request.method == "HEAD")
+
+    async def _answer(self, request: Request, route: Route) -> Response | None:
+        handler = route.handlers.get(request.method)
+        if handler is None:
+            if request.method == "OPTIONS":
+                return route.options()
+            raise MethodNotAllowed(f"{request.method} is not a method of this path.")
+        if request.method in route.local and not self._open_to_all:
+            demand_local(request)
+        if route.definition is not None and self._app.phase not in ("ready", "draining"):
+            raise NotServing(REASONS.get(self._app.phase, ""), phase=self._app.phase)
+        return await handler(request)
+
+    def _problem(self, request: Request, error: OutliveError) -> Response:
+        # Repeated under the same key, a request finds out what came of the first: that is safe.
+        keyed = isinstance(error, OutcomeUnknown) and b"idempotency-key" in request.headers
+        status, body, headers = problems.of_error(
+            error,
+            instance=request.url,
+            root=request.root,
+            trace=trace_id(request),
+            retryable=True if keyed else None,
+        )
+        if isinstance(error, MethodNotAllowed) and request.route is not None:
+            headers.append((b"allow", request.route.allow))
+        return Response(status, body, headers)
+
+    def _count(self, request: Request, status: int) -> None:
+        route = request.route
+        if route is None:
+            self._metrics.answered["", "unknown", status] += 1
+        else:
+            name = "" if route.definition is None else route.definition.name
+            method = request.method if request.method in route.handlers else "other"
+            self._metrics.answered[name, f"{method} {route.template}", status] += 1
+
+    def _build(self) -> None:
+        """Make the table anew from what is declared now."""
+        routes = Routes()
+        health = self._health
+        routes.add("/livez", Route("/livez", {"GET": health.live}))
+        routes.add("/readyz", Route("/readyz", {"GET": health.ready}))
+        routes.add("/startupz", Route("/startupz", {"GET": health.started}))
+        routes.add("/metrics", Route("/metrics", {"GET": self._metrics.show}))
+        openapi = OpenAPI(self._app, self._wrapped)
+        routes.add("/openapi.json", Route("/openapi.json", {"GET": openapi.show}))
+        self._add_pages(routes)
+        for definition in self._app.definitions.values():
+            self._add_process(routes, definition)
+        self._routes = routes
+        self._declared = len(self._app.definitions)
+
+    def _add_process(self, routes: Routes, definition: Definition) -> None:
+        serve, path = self._processes, definition.path
+        if ours(path):
+            raise ValueError(
+                f"{path} lies in our own pages: nothing is served; declare another path"
+            )
+        item = f"{path}/{{id}}"
+
+        def route(template: str, local: frozenset[str] = frozenset(), **handlers: Handler) -> Route:
+            return Route(template, handlers, definition=definition, local=local)
+
+        routes.add(path, route(path, frozenset(("GET", "HEAD")), GET=serve.list, POST=serve.start))
+        routes.add_branch(
+            path,
+            Branch(
+                route(item, GET=serve.status),
+                {
+                    "cancel": route(f"{item}/cancel", POST=serve.cancel),
+                    "retry": route(f"{item}/retry", frozenset(("POST",)), POST=serve.retry),
+                },
+                route(f"{item}/signals/{{name}}", POST=serve.signal),
+            ),
+        )
+
+    def _add_pages(self, routes: Routes) -> None:
+        from outlive.web.pages import PageRoutes  # jinja2 loads when pages are served, not before
+
+        pages = PageRoutes(self._app, self._clock)
+        local = frozenset(("GET", "HEAD", "POST"))
+        routes.add(f"{OURS}/problems", Route(f"{OURS}/problems", {"GET": pages.problems}))
+        for name, handler in (("problems", pages.problem), ("assets", pages.asset)):
+            template = f"{OURS}/{name}/{{id}}"
+            routes.add_branch(f"{OURS}/{name}", Branch(Route(template, {"GET": handler})))
+        if not self._dashboard:
+            return
+        overview = Route(OURS, {"GET": pages.overview}, local=local)
+        routes.add(OURS, overview)
+        routes.add(OURS + "/", overview)
+        item = f"{OURS}/processes/{{id}}"
+        actions = {"signal": pages.signal, "cancel": pages.cancel, "retry": pages.retry}
+        routes.add_branch(
+            f"{OURS}/processes",
+            Branch(
+                Route(item, {"GET": pages.process}, local=local),
+                {
+                    verb: Route(f"{item}/{verb}", {"POST": handler}, local=local)
+                    for verb, handler in actions.items()
+                },
+            ),
+        )
+
+
+def ours(path: str) -> bool:
+    """Whether `path` is in the part of the address space that is never the wrapped
+    application's."""
+    return path == OURS or path.startswith(OURS + "/")

@@ -1,0 +1,87 @@
+"""Metrics in OpenMetrics text, from the counters of this instance since it started.
+
+Every label has few values, fixed by the code: the type of a process, the kind of request, the
+status of the answer. No id, no path as it was sent, no error text: a scrape costs the same after a
+year.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from outlive.web.messages import Request, Response
+
+if TYPE_CHECKING:
+    from outlive.app import Outlive
+
+CONTENT_TYPE = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
+PHASES = ("new", "starting", "ready", "draining", "stopped")
+
+Kind = Literal["counter", "gauge"]
+
+FAMILIES: tuple[tuple[str, str, Kind, str], ...] = (
+    ("started", "outlive_processes_started", "counter", "Processes started here."),
+    ("ended", "outlive_processes_ended", "counter", "Processes that ended here, by status."),
+    ("steps", "outlive_steps", "counter", "Steps recorded."),
+    ("attempts_failed", "outlive_attempts_failed", "counter", "Attempts at a step that failed."),
+    ("takeovers", "outlive_takeovers", "counter", "Shards taken over from a node that was gone."),
+    ("commits", "outlive_commits", "counter", "Commits of the store."),
+    ("batches", "outlive_batches", "counter", "Batches in those commits."),
+    ("crashes", "outlive_crashes", "counter", "Processes gone on with after a crash."),
+    ("refused", "outlive_batches_refused", "counter", "Batches the store refused."),
+    ("fenced", "outlive_fenced", "counter", "Commits refused because the shard had a new owner."),
+    ("commit_seconds", "outlive_commit_seconds", "counter", "Seconds spent in commits."),
+    ("active", "outlive_processes_active", "gauge", "Processes in memory that work."),
+    ("shards", "outlive_shards", "gauge", "Shards this instance owns."),
+)
+"""Field of `Stats`, name of the family, its type, its help."""
+
+Answered = Counter[tuple[str, str, int]]
+"""Answers by type of process (empty: none), kind of request, and status."""
+
+
+class Metrics:
+    """The handler of /metrics, and the count of what was answered."""
+
+    def __init__(self, app: Outlive) -> None:
+        self._app = app
+        self.answered: Answered = Counter()
+
+    async def show(self, _: Request) -> Response:
+        """`GET /metrics`."""
+        text = "\n".join((*self._lines(), "# EOF", ""))
+        return Response(200, text.encode(), [(b"content-type", CONTENT_TYPE)])
+
+    def _lines(self) -> Iterator[str]:
+        stats = self._app.stats()
+        for field, name, kind, told in FAMILIES:
+            value = getattr(stats, field, None)
+            if value is None:
+                continue
+            yield from head(name, kind, told)
+            sample = f"{name}_total" if kind == "counter" else name
+            if isinstance(value, dict):
+                for status, count in sorted(value.items()):
+                    yield f'{sample}{{status="{escape(status)}"}} {count}'
+            else:
+                yield f"{sample} {value}"
+        yield from head("outlive_phase", "stateset", "What the instance is doing.")
+        for phase in PHASES:
+            yield f'outlive_phase{{outlive_phase="{phase}"}} {int(phase == self._app.phase)}'
+        yield from head("outlive_http_answers", "counter", "Answers, by type, request and status.")
+        for (kind_of_process, request, status), count in sorted(self.answered.items()):
+            labels = f'type="{escape(kind_of_process)}",request="{request}",status="{status}"'
+            yield f"outlive_http_answers_total{{{labels}}} {count}"
+
+
+def head(name: str, kind: str, told: str) -> Iterator[str]:
+    """The lines that introduce a family."""
+    yield f"# TYPE {name} {kind}"
+    yield f"# HELP {name} {told}"
+
+
+def escape(value: str) -> str:
+    """A label's value as OpenMetrics wants it."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

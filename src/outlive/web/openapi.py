@@ -1,0 +1,512 @@
+"""The service described: OpenAPI 3.1, from what is declared. No store is needed for it.
+
+Each declared process gives up to six operations. The answers they share (problems, headers, the
+envelope of a process) are components, named once. A start links to the status of what it started,
+so that tools can follow it.
+
+Schemas come from the types themselves: msgspec structs, dataclasses, attrs and typed dictionaries
+by msgspec, pydantic models by pydantic. A type neither of them knows, and plain JSON, is `{}`:
+anything. When the wrapped application describes itself too (FastAPI does, by `openapi()`), its
+paths and components are merged in: one document for one service.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from outlive.kinds.processes import STATUSES
+from outlive.web.messages import JSON, WAIT_SECONDS_MAX, Request, Response
+from outlive.web.problems import PAGES, by_slug
+from outlive.web.processes import PAGE_ITEMS, PAGE_ITEMS_MAX
+
+if TYPE_CHECKING:
+    from outlive.app import Outlive
+    from outlive.kinds.processes import Definition
+
+Json = dict[str, Any]
+
+_SCHEMAS = "#/components/schemas/"
+_TIME = {"type": "string", "format": "date-time"}
+_TEXT = {"type": "string"}
+_WHOLE = {"type": "integer"}
+
+PROBLEM_TEXTS = {
+    400: "Malformed body, or malformed Idempotency-Key. Nothing was stored and no key was used.",
+    403: "Only served to this machine.",
+    404: "There is no such process at this path.",
+    409: "The state of the process forbids it.",
+    410: "The process ended and its record is past its retention.",
+    413: "The body is longer than the limit.",
+    415: "The body is declared as something other than JSON.",
+    422: "The body, the query or the key contradicts what is declared. Nothing was stored.",
+    429: "Too many signals wait for the process.",
+    500: "Unexpected, or the outcome is unknown: look before you repeat.",
+    503: "Not now: starting, draining, overloaded, or the store is out of reach.",
+    507: "The disk under the store is full. Nothing was stored.",
+}
+
+STARTS = (400, 413, 415, 422, 500, 503, 507)
+READS = (404, 410, 422, 500, 503)
+LISTS = (403, 422, 500, 503)
+SIGNALS = (400, 404, 409, 410, 413, 415, 422, 429, 500, 503, 507)
+CANCELS = (400, 404, 409, 410, 413, 415, 422, 500, 503, 507)
+RETRIES = (403, 404, 409, 410, 500, 503, 507)
+
+HEADERS: Json = {
+    "Location": {
+        "description": "The process, the same on every instance and on every replay.",
+        "required": True,
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "Retry-After": {
+        "description": "Seconds until asking again makes sense, with jitter.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "ETag": {
+        "description": "Strong: the number of durable events.",
+        "required": True,
+        "schema": {"type": "string", "pattern": '^"[0-9]+"$'},
+    },
+    "Preference-Applied": {"description": "`wait=N` as it was applied.", "schema": _TEXT},
+    "Idempotent-Replayed": {
+        "description": "`true` when the key had been used: nothing was started by this request.",
+        "schema": {"const": "true"},
+    },
+    "Link": {"description": 'The next page, as `rel="next"`.', "schema": _TEXT},
+}
+
+PARAMETERS: Json = {
+    "id": {"name": "id", "in": "path", "required": True, "schema": _TEXT},
+    "signal": {"name": "name", "in": "path", "required": True, "schema": _TEXT},
+    "Idempotency-Key": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": 'A structured-field string, such as `"order-17"`; a bare token is accepted.',
+        "schema": {
+            "type": "string",
+            "pattern": r"^(\"[!#-\[\]-~]{1,255}\"|[A-Za-z0-9_*][A-Za-z0-9_.:-]{0,254})$",
+        },
+    },
+    "Prefer": {
+        "name": "Prefer",
+        "in": "header",
+        "description": f"`wait=N`: answer late, after at most N seconds (N ≤ {WAIT_SECONDS_MAX}).",
+        "schema": {"type": "string", "examples": ["wait=10"]},
+    },
+    "If-None-Match": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "The ETag that is known already.",
+        "schema": _TEXT,
+    },
+    "Last-Event-ID": {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "With `Accept: text/event-stream`: the event after which to go on.",
+        "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+    },
+    "status": {
+        "name": "status",
+        "in": "query",
+        "schema": {"type": "string", "enum": list(STATUSES)},
+    },
+    "limit": {
+        "name": "limit",
+        "in": "query",
+        "schema": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": PAGE_ITEMS_MAX,
+            "default": PAGE_ITEMS,
+        },
+    },
+    "cursor": {"name": "cursor", "in": "query", "description": "Opaque.", "schema": _TEXT},
+}
+
+
+class OpenAPI:
+    """The handler of /openapi.json."""
+
+    def __init__(self, app: Outlive, wrapped: object = None) -> None:
+        self._app = app
+        self._wrapped = wrapped
+        self._made: Json | None = None
+
+    async def show(self, request: Request) -> Response:
+        """`GET /openapi.json`."""
+        if self._made is None:
+            self._made = document(self._app, self._wrapped)
+        servers = {"servers": [{"url": request.root or "/"}]}
+        return Response(200, msgspec.json.encode({**self._made, **servers}), [JSON])
+
+
+def document(app: Outlive, wrapped: object = None) -> Json:
+    """The OpenAPI 3.1 document of every process `app` declares, merged over that of `wrapped` if it
+    has one."""
+    definitions = list(app.definitions.values())
+    types = Types(
+        kind
+        for found in definitions
+        for kind in (found.input_type, found.output_type, *(found.signals or {}).values())
+    )
+    paths: Json = {}
+    for definition in definitions:
+        paths |= _paths_of(definition, types)
+    paths |= _service_paths()
+    made: Json = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "outlive",
+            "version": "1",
+            "description": "State that outlives its process.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": _shared_schemas() | types.components,
+            "headers": HEADERS,
+            "parameters": PARAMETERS,
+            "responses": {f"Problem{status}": _problem(status) for status in PROBLEM_TEXTS},
+        },
+        "x-problems": [
+            {
+                "code": kind.code,
+                "slug": slug,
+                "status": kind.status,
+                "title": kind.title(),
+                "retryable": kind.retryable,
+                "page": PAGES + slug,
+            }
+            for slug, kind in sorted(by_slug().items(), key=lambda pair: pair[1].code)
+        ],
+    }
+    return _merged(made, wrapped)
+
+
+def _merged(made: Json, wrapped: object) -> Json:
+    describe = getattr(wrapped, "openapi", None)
+    if not callable(describe):
+        return made
+    theirs: Json = describe()
+    components = {
+        name: {**theirs.get("components", {}).get(name, {}), **made["components"].get(name, {})}
+        for name in {*theirs.get("components", {}), *made["components"]}
+    }
+    paths = {**theirs.get("paths", {}), **made["paths"]}
+    return {**theirs, **made, "info": theirs["info"], "paths": paths, "components": components}
+
+
+# --- the operations ---
+
+
+def _paths_of(definition: Definition, types: Types) -> Json:
+    name, path = definition.name, definition.path
+    process = _process_schema(definition, types)
+    item = f"{path}/{{id}}"
+    found: Json = {
+        path: {"post": _start(definition, types, process), "get": _list(name)},
+        item: {"parameters": [_parameter("id")], "get": _status(name, process)},
+    }
+    if definition.signals is None:
+        found[f"{item}/signals/{{name}}"] = {
+            "parameters": [_parameter("id"), _parameter("signal")],
+            "post": _signal(name, "", {}),
+        }
+    for signal, kind in (definition.signals or {}).items():
+        found[f"{item}/signals/{signal}"] = {
+            "parameters": [_parameter("id")],
+            "post": _signal(name, signal, types.schema(kind)),
+        }
+    reason = {"type": "object", "properties": {"reason": {**_TEXT, "maxLength": 1000}}}
+    found[f"{item}/cancel"] = {
+        "parameters": [_parameter("id")],
+        "post": _operation(
+            name,
+            "cancel",
+            "Cancel it: what it did is undone. Refused after its pivot.",
+            {"202": _accepted(), **_problems(CANCELS)},
+            body=_body(reason, required=False),
+        ),
+    }
+    found[f"{item}/retry"] = {
+        "parameters": [_parameter("id")],
+        "post": _operation(
+            name,
+            "retry",
+            "Go on with a stuck or paused process. This machine only.",
+            {"202": _accepted(), **_problems(RETRIES)},
+        ),
+    }
+    return found
+
+
+def _start(definition: Definition, types: Types, process: Json) -> Json:
+    name = definition.name
+    follow = {
+        "status": {
+            "operationId": f"{name}.status",
+            "parameters": {"id": "$response.body#/id"},
+            "description": "The same as the Location header.",
+        }
+    }
+    headers = _headers(
+        "Location", "ETag", "Retry-After", "Preference-Applied", "Idempotent-Replayed"
+    )
+    answer = {"content": _json(process), "headers": headers, "links": follow}
+    begun = {"description": "Started: durable before this answer.", **answer}
+    ended = {"description": "Ended within `Prefer: wait=N`.", **answer}
+    return _operation(
+        name,
+        "start",
+        f"Start {name}.",
+        {str(definition.status_code): begun, "200": ended, **_problems(STARTS)},
+        parameters=("Idempotency-Key", "Prefer"),
+        body=_body(types.schema(definition.input_type), required=True),
+    )
+
+
+def _list(name: str) -> Json:
+    page = {
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "items": {"type": "array", "items": {"$ref": _SCHEMAS + "OutliveSummary"}},
+            "next": _TEXT,
+        },
+    }
+    found = {"description": "Newest first.", "content": _json(page), "headers": _headers("Link")}
+    return _operation(
+        name,
+        "list",
+        f"List every {name}. This machine only.",
+        {"200": found, **_problems(LISTS)},
+        parameters=("status", "limit", "cursor"),
+    )
+
+
+def _status(name: str, process: Json) -> Json:
+    content = {**_json(process), "text/event-stream": {"schema": _TEXT}}
+    headers = _headers("Retry-After", "Preference-Applied")
+    headers["ETag"] = {key: value for key, value in HEADERS["ETag"].items() if key != "required"}
+    return _operation(
+        name,
+        "status",
+        f"The state of one {name}: at once, later (`Prefer: wait=N`), or as a stream of events.",
+        {
+            "200": {"description": "As it is durable now.", "content": content, "headers": headers},
+            "204": {"description": "To a stream that comes back after its end."},
+            "304": {"description": "Nothing happened since.", "headers": _headers("ETag")},
+            **_problems(READS),
+        },
+        parameters=("If-None-Match", "Prefer", "Last-Event-ID"),
+    )
+
+
+def _signal(name: str, signal: str, schema: Json) -> Json:
+    return _operation(
+        name,
+        f"signal.{signal}" if signal else "signal",
+        f"Tell it {signal or 'something'}: durable before this answer, kept until waited for.",
+        {"202": _accepted(), **_problems(SIGNALS)},
+        parameters=("Idempotency-Key",),
+        body=_body(schema, required=False),
+    )
+
+
+def _service_paths() -> Json:
+    def simple(summary: str, kind: str, *problems: int) -> Json:
+        content = {kind: {"schema": {"type": "object"} if kind.endswith("json") else _TEXT}}
+        fine = {"description": "Fine.", "content": content}
+        return {
+            "get": {
+                "summary": summary,
+                "tags": ["service"],
+                "responses": {"200": fine, **_problems(problems)},
+            }
+        }
+
+    metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    return {
+        "/livez": simple("The loop lives.", "application/json"),
+        "/readyz": simple("Work is taken.", "application/json", 503),
+        "/startupz": simple("Start-up is over.", "application/json", 503),
+        "/metrics": simple("Counters of this instance.", metrics),
+    }
+
+
+def _operation(
+    name: str,
+    verb: str,
+    summary: str,
+    responses: Json,
+    *,
+    parameters: Iterable[str] = (),
+    body: Json | None = None,
+) -> Json:
+    made: Json = {
+        "operationId": f"{name}.{verb}",
+        "summary": summary,
+        "tags": [name],
+        "parameters": [_parameter(found) for found in parameters],
+        "responses": responses,
+    }
+    if body is not None:
+        made["requestBody"] = body
+    return made
+
+
+# --- components ---
+
+
+def _process_schema(definition: Definition, types: Types) -> Json:
+    narrow = {"type": {"const": definition.name}, "result": types.schema(definition.output_type)}
+    return {"allOf": [{"$ref": _SCHEMAS + "OutliveProcess"}, {"properties": narrow}]}
+
+
+def _shared_schemas() -> Json:
+    links = {"type": "object", "required": ["self"], "additionalProperties": _TEXT}
+    identity = {"id": _TEXT, "type": _TEXT, "version": _WHOLE, "status": {"enum": list(STATUSES)}}
+    times = {"startedAt": _TIME, "changedAt": _TIME}
+    required = [*identity, *times, "links"]
+    attempt = _object(
+        {
+            "number": _WHOLE,
+            "beganAt": _TIME,
+            "endedAt": {"anyOf": [_TIME, {"type": "null"}]},
+            "outcome": {"enum": ["done", "failed", "interrupted", "running"]},
+            "error": {"type": ["object", "null"]},
+            "node": _TEXT,
+        }
+    )
+    step = _object(
+        {
+            "name": _TEXT,
+            "kind": {"enum": ["step", "undo", "wait", "sleep", "transact"]},
+            "outcome": _TEXT,
+            "beganAt": _TIME,
+            "endedAt": {"anyOf": [_TIME, {"type": "null"}]},
+            "attempts": {"type": "array", "items": attempt},
+        }
+    )
+    whole = {
+        **identity,
+        "data": {},
+        "result": {},
+        "problem": {"type": "object"},
+        **times,
+        "endedAt": _TIME,
+        "waitsFor": _TEXT,
+        "history": {
+            "type": "array",
+            "items": _object({"status": _TEXT, "at": _TIME, "why": _TEXT}),
+        },
+        "steps": {"type": "array", "items": step},
+        "links": links,
+    }
+    problem = {
+        **dict.fromkeys(("type", "title", "detail", "instance", "code", "remedy"), _TEXT),
+        "status": _WHOLE,
+        "retryable": {"type": "boolean"},
+        "trace_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    }
+    accepted = {"id": _TEXT, "type": _TEXT, "links": links}
+    short = {**identity, **times, "waitsFor": _TEXT, "links": links}
+    return {
+        "OutliveProcess": {
+            "type": "object",
+            "properties": whole,
+            "required": [*required, "data", "history", "steps"],
+        },
+        "OutliveSummary": {"type": "object", "properties": short, "required": required},
+        "OutliveAccepted": _object(accepted),
+        "OutliveProblem": _object(problem),
+    }
+
+
+def _object(properties: Json) -> Json:
+    """An object of which every named member is always there."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _problem(status: int) -> Json:
+    made: Json = {
+        "description": PROBLEM_TEXTS[status],
+        "content": {"application/problem+json": {"schema": {"$ref": _SCHEMAS + "OutliveProblem"}}},
+    }
+    if status in (429, 503, 507):
+        made["headers"] = _headers("Retry-After")
+    return made
+
+
+def _problems(statuses: Iterable[int]) -> Json:
+    return {str(status): {"$ref": f"#/components/responses/Problem{status}"} for status in statuses}
+
+
+def _accepted() -> Json:
+    return {
+        "description": "Durable; what comes of it shows in the status.",
+        "content": _json({"$ref": _SCHEMAS + "OutliveAccepted"}),
+        "headers": _headers("Location", "Retry-After"),
+    }
+
+
+def _body(schema: Json, *, required: bool) -> Json:
+    return {"required": required, "content": _json(schema)}
+
+
+def _json(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
+
+
+def _headers(*names: str) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _parameter(name: str) -> Json:
+    return {"$ref": f"#/components/parameters/{name}"}
+
+
+# --- the types of the application ---
+
+
+class Types:
+    """JSON schemas of the application's types, with what they refer to collected in
+    `components`."""
+
+    def __init__(self, types: Iterable[object]) -> None:
+        self.components: Json = {}
+        self._schemas: dict[int, Json] = {}
+        ours: list[object] = []
+        for kind in {id(found): found for found in types}.values():
+            if kind in (None, Any, object, inspect.Parameter.empty):
+                continue
+            if hasattr(kind, "model_json_schema"):
+                self._schemas[id(kind)] = self._pydantic(kind)
+            elif describable(kind):
+                ours.append(kind)
+        schemas, components = msgspec.json.schema_components(ours, ref_template=_SCHEMAS + "{name}")
+        self.components |= components
+        self._schemas |= {id(kind): schema for kind, schema in zip(ours, schemas, strict=True)}
+
+    def schema(self, kind: object) -> Json:
+        """The schema of `kind`; `{}` when it may be anything."""
+        return self._schemas.get(id(kind), {})
+
+    def _pydantic(self, kind: Any) -> Json:
+        made: Json = kind.model_json_schema(ref_template=_SCHEMAS + "{model}")
+        named: Mapping[str, Any] = made.pop("$defs", {})
+        self.components |= named
+        self.components.setdefault(kind.__name__, made)
+        return {"$ref": _SCHEMAS + kind.__name__}
+
+
+def describable(kind: object) -> bool:
+    """Whether msgspec knows a schema for `kind`."""
+    try:
+        msgspec.json.schema_components((kind,))
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,390 @@
+"""Processes over HTTP: start, status, list, signal, cancel, retry.
+
+    POST {path}                      201 or 202 + Location (200: it ended within Prefer: wait=N)
+    GET  {path}                      the list, newest first; this machine only
+    GET  {path}/{id}                 200 · 304 · long poll by Prefer: wait=N · stream (streams.py)
+    POST {path}/{id}/signals/{name}  202
+    POST {path}/{id}/cancel          202
+    POST {path}/{id}/retry           202; this machine only
+
+The entity tag is the number of durable events, so it is strong, costs no body to compare, and is
+the same on every instance. A start is answered after its commit; when this instance dies before the
+answer is out, the same request with the same Idempotency-Key finds the same process, and without a
+key it starts another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+import msgspec
+
+from outlive.clock import Clock, rfc3339
+from outlive.errors import InvalidInput, MalformedInput, NoSuchProcess
+from outlive.kinds.processes import FINAL, STATUSES
+from outlive.web import problems
+from outlive.web.messages import (
+    JSON,
+    Headers,
+    Request,
+    Response,
+    demand_json,
+    idempotency_key,
+    none_match,
+    preferred_wait,
+    read_body,
+    wants_stream,
+)
+from outlive.web.problems import InvalidQuery
+from outlive.web.streams import stream
+from outlive.web.waiting import Vigil, Waiting
+
+if TYPE_CHECKING:
+    from outlive.app import Outlive
+    from outlive.kinds.processes import Definition, StepView, Summary, View
+
+START_BYTES_MAX = 1024 * 1024
+SIGNAL_BYTES_MAX = 64 * 1024
+REASON_CHARACTERS_MAX = 1000
+PAGE_ITEMS = 50
+PAGE_ITEMS_MAX = 200
+TYPES_KEPT_MAX = 20_000
+"""Ids whose type is remembered; a type never changes, so what is remembered is never wrong."""
+
+RUNNING_SECONDS = 1.5
+WAITING_SECONDS = 6.0
+"""The middle of Retry-After while a process works, and while it waits for a signal, a timer or a
+person."""
+
+_WITH_PROBLEM = frozenset(("failed", "rolled_back", "stuck"))
+_VARY: tuple[bytes, bytes] = (b"vary", b"accept")
+_FRESH: tuple[bytes, bytes] = (b"cache-control", b"private, no-cache")
+_null = msgspec.Raw(b"null")
+
+
+class Processes:
+    """The handlers of every declared process."""
+
+    def __init__(self, app: Outlive, waiting: Waiting, clock: Clock, start_bytes_max: int) -> None:
+        self._app = app
+        self._waiting = waiting
+        self._clock = clock
+        self._start_bytes_max = start_bytes_max
+        self._types: dict[str, str] = {}
+
+    # --- start and status ---
+
+    async def start(self, request: Request) -> Response:
+        """`POST {path}`."""
+        definition = declared(request)
+        demand_json(request)
+        key = idempotency_key(request)
+        body = await read_body(request, self._start_bytes_max)
+        scope = "" if key is None else key_scope(request, definition)
+        begun = await self._app.begin(definition.name, body, key=key, scope=scope)
+        self._remember(begun.id, definition.name)
+        view = await self._app.view(begun.id)
+        seconds = preferred_wait(request)
+        if seconds and view.status not in FINAL:
+            view = await self._until_final(request, view, seconds)
+        location = item_url(request, definition, begun.id).encode()
+        status = definition.status_code
+        headers: Headers = [JSON, (b"location", location), entity_tag(view.seq)]
+        if seconds:
+            headers.append((b"preference-applied", b"wait=%d" % seconds))
+            if view.status in FINAL:
+                status = 200
+                headers.append((b"content-location", location))
+        if view.status not in FINAL:
+            headers.append(come_back(view))
+        if begun.replayed:
+            headers.append((b"idempotent-replayed", b"true"))
+        return Response(status, representation(view, definition, request.root), headers)
+
+    async def status(self, request: Request) -> Response | None:
+        """`GET {path}/{id}`."""
+        definition = declared(request)
+        await self._own(request.id, definition)
+        if wants_stream(request):
+            return await stream(self._app, self._waiting, request)
+        seconds = preferred_wait(request)
+        known = none_match(request)
+        headers: Headers = [_VARY, _FRESH]
+        if seconds:
+            headers.append((b"preference-applied", b"wait=%d" % seconds))
+        if known:
+            seq = await self._app.seq(request.id)
+            if seconds and matches(known, seq):
+                seq = await self._until_changed(request, seq, seconds)
+            if matches(known, seq):
+                return Response(304, headers=[*headers, entity_tag(seq)])
+        view = await self._app.view(request.id)
+        if seconds and not known and view.status not in FINAL:
+            view = await self._until_final(request, view, seconds)
+        headers += [JSON, entity_tag(view.seq)]
+        if view.status not in FINAL:
+            headers.append(come_back(view))
+        return Response(200, representation(view, definition, request.root), headers)
+
+    async def _until_final(self, request: Request, view: View, seconds: float) -> View:
+        if not self._waiting.open:
+            return view
+        until = self._clock.boot() + seconds
+        async with Vigil(self._waiting, request) as vigil:
+            while view.status not in FINAL and not vigil.over:
+                left = until - self._clock.boot()
+                if left <= 0 or await vigil.changed(view.id, view.seq, left) <= view.seq:
+                    break
+                view = await self._app.view(view.id)
+        return view
+
+    async def _until_changed(self, request: Request, seq: int, seconds: float) -> int:
+        if not self._waiting.open:
+            return seq
+        async with Vigil(self._waiting, request) as vigil:
+            return await vigil.changed(request.id, seq, seconds)
+
+    # --- list ---
+
+    async def list(self, request: Request) -> Response:
+        """`GET {path}`."""
+        definition = declared(request)
+        asked = parse_list(request.query)
+        items, cursor = await self._app.processes(
+            status=asked.status, type=definition.name, limit=asked.limit, cursor=asked.cursor
+        )
+        body: dict[str, Any] = {
+            "items": [summary(item, item_url(request, definition, item.id)) for item in items]
+        }
+        headers: Headers = [JSON, (b"cache-control", b"no-store")]
+        if cursor:
+            body["next"] = cursor
+            more = {"limit": asked.limit, "cursor": cursor}
+            if asked.status:
+                more["status"] = asked.status
+            url = f"{quote(request.root + definition.path)}?{urlencode(more)}"
+            headers.append((b"link", f'<{url}>; rel="next"'.encode()))
+        return Response(200, msgspec.json.encode(body), headers)
+
+    # --- what is asked of one process ---
+
+    async def signal(self, request: Request) -> Response:
+        """`POST {path}/{id}/signals/{name}`."""
+        definition = declared(request)
+        demand_json(request)
+        key = idempotency_key(request)
+        body = await read_body(request, SIGNAL_BYTES_MAX)
+        await self._own(request.id, definition)
+        await self._app.signal(request.id, request.name, body or b"null", key=key)
+        return self._accepted(request, definition)
+
+    async def cancel(self, request: Request) -> Response:
+        """`POST {path}/{id}/cancel`."""
+        definition = declared(request)
+        demand_json(request)
+        reason = parse_reason(await read_body(request, SIGNAL_BYTES_MAX))
+        await self._own(request.id, definition)
+        await self._app.cancel(request.id, reason=reason, who="http")
+        return self._accepted(request, definition)
+
+    async def retry(self, request: Request) -> Response:
+        """`POST {path}/{id}/retry`."""
+        definition = declared(request)
+        await self._own(request.id, definition)
+        await self._app.retry(request.id, who="http")
+        return self._accepted(request, definition)
+
+    def _accepted(self, request: Request, definition: Definition) -> Response:
+        url = item_url(request, definition, request.id)
+        body = {"id": request.id, "type": definition.name, "links": links(url)}
+        headers: Headers = [
+            JSON,
+            (b"location", url.encode()),
+            (b"retry-after", b"%d" % problems.retry_after(RUNNING_SECONDS)),
+        ]
+        return Response(202, msgspec.json.encode(body), headers)
+
+    async def _own(self, id: str, definition: Definition) -> None:
+        """Raise `NoSuchProcess` when `id` is a process of another type than this path is for."""
+        kind = self._types.get(id)
+        if kind is None:
+            kind = (await self._app.view(id)).type
+            self._remember(id, kind)
+        if kind != definition.name:
+            raise NoSuchProcess
+
+    def _remember(self, id: str, kind: str) -> None:
+        if len(self._types) >= TYPES_KEPT_MAX:
+            del self._types[next(iter(self._types))]
+        self._types[id] = kind
+
+
+# --- what is sent ---
+
+
+def representation(view: View, definition: Definition, root: str) -> bytes:
+    """The status body of a process: nothing in it says more than is durable."""
+    body: dict[str, Any] = {
+        "id": view.id,
+        "type": view.type,
+        "version": view.version,
+        "status": view.status,
+        "data": raw(view.data),
+    }
+    if view.result is not None:
+        body["result"] = raw(view.result)
+    if view.status in _WITH_PROBLEM or (view.status == "paused" and view.failure is not None):
+        body["problem"] = problems.of_failure(view.failure, view.status, root)
+    body["startedAt"] = rfc3339(view.started)
+    body["changedAt"] = rfc3339(view.changed)
+    if view.ended is not None:
+        body["endedAt"] = rfc3339(view.ended)
+    if view.waits_for:
+        body["waitsFor"] = view.waits_for
+    body["history"] = [
+        {"status": past.status, "at": rfc3339(past.at), "why": past.why} for past in view.history
+    ]
+    body["steps"] = [step(found) for found in view.steps]
+    body["links"] = links(f"{quote(root + definition.path)}/{quote(view.id)}")
+    return msgspec.json.encode(body)
+
+
+def step(found: StepView) -> dict[str, Any]:
+    """One step with every attempt made at it."""
+    return {
+        "name": found.name,
+        "kind": found.kind,
+        "outcome": found.outcome,
+        "beganAt": rfc3339(found.began),
+        "endedAt": None if found.ended is None else rfc3339(found.ended),
+        "attempts": [
+            {
+                "number": attempt.number,
+                "beganAt": rfc3339(attempt.began),
+                "endedAt": None if attempt.ended is None else rfc3339(attempt.ended),
+                "outcome": attempt.outcome,
+                "error": attempt.error,
+                "node": attempt.node,
+            }
+            for attempt in found.attempts
+        ],
+    }
+
+
+def summary(item: Summary, url: str) -> dict[str, Any]:
+    """One line of a list."""
+    body: dict[str, Any] = {
+        "id": item.id,
+        "type": item.type,
+        "version": item.version,
+        "status": item.status,
+        "startedAt": rfc3339(item.started),
+        "changedAt": rfc3339(item.changed),
+    }
+    if item.waits_for:
+        body["waitsFor"] = item.waits_for
+    body["links"] = {"self": url}
+    return body
+
+
+def links(url: str) -> dict[str, str]:
+    """Where to go from a process. `signals` is a URI template (RFC 6570); `events` wants
+    text/event-stream."""
+    return {
+        "self": url,
+        "signals": url + "/signals/{name}",
+        "cancel": url + "/cancel",
+        "events": url,
+    }
+
+
+def raw(value: msgspec.Raw) -> msgspec.Raw:
+    """JSON as it is stored; nothing stored is null."""
+    return value if len(bytes(value)) else _null
+
+
+def entity_tag(seq: int) -> tuple[bytes, bytes]:
+    """The strong ETag: the number of durable events."""
+    return (b"etag", b'"%d"' % seq)
+
+
+def matches(known: frozenset[bytes], seq: int) -> bool:
+    """Whether the client's If-None-Match names this state."""
+    return b"%d" % seq in known or b"*" in known
+
+
+def come_back(view: View) -> tuple[bytes, bytes]:
+    """Retry-After: soon while it works, later while it waits."""
+    busy = view.status in ("queued", "running", "compensating")
+    return (
+        b"retry-after",
+        b"%d" % problems.retry_after(RUNNING_SECONDS if busy else WAITING_SECONDS),
+    )
+
+
+def item_url(request: Request, definition: Definition, id: str) -> str:
+    """The path of one process, under the prefix we are mounted at: the same on every instance."""
+    return f"{quote(request.root + definition.path)}/{quote(id)}"
+
+
+# --- what is read ---
+
+
+def declared(request: Request) -> Definition:
+    """The definition whose path was asked for."""
+    assert request.route is not None and request.route.definition is not None
+    return request.route.definition
+
+
+def key_scope(request: Request, definition: Definition) -> str:
+    """Where an idempotency key is unique: one path and one principal, known by a digest of its
+    credentials."""
+    credentials = request.headers.get(b"authorization")
+    if credentials is None:
+        return definition.path
+    return f"{definition.path} {hashlib.blake2b(credentials, digest_size=16).hexdigest()}"
+
+
+def parse_reason(body: bytes) -> str:
+    """The `reason` of a cancel body, which may be empty."""
+    if not body.strip():
+        return ""
+    try:
+        asked = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as why:
+        raise MalformedInput(f"The body is not valid JSON: {why}.") from None
+    reason = asked.get("reason", "") if isinstance(asked, dict) else None
+    if not isinstance(reason, str) or len(reason) > REASON_CHARACTERS_MAX:
+        raise InvalidInput(
+            'The body must be an object like {"reason": "…"},'
+            f" the reason a text of at most {REASON_CHARACTERS_MAX} characters."
+        )
+    return reason
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a list was asked for."""
+
+    status: str | None
+    type: str | None
+    limit: int
+    cursor: str
+
+
+def parse_list(query: bytes) -> Asked:
+    """The query of a list. Raises `InvalidQuery` naming the parameter."""
+    try:
+        given = dict(parse_qsl(query.decode("ascii"), errors="strict", max_num_fields=20))
+    except ValueError:
+        raise InvalidQuery("The query is not a percent-encoded UTF-8 form.") from None
+    status = given.get("status") or None
+    if status is not None and status not in STATUSES:
+        raise InvalidQuery(f"status must be one of {', '.join(STATUSES)}.", parameter="status")
+    limit = given.get("limit", str(PAGE_ITEMS))
+    if not (
+        limit.isascii() and limit.isdigit() and len(limit) < 6 and 1 <= int(limit) <= PAGE_ITEMS_MAX
+    ):
+        raise InvalidQuery(f"limit must be between 1 and {PAGE_ITEMS_MAX}.", parameter="limit")
+    return Asked(status, given.get("type") or None, int(limit), given.get("cursor", ""))

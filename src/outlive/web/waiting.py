@@ -1,0 +1,100 @@
+"""Waiting with a client: for the next durable event, the client's leaving, the drain or the end of
+patience.
+
+A waiting client costs three small tasks and no store connection: `app.changed` is told by the
+commits of this node. It ends early in two cases. The client left: nothing is done on its behalf any
+more (its work goes on). The instance goes down: the answer is what is known now, and the client
+asks again, elsewhere or after the restart. Servers tell a life span of the end only after the last
+answer was sent, so waiting for that would never end: `leaving` is set when the stop signal comes
+(see `lifespan.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from outlive.web.messages import Request, until_gone
+
+if TYPE_CHECKING:
+    from outlive.app import Outlive
+
+WAITERS_MAX = 10_000
+"""Clients that wait at once in one instance; one more is answered at once (long poll) or refused
+(stream)."""
+
+
+class Waiting:
+    """The waiting room of one instance."""
+
+    def __init__(self, app: Outlive, *, waiters_max: int = WAITERS_MAX) -> None:
+        self.app = app
+        self.leaving = asyncio.Event()
+        self.waiters_max = waiters_max
+        self.count = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether one more client may wait."""
+        return (
+            self.count < self.waiters_max
+            and self.app.phase == "ready"
+            and not self.leaving.is_set()
+        )
+
+
+class Vigil:
+    """One client's wait, from `async with` to its end."""
+
+    def __init__(self, waiting: Waiting, request: Request) -> None:
+        self._waiting = waiting
+        self._request = request
+        self._ends: set[asyncio.Task[Any]] = set()
+        self._gone: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Vigil:
+        self._waiting.count += 1
+        self._gone = asyncio.create_task(until_gone(self._request))
+        self._ends = {self._gone, asyncio.create_task(self._waiting.leaving.wait())}
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._waiting.count -= 1
+        for task in self._ends:
+            task.cancel()
+        await asyncio.gather(*self._ends, return_exceptions=True)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left."""
+        return self._gone is not None and self._gone.done()
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no sense in waiting on: the client left, or the instance goes down."""
+        return (
+            any(task.done() for task in self._ends)
+            or self._waiting.leaving.is_set()
+            or self._waiting.app.phase != "ready"
+        )
+
+    async def changed(self, id: str, seen: int, seconds: float) -> int:
+        """Wait until the process `id` has more than `seen` durable events, at most `seconds`, or
+        until `over`.
+
+        Gives the number of events known then, which is `seen` when nothing came.
+        """
+        change = asyncio.create_task(self._waiting.app.changed(id, seen, seconds))
+        try:
+            await asyncio.wait({change, *self._ends}, return_when=asyncio.FIRST_COMPLETED)
+            return change.result() if change.done() else seen
+        finally:
+            if not change.done():
+                change.cancel()
+                await asyncio.gather(change, return_exceptions=True)

@@ -1,0 +1,106 @@
+"""What a person may see and ask of the processes in a store, while a service works on it."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def process(outlive, in_shop_folder):
+    """Run `outlive process …` on the shop's store."""
+
+    def run(verb, *arguments):
+        return outlive("process", verb, *arguments, "--store", in_shop_folder)
+
+    return run
+
+
+def test_they_are_listed_the_newest_first(shop, process):
+    ids = [shop.order(), shop.order(), shop.order()]
+    assert process("list", "-o", "ids").stdout.split() == ids[::-1]
+    assert process("list", "-o", "ids", "--limit", "2").stdout.split() == ids[:0:-1]
+    assert process("list", "-o", "ids", "--status", "done").stdout == ""
+    assert process("list", "-o", "ids", "--type", "order").stdout.split() == ids[::-1]
+    rows = process("list").stdout.splitlines()
+    assert len(rows) == 3
+    assert all("order v1  waiting" in row and "paid until" in row for row in rows)
+    (first, *_) = json.loads(process("list", "-o", "json").stdout)
+    assert first["id"] == ids[2]
+    assert first["started"].endswith("Z")
+
+
+def test_a_status_that_does_not_exist_is_misuse(process):
+    done = process("list", "--status", "happy")
+    assert done.returncode == 2
+    assert "waiting" in done.stderr
+
+
+def test_one_is_shown_with_its_steps_and_journal(shop, process):
+    id = shop.order()
+    told = process("show", id).stdout
+    assert told.startswith(f"{id}  order v1  waiting\n")
+    assert "waits for  paid until " in told
+    assert "reserve  done" in told
+    whole = json.loads(process("show", id, "-o", "json").stdout)
+    assert whole["process"]["status"] == "waiting"
+    assert [entry["n"] for entry in whole["journal"]] == list(range(len(whole["journal"])))
+
+
+def test_a_signal_reaches_the_process_of_a_running_service(shop, process):
+    id = shop.order()
+    assert process("signal", id, "paid", '{"by": "Ada"}').returncode == 0
+    shop.reaches(id, "done")
+    assert '"Ada"' in process("show", id).stdout
+
+
+def test_a_signal_that_cannot_be_taken_says_why(shop, process):
+    id = shop.order()
+    assert process("signal", id, "thanks", "{}").returncode == 4
+    assert process("signal", id, "paid", "{").returncode == 2
+    assert process("signal", id, "paid", '{"from": 1}').returncode == 2
+    assert process("signal", "ord_00000000000000000000000000", "paid").returncode == 3
+    assert shop.status(id) == "waiting"
+
+
+def test_a_cancelled_process_is_rolled_back_and_cannot_be_cancelled_again(shop, process):
+    id = shop.order()
+    assert process("cancel", id, "--reason", "changed my mind").returncode == 0
+    shop.reaches(id, "cancelled")
+    assert "changed my mind" in process("show", id).stdout
+    again = process("cancel", id)
+    assert again.returncode == 4
+    (line,) = again.stderr.splitlines()
+    assert "OL2003" in line
+
+
+def test_a_stuck_process_goes_on_when_it_is_retried(shop, process, tmp_path):
+    id = shop.order(13)
+    assert process("retry", id).returncode == 4
+    process("cancel", id)
+    shop.reaches(id, "stuck")
+    assert process("list", "--status", "stuck", "-o", "ids").stdout.split() == [id]
+    (tmp_path / "mended").touch()
+    assert process("retry", id).returncode == 0
+    shop.reaches(id, "cancelled")
+
+
+def test_what_is_asked_while_nobody_serves_is_done_by_the_next_who_does(
+    shop, process, serve, in_shop_folder
+):
+    id = shop.order()
+    assert shop.running.end() == 0
+    assert process("signal", id, "paid", '{"by": "Bo"}').returncode == 0
+    again = type(shop)(serve("shop:app", "--store", in_shop_folder))
+    again.reaches(id, "done")
+
+
+def test_an_unknown_process_gives_3(shop, process):
+    for verb in ("show", "cancel", "retry"):
+        assert process(verb, "ord_00000000000000000000000000").returncode == 3
+
+
+def test_a_store_that_does_not_exist_gives_5_and_is_not_made(outlive, tmp_path):
+    done = outlive("process", "list", "--store", "sqlite:///none.db")
+    assert done.returncode == 5
+    assert "there is no store at none.db" in done.stderr
+    assert not (tmp_path / "none.db").exists()

@@ -1,0 +1,93 @@
+"""Who may ask for what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+from tests.web.conftest import client_of
+from tests.web.fake import Fake
+
+from outlive.web.access import hostname, is_loopback
+from outlive.web.asgi import Face, create
+
+Connect = Callable[..., httpx.AsyncClient]
+LOCAL = [("GET", "/registrations"), ("POST", "/registrations/reg_1/retry"), ("GET", "/outlive")]
+
+
+@pytest.mark.parametrize(("method", "path"), LOCAL)
+async def test_what_shows_or_changes_the_work_of_all_is_refused_to_other_machines(
+    fake: Fake, face: Face, connect: Connect, method: str, path: str
+) -> None:
+    fake.add("reg_1", "register", status="stuck")
+    async with connect(face, peer="203.0.113.9") as client:
+        answer = await client.request(method, path)
+        assert (answer.status_code, answer.json()["code"]) == (403, "OL4006")
+    assert fake.count("retry") == 0
+    async with client_of(create(fake, open_to_all=True), peer="203.0.113.9") as client:  # type: ignore[arg-type]
+        assert (await client.request(method, path)).status_code < 300
+
+
+async def test_who_knows_an_id_may_use_it_from_anywhere(
+    fake: Fake, face: Face, connect: Connect
+) -> None:
+    fake.add("reg_1", "register")
+    async with connect(face, peer="203.0.113.9") as client:
+        assert (await client.get("/registrations/reg_1")).status_code == 200
+        assert (await client.post("/registrations/reg_1/cancel")).status_code == 202
+
+
+@pytest.mark.parametrize("field", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+async def test_a_forwarded_request_is_not_local(client: httpx.AsyncClient, field: str) -> None:
+    assert (await client.get("/outlive", headers={field: "127.0.0.1"})).status_code == 403
+
+
+async def test_a_foreign_host_name_is_not_local(client: httpx.AsyncClient) -> None:
+    for host in ("evil.example", "127.0.0.1.evil.example", ""):
+        assert (await client.get("/outlive", headers={"Host": host})).status_code == 403
+    for host in ("127.0.0.1:8000", "[::1]:8000", "localhost", "app.localhost:80"):
+        assert (await client.get("/outlive", headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("128.0.0.1", False),
+        ("127.evil", False),
+        ("127.0.0.evil", False),
+        ("", False),
+    ],
+)
+def test_a_loopback_address_is_one_of_two_families(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback
+
+
+def test_the_name_in_a_host_field_has_no_port_or_brackets() -> None:
+    assert hostname(b"[::1]:80") == "::1"
+    assert hostname(b"LocalHost:80") == "localhost"
+
+
+async def test_a_form_of_another_origin_is_refused(client: httpx.AsyncClient, fake: Fake) -> None:
+    fake.add("reg_1", "register")
+    url = "/outlive/processes/reg_1/cancel"
+    foreign: list[dict[str, str]] = [
+        {},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:8000"},
+        {"Origin": "http://localhost:9000"},
+    ]
+    for headers in foreign:
+        answer = await client.post(url, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (403, "OL4007")
+    assert fake.count("cancel") == 0
+    own = [{"Origin": "http://localhost:8000"}, {"Sec-Fetch-Site": "same-origin"}]
+    for headers in own:
+        assert (await client.post(url, headers=headers)).status_code == 303
+    assert fake.count("cancel") == 2
