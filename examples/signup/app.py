@@ -18,7 +18,6 @@ from msgspec import Meta, Struct, structs
 
 from outlive import NonRetryable, Outlive, Retry, Run, Unknown, attempt, step
 
-A_DAY = 24 * 60 * 60
 PARTNER = os.environ.get("PARTNER_URL", "http://127.0.0.1:8900")
 
 app = Outlive()
@@ -56,7 +55,9 @@ class Account(Struct, rename="camel"):
     newsletter: bool
 
 
-@app.process("/registrations", status_code=201, prefix="reg", signals={"confirmed": Confirmation})
+@app.process(
+    "/registrations", version=1, status_code=201, prefix="reg", signals={"confirmed": Confirmation}
+)
 async def register(run: Run, form: Registration) -> Account:
     await run.transact(add_user, run.id, form)
     run.state = progress = Progress(**structs.asdict(form), stage="opening the account")
@@ -64,7 +65,7 @@ async def register(run: Run, form: Registration) -> Account:
     run.state = progress = structs.replace(progress, stage="sending the mail", customer=customer)
     await run(send_mail, run.id, form)
     run.state = structs.replace(progress, stage="waiting for the confirmation")
-    answer = await run.wait("confirmed", within=A_DAY)
+    answer = await run.wait("confirmed", within=24 * 60 * 60)
     run.pivot()
     return await run.transact(activate, Account(run.id, form.email, customer, answer.newsletter))
 

@@ -411,10 +411,11 @@ class Outlive:
         head = Head(stream, made.name, made.version, "queued", now, now, "", Raw(raw))
         command = Command("start", ref.key)
         inbox = Put(self._inbox(ref.key), codec.encode(command), now)
-        puts, requires = (put_head(ref, head), inbox), (Require(ref, 0),)
+        puts, requires = [put_head(ref, head), inbox], [Require(ref, 0)]
         if request is not None:
-            puts, requires = (*puts, request), (*requires, Require(request.ref, 0))
-        await self.store.commit(Batch(require=requires, put=puts))
+            puts.append(request)
+            requires.append(Require(request.ref, 0))
+        await self.store.commit(Batch(require=tuple(requires), put=tuple(puts)))
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -489,24 +490,23 @@ class Outlive:
         """
         limit = max(1, min(limit, PAGE_MAX))
         if status is not None:
-            mark, prefix = "status", f"{status} "
+            mark, prefix = "process.status", f"{status} "
         elif type is not None:
-            mark, prefix = "type", f"{type} "
+            mark, prefix = "process.type", f"{type} "
         else:
-            mark, prefix = "at", ""
+            mark, prefix = "process.at", ""
         before, _, last = cursor.partition("_")
         high = prefix + (before if before.isdigit() else "~")
+        spaces = [space_of(shard) for shard in range(self.store.shards)]
         found: list[Summary] = []
-        for shard in range(self.store.shards):
-            lines = await self.store.select(
-                space_of(shard), mark, prefix, high, limit + 1, newest=True
-            )
-            found += [summary_of(cell) for _, cell in lines if read_head(cell.value).status != GONE]
+        while True:
+            lines = await self.store.select(spaces, mark, prefix, high, PAGE_MAX + 1, newest=True)
+            found += [line for _, cell in lines if (line := _listed(cell, type, before, last))]
+            if len(found) > limit or len(lines) <= PAGE_MAX:
+                break
+            high = lines[-1][0]
+            found = [line for line in found if f"{prefix}{line.started:016d}" > high]
         found.sort(key=lambda line: (line.started, line.id), reverse=True)
-        if before.isdigit():
-            found = [line for line in found if (line.started, line.id) < (int(before), last)]
-        if status is not None and type is not None:
-            found = [line for line in found if line.type == type]
         page, rest = found[:limit], found[limit:]
         after = f"{page[-1].started:016d}_{page[-1].id}" if rest else ""
         return page, after
@@ -586,6 +586,16 @@ class Outlive:
 
     def _inbox(self, id: str, key: str = "") -> Ref:
         return Ref(inbox_of(shard_of(id, self.store.shards)), f"{id}/{key or ids.token()}")
+
+
+def _listed(cell: Cell, type: str | None, before: str, last: str) -> Summary | None:
+    """A line of the list, unless it is a tombstone, of another type, or on an earlier page."""
+    line = summary_of(cell)
+    if line.status == GONE or (type is not None and line.type != type):
+        return None
+    if before.isdigit() and (line.started, line.id) >= (int(before), last):
+        return None
+    return line
 
 
 def _read(made: Definition, body: bytes) -> Any:

@@ -65,8 +65,9 @@ class Shape:
         self.type = Any if wanted in (inspect.Parameter.empty, None) else wanted
         if wanted is None:
             self.type = type(None)
-        if _is_pydantic(self.type):
-            self._decode: Callable[[bytes], Any] = self.type.model_validate_json
+        validate = getattr(self.type, "model_validate_json", None)
+        if validate is not None:
+            self._decode: Callable[[bytes], Any] = validate
         else:
             self._decode = msgspec.json.Decoder(self.type, dec_hook=_rich).decode
 
@@ -79,18 +80,15 @@ class Shape:
         """The JSON schema of the type and the components it refers to under
         `#/components/schemas/`."""
         reference = "#/components/schemas/{name}"
-        if _is_pydantic(self.type):
-            whole = self.type.model_json_schema(
+        model_schema = getattr(self.type, "model_json_schema", None)
+        if model_schema is not None:
+            whole: dict[str, Any] = model_schema(
                 ref_template="#/components/schemas/{model}", by_alias=True
             )
             parts = whole.pop("$defs", {})
             return whole, parts
         schemas, parts = msgspec.json.schema_components([self.type], ref_template=reference)
         return schemas[0], parts
-
-
-def _is_pydantic(wanted: Any) -> bool:
-    return isinstance(wanted, type) and hasattr(wanted, "model_validate_json")
 
 
 ANYTHING = Shape(Any)

@@ -67,6 +67,8 @@ class Attempt(Struct, frozen=True):
     number: int
     process: str
     """The public id of the process."""
+    undoes: str = ""
+    """In an undo: the key that the step had, so that the outside can be told what to take back."""
 
 
 _attempt: ContextVar[Attempt] = ContextVar("outlive_attempt")
@@ -164,7 +166,7 @@ def _declare(
     timeout: float | None,
     undo: str | Callable[..., Any] | None,
 ) -> Spec:
-    named = name or getattr(function, "__name__", type(function).__name__)
+    named: str = name or getattr(function, "__name__", type(function).__name__)
     spec = Spec(function, named, retry, timeout, undo)
     known = _specs.get(named)
     if known is not None and _origin(known.function) != _origin(function) and name is None:

@@ -92,13 +92,19 @@ class CellStore(Protocol):
         ...
 
     async def select(
-        self, space: str, mark: str, low: str, high: str, limit: int = 1000, *, newest: bool = False
+        self,
+        spaces: Sequence[str],
+        mark: str,
+        low: str,
+        high: str,
+        limit: int = 1000,
+        *,
+        newest: bool = False,
     ) -> list[tuple[str, Cell]]:
-        """Cells of `space` with a mark named `mark` whose value is in [`low`, `high`], with that
-        value.
+        """Cells of `spaces` with a mark named `mark` whose value is in [`low`, `high`], with that value.
 
-        Ordered by (value, key) ascending, descending with `newest`. For the next page narrow the
-        range.
+        Ordered by (value, space, key) ascending, descending with `newest`. For the next page narrow the
+        range. Marks of one name are kept together whatever their space: give a kind's marks its own names.
         """
         ...
 

@@ -54,10 +54,11 @@ def test_a_signal_reaches_the_process_of_a_running_service(shop, process):
 
 
 def test_a_signal_that_cannot_be_taken_says_why(shop, process):
-    id = shop.order()
-    assert process("signal", id, "thanks", "{}").returncode == 4
+    id, app = shop.order(), ("--app", "shop:app")
+    assert process("signal", id, "thanks", "{}", *app).returncode == 4
     assert process("signal", id, "paid", "{").returncode == 2
-    assert process("signal", id, "paid", '{"from": 1}').returncode == 2
+    assert process("signal", id, "paid", '{"from": 1}', *app).returncode == 2
+    assert process("signal", id, "paid", "{}", "--app", "shop:nothing").returncode == 2
     assert process("signal", "ord_00000000000000000000000000", "paid").returncode == 3
     assert shop.status(id) == "waiting"
 

@@ -35,7 +35,9 @@ def test_anything_is_an_empty_object() -> None:
 @given(st.sampled_from(["string", "integer", "number", "boolean", "null", "array"]))
 def test_every_plain_type_has_a_sample(kind: str) -> None:
     checks: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool}
-    assert isinstance(sample({"type": kind}, {}), checks.get(kind, type(sample({"type": kind}, {}))))
+    assert isinstance(
+        sample({"type": kind}, {}), checks.get(kind, type(sample({"type": kind}, {})))
+    )
 
 
 def test_a_schema_that_refers_to_itself_ends() -> None:

@@ -25,7 +25,13 @@ def test_a_duration_has_at_most_two_units(micros: int, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "just now"), (5, "5 s ago"), (200, "3 min ago"), (-7_300, "in 2 h"), (864_000, "10 d ago")],
+    [
+        (0, "just now"),
+        (5, "5 s ago"),
+        (200, "3 min ago"),
+        (-7_300, "in 2 h"),
+        (864_000, "10 d ago"),
+    ],
 )
 def test_a_time_is_told_as_a_distance(seconds: int, text: str) -> None:
     assert ago(10**15, 10**15 - seconds * S) == text

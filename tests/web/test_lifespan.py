@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.web.conftest import until
 from tests.web.driver import Exchange
-from tests.web.fake import Definition, Fake
+from tests.web.fake import Fake, declare
 
 from outlive.errors import StoreUnavailable
 from outlive.web.asgi import create
@@ -92,7 +92,7 @@ async def test_a_store_that_does_not_open_is_reported_with_its_remedy(fake: Fake
 
 
 async def test_a_mistake_in_the_declarations_stops_the_start_up(fake: Fake) -> None:
-    fake.definitions["twice"] = Definition("twice", "/registrations")
+    fake.definitions["twice"] = declare("twice", "/registrations")
     server = Server(create(fake))  # type: ignore[arg-type]
     answer = await server.ask("startup")
     assert answer["type"] == "lifespan.startup.failed"

@@ -9,7 +9,7 @@ import httpx
 import pydantic
 from tests.web.conftest import client_of
 from tests.web.driver import Exchange
-from tests.web.fake import Definition, Fake
+from tests.web.fake import Fake, declare
 
 from outlive.web.asgi import create
 from outlive.web.openapi import document
@@ -81,10 +81,9 @@ async def test_a_start_links_to_the_status_of_what_it_started(fake: Fake) -> Non
 
 def test_schemas_come_from_structs_dataclasses_and_pydantic_and_the_rest_is_anything() -> None:
     fake = Fake(
-        Definition("plain", "/plain", input_type=Plain, output_type=dict[str, Any]),
-        Definition("person", "/person", input_type=Person, output_type=Address),
-        Definition("json", "/json", input_type=Any, output_type=None),
-        Definition("odd", "/odd", input_type=object, output_type=complex),
+        declare("plain", "/plain", input_type=Plain, output_type=dict[str, Any]),
+        declare("person", "/person", input_type=Person, output_type=Address),
+        declare("json", "/json", input_type=Any, output_type=None, prefix="j"),
     )
     made = document(fake)  # type: ignore[arg-type]
 
@@ -93,8 +92,8 @@ def test_schemas_come_from_structs_dataclasses_and_pydantic_and_the_rest_is_anyt
 
     assert resolve(made, body("/plain")["$ref"])["properties"]["count"] == {"type": "integer"}
     assert "city" in str(made["components"]["schemas"]["Address"])
-    assert resolve(made, body("/person")["$ref"])["type"] == "object"
-    assert body("/json") == {} and body("/odd") == {}
+    assert body("/person")["type"] == "object"
+    assert body("/json") == {}
     for reference in references(made):
         resolve(made, reference)
 

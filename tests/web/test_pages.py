@@ -6,7 +6,7 @@ import httpx
 import pytest
 from msgspec import Raw
 from tests.web.conftest import client_of
-from tests.web.fake import START, Definition, Fake
+from tests.web.fake import START, Fake, declare
 
 from outlive.kinds.processes import AttemptView, Failure, PastState, StepView
 from outlive.web.asgi import create
@@ -23,7 +23,7 @@ async def test_an_empty_list_teaches_with_a_command(client: httpx.AsyncClient) -
 
 
 async def test_without_a_declaration_it_teaches_to_declare() -> None:
-    fake = Fake(Definition("x", "/x"))
+    fake = Fake(declare("x", "/x"))
     fake.definitions = {}
     async with client_of(create(fake)) as client:  # type: ignore[arg-type]
         assert "@app.process" in (await client.get("/outlive")).text

@@ -10,7 +10,7 @@ import pytest
 from msgspec import Raw
 from tests.web.conftest import client_of, until
 from tests.web.driver import Exchange
-from tests.web.fake import START, Definition, Fake, Form
+from tests.web.fake import START, Fake, Form, declare
 
 from outlive import errors
 from outlive.kinds.processes import AttemptView, Failure, PastState, StepView
@@ -274,9 +274,7 @@ async def test_a_long_poll_without_an_etag_returns_at_the_end(
     client: httpx.AsyncClient, fake: Fake
 ) -> None:
     fake.add(ID, "register")
-    asking = asyncio.create_task(
-        client.get(f"/registrations/{ID}", headers={"Prefer": "wait=30"})
-    )
+    asking = asyncio.create_task(client.get(f"/registrations/{ID}", headers={"Prefer": "wait=30"}))
     await until(lambda: fake.waiters == 1)
     await fake.evolve(ID, "step")
     await fake.evolve(ID, "ended", status="failed", failure=Failure("E", "x"))
@@ -287,9 +285,7 @@ async def test_a_long_poll_ends_when_the_instance_drains(
     client: httpx.AsyncClient, fake: Fake
 ) -> None:
     fake.add(ID, "register")
-    asking = asyncio.create_task(
-        client.get(f"/registrations/{ID}", headers={"Prefer": "wait=30"})
-    )
+    asking = asyncio.create_task(client.get(f"/registrations/{ID}", headers={"Prefer": "wait=30"}))
     await until(lambda: fake.waiters == 1)
     await fake.drain()
     assert (await asking).json()["status"] == "running"
@@ -440,7 +436,7 @@ async def test_a_stuck_process_has_a_problem_with_a_page(
 
 
 async def test_ids_of_a_type_with_any_prefix_are_served() -> None:
-    fake = Fake(Definition("plain", "/plain", prefix="p", input_type=Form))
+    fake = Fake(declare("plain", "/plain", prefix="p", input_type=Form))
     fake.add("older_1", "plain")
     async with client_of(create(fake)) as client:  # type: ignore[arg-type]
         assert (await client.get("/plain/older_1")).status_code == 200

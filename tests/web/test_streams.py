@@ -23,7 +23,7 @@ def events(text: str) -> list[dict[str, str]]:
     for block in text.strip().split("\n\n"):
         lines = [line.split(": ", 1) for line in block.split("\n") if not line.startswith(":")]
         if lines:
-            found.append({name: value for name, value in lines})
+            found.append({line[0]: line[1] for line in lines})
     return found
 
 

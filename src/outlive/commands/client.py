@@ -10,11 +10,12 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 from cyclopts import Parameter
 
 from outlive.commands.exits import STORE, CommandFailed
+from outlive.commands.target import service
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -43,14 +44,25 @@ def address_of(given: str | None) -> str:
     return address
 
 
-def ask(store: str | None, question: Callable[[Outlive], Awaitable[T]]) -> T:
-    """Open the store, put the question, close the store; gives the answer."""
+def ask(
+    store: str | None, question: Callable[[Outlive], Awaitable[T]], target: str | None = None
+) -> T:
+    """Open the store, put the question, close the store; gives the answer.
+
+    With `target` the question is put to that app, which knows its declarations and may name its
+    own store; without it to one that declares nothing.
+    """
     from outlive.app import Outlive
 
     address = address_of(store)
+    if target is None:
+        app = Outlive(address)
+    else:
+        os.environ["OUTLIVE_STORE"] = address
+        app = cast("Outlive", service(target))
+        address_of(app.store_address)
 
     async def asked() -> T:
-        app = Outlive(address)
         await app.open_client()
         try:
             return await question(app)

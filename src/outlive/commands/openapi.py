@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from outlive.commands.exits import MISUSED, CommandFailed
 from outlive.commands.output import document
-from outlive.commands.target import Service, behind, load
+from outlive.commands.target import load, service
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -25,8 +24,5 @@ def openapi(target: str, /) -> None:
     """
     from outlive.web.openapi import document as described
 
-    found = load(target)
-    service = found if isinstance(found, Service) else behind(found)
-    if service is None:
-        raise CommandFailed(f"{target} is an ASGI app of its own, not made by an Outlive", MISUSED)
-    document(described(cast("Outlive", service), getattr(found, "_wrapped", None)))
+    app, found = cast("Outlive", service(target)), load(target)
+    document(described(app, getattr(found, "_wrapped", None)))

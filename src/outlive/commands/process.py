@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LIST_MAX = 100_000
 """Processes one command lists."""
-PAGE = 500
+PAGE = 200
 
 commands = App(name="process", help="Look at processes; signal, cancel and retry them.")
 
@@ -114,6 +114,7 @@ def signal(
     /,
     *,
     key: str | None = None,
+    app: str | None = None,
     store: StoreAddress = None,
 ) -> None:
     """Give a process the signal it waits for, or will wait for.
@@ -128,8 +129,11 @@ def signal(
         What it carries, as JSON.
     key
         A name for this signal: the same one again is taken once.
+    app
+        MODULE:APP, to check the name and the payload against what it declares; without it both
+        are taken as they are.
     """
-    ask(store, lambda app: app.signal(id, name, payload.encode(), key=key))
+    ask(store, lambda asked: asked.signal(id, name, payload.encode(), key=key), app)
     lines((f"{id} has the signal {name}",))
 
 

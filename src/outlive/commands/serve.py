@@ -198,10 +198,11 @@ class Supervisor:
         if self.announced:
             say(f"worker {process.pid} cannot start: {reason or 'it died'}")
             return
+        # Nothing is served, so the others end too, and one reason is enough.
         self.code = report.code if report else FAILED
+        self.leaving.set()
         status = await process.wait()
         say(reason or f"the worker {end_of(status)} before it could serve")
-        self.leaving.set()
 
     def _announce(self, store: str) -> None:
         host, port = self.listener.getsockname()[:2]

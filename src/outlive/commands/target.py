@@ -73,6 +73,15 @@ def behind(found: Any) -> Service | None:
     return None
 
 
+def service(target: str) -> Service:
+    """The `Outlive` that `target` names or contains. Raises `CommandFailed` when there is none."""
+    found = load(target)
+    inside = found if isinstance(found, Service) else behind(found)
+    if inside is None:
+        raise CommandFailed(f"{target} is an ASGI app of its own, not made by an Outlive", MISUSED)
+    return inside
+
+
 def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)

@@ -349,10 +349,11 @@ class Activations:
         """A shard was taken over: go on with every process in it that was under way; gives how
         many."""
         self.leases[lease.shard] = lease
-        space, found = space_of(lease.shard), []
+        space = space_of(lease.shard)
+        found: list[str] = []
         for status in (*LIVE, "no_worker_for_version"):
             low, high = f"{status} ", f"{status} ~"
-            page = await self.store.select(space, "status", low, high, RECOVER_MAX)
+            page = await self.store.select((space,), "process.status", low, high, RECOVER_MAX)
             found.extend(cell.key for _, cell in page if cell.key not in self.live)
         gate = asyncio.Semaphore(LOADING_MAX)
         await asyncio.gather(*(self._resume(id, lease, crash, gate) for id in found))

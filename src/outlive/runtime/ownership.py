@@ -191,7 +191,13 @@ class Ownership:
                     self._hand_back(self.leases.pop(shard_id))
                 )
                 self._leaving[shard_id] = task
-                task.add_done_callback(lambda _, shard_id=shard_id: self._leaving.pop(shard_id))
+                task.add_done_callback(self._handed_back(shard_id))
+
+    def _handed_back(self, shard: int) -> Callable[[object], None]:
+        def forget(_: object) -> None:
+            self._leaving.pop(shard, None)
+
+        return forget
 
     async def _hand_back(self, lease: Lease) -> None:
         await self._releasing(lease.shard)

@@ -82,7 +82,8 @@ async def _undo(activation: Activation, armed: Armed) -> bool:
     while True:
         began = node.clock.wall()
         key = activation.key_of(f"undo {armed.id}")
-        steps.set_attempt(steps.Attempt(key, number, activation.id))
+        undoes = activation.key_of(armed.id)
+        steps.set_attempt(steps.Attempt(key, number, activation.id, undoes))
         try:
             if armed.transact:
                 await _undo_in_transaction(activation, armed, began, number)

@@ -59,7 +59,12 @@ class Timers:
     async def sleep(self, seconds: float) -> None:
         """Wait `seconds` on this clock."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.after(seconds, lambda: woken.done() or woken.set_result(None))
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        timer = self.after(seconds, wake)
         try:
             await woken
         finally:

@@ -159,12 +159,19 @@ class MemoryStore:
         return [self._cells[ref] for ref in refs[:limit]]
 
     async def select(
-        self, space: str, mark: str, low: str, high: str, limit: int = 1000, *, newest: bool = False
+        self,
+        spaces: Sequence[str],
+        mark: str,
+        low: str,
+        high: str,
+        limit: int = 1000,
+        *,
+        newest: bool = False,
     ) -> list[tuple[str, Cell]]:
         self._tick()
         marks = ((ref, mark) for ref, marks in self._marks.items() for mark in marks)
         found = sorted(
-            ((value, ref) for ref, (name, value) in marks if (ref.space, name) == (space, mark)),
+            ((value, ref) for ref, (name, value) in marks if name == mark and ref.space in spaces),
             reverse=newest,
         )
         return [(value, self._cells[ref]) for value, ref in found if low <= value <= high][:limit]

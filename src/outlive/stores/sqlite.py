@@ -37,7 +37,7 @@ from typing import Any
 
 import apsw
 
-from outlive import ids
+from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
     Fenced,
@@ -481,13 +481,21 @@ class SQLiteStore:
         return found
 
     async def select(
-        self, space: str, mark: str, low: str, high: str, limit: int = 1000, *, newest: bool = False
+        self,
+        spaces: Sequence[str],
+        mark: str,
+        low: str,
+        high: str,
+        limit: int = 1000,
+        *,
+        newest: bool = False,
     ) -> list[tuple[str, Cell]]:
         name = "select_newest" if newest else "select_oldest"
+        values = (mark, low, high, codec.encode(list(spaces)).decode(), limit)
         found: list[tuple[str, Cell]] = await self._read(
             lambda db: [
                 (row[0], Cell(*row[1:]))
-                for row in db.execute(self._sql[name], (space, mark, low, high, limit))
+                for row in db.execute(self._sql[name], values)
             ]
         )
         return found

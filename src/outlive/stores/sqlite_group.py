@@ -271,8 +271,8 @@ def _write_cells(connection: apsw.Connection, sql: dict[str, str], cells: dict[K
             puts.append((space, key, cell.value, cell.version, cell.due, marks))
         if cell.marks != cell.old_marks:
             old, new = set(cell.old_marks), set(cell.marks)
-            unmarked.extend((space, name, value, key) for name, value in old - new)
-            marked.extend((space, name, value, key) for name, value in new - old)
+            unmarked.extend((name, value, space, key) for name, value in old - new)
+            marked.extend((name, value, space, key) for name, value in new - old)
     for name, rows in (
         ("cell_drop", drops),
         ("cell_write", puts),

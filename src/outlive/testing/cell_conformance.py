@@ -259,19 +259,19 @@ class CellConformance:
     async def test_marks_are_replaced_as_a_whole(self, store: CellStore) -> None:
         await store.commit(Batch(put=(marked("a", ("state", "new"), ("user", "1")),)))
         await store.commit(Batch(put=(marked("a", ("state", "old")),)))
-        assert await store.select(SPACE, "state", "new", "new") == []
-        assert await store.select(SPACE, "user", "", "9") == []
-        ((value, cell),) = await store.select(SPACE, "state", "old", "old")
+        assert await store.select((SPACE,), "state", "new", "new") == []
+        assert await store.select((SPACE,), "user", "", "9") == []
+        ((value, cell),) = await store.select((SPACE,), "state", "old", "old")
         assert (value, [cell]) == ("old", await store.read([ref("a")]))
         await store.commit(puts("a"))
-        assert await store.select(SPACE, "state", "", "z") == []
+        assert await store.select((SPACE,), "state", "", "z") == []
 
     async def test_marks_go_with_their_cell(self, store: CellStore) -> None:
         await store.commit(Batch(put=(marked("a", ("state", "x")),)))
         await store.commit(Batch(drop=(ref("a"),)))
-        assert await store.select(SPACE, "state", "", "z") == []
+        assert await store.select((SPACE,), "state", "", "z") == []
         await store.commit(puts("a"))
-        assert await store.select(SPACE, "state", "", "z") == []
+        assert await store.select((SPACE,), "state", "", "z") == []
 
     async def test_a_select_is_ordered_by_value_then_key(self, store: CellStore) -> None:
         marks = [("c", "2"), ("a", "2"), ("b", "1"), ("d", "3"), ("e", "0"), ("f", "4")]
@@ -279,7 +279,7 @@ class CellConformance:
         await store.commit(Batch(put=(Put(ref("other", "other"), b"", None, (("at", "2"),)),)))
 
         async def found(**options: Any) -> str:
-            pairs = await store.select(SPACE, "at", "1", "3", **options)
+            pairs = await store.select((SPACE,), "at", "1", "3", **options)
             return " ".join(cell.key + value for value, cell in pairs)
 
         assert await found() == "b1 a2 c2 d3"
@@ -289,7 +289,7 @@ class CellConformance:
 
     async def test_two_marks_of_one_name_are_both_found(self, store: CellStore) -> None:
         await store.commit(Batch(put=(marked("a", ("tag", "x"), ("tag", "y"), ("tag", "x")),)))
-        assert [value for value, _ in await store.select(SPACE, "tag", "", "z")] == ["x", "y"]
+        assert [value for value, _ in await store.select((SPACE,), "tag", "", "z")] == ["x", "y"]
 
     # --- claims and the clock ------------------------------------------------------------------
 
@@ -336,7 +336,7 @@ class CellConformance:
         assert cell.version > before
         assert cell == Cell(SPACE, "a", b"value", cell.version, now + 1_500_000)
         assert await store.read([ref("a")]) == [cell]
-        assert await store.select(SPACE, "state", "new", "new") == [("new", cell)]
+        assert await store.select((SPACE,), "state", "new", "new") == [("new", cell)]
 
     async def test_the_version_of_a_claim_is_the_fencing_token(self, store: CellStore) -> None:
         (made,) = (await store.commit(puts("a", due=await store.now()))).versions
@@ -420,7 +420,7 @@ class CellConformance:
             lambda: store.next_due([SPACE]),
             lambda: store.read([ref("a")]),
             lambda: store.scan(SPACE),
-            lambda: store.select(SPACE, "m", "", "z"),
+            lambda: store.select((SPACE,), "m", "", "z"),
             lambda: store.changed(-1, 1),
         ]
         for call in calls:
@@ -436,7 +436,7 @@ class CellConformance:
         before = await store.scan(SPACE)
         async with self.reopened(store) as again:
             assert await again.scan(SPACE) == before
-            assert await again.select(SPACE, "state", "x", "x") == [("x", before[0])]
+            assert await again.select((SPACE,), "state", "x", "x") == [("x", before[0])]
             assert await again.claim([SPACE], 1, 60) == []
             (later,) = (await again.commit(puts("c"))).versions
             assert later > max(cell.version for cell in before)

@@ -146,8 +146,8 @@ class CellLockstep:
         )
         low, high = sorted(dice.choices("abc", k=2))
         mark, newest = dice.choice(_MARKS), dice.choice((True, False))
-        mine = await ours.select(space, mark, low, high, limit, newest=newest)
-        other = await theirs.select(space, mark, low, high, limit, newest=newest)
+        mine = await ours.select((space,), mark, low, high, limit, newest=newest)
+        other = await theirs.select((space,), mark, low, high, limit, newest=newest)
         assert [value for value, _ in mine] == [value for value, _ in other]
         self._same_cells([cell for _, cell in mine], [cell for _, cell in other])
         assert await ours.next_due(_SPACES) == await theirs.next_due(_SPACES)

@@ -12,8 +12,8 @@ paths and components are merged in: one document for one service.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,6 +25,7 @@ from outlive.web.processes import PAGE_ITEMS, PAGE_ITEMS_MAX
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
+    from outlive.codec import Shape
     from outlive.kinds.processes import Definition
 
 Json = dict[str, Any]
@@ -149,9 +150,9 @@ def document(app: Outlive, wrapped: object = None) -> Json:
     has one."""
     definitions = list(app.definitions.values())
     types = Types(
-        kind
+        shape
         for found in definitions
-        for kind in (found.input_type, found.output_type, *(found.signals or {}).values())
+        for shape in (found.input_type, found.output_type, *(found.signals or {}).values())
     )
     paths: Json = {}
     for definition in definitions:
@@ -264,7 +265,7 @@ def _start(definition: Definition, types: Types, process: Json) -> Json:
         f"Start {name}.",
         {str(definition.status_code): begun, "200": ended, **_problems(STARTS)},
         parameters=("Idempotency-Key", "Prefer"),
-        body=_body(types.schema(definition.input_type), required=True),
+        body=_body(types.schema(definition.input_type), required=definition.takes_input),
     )
 
 
@@ -473,40 +474,34 @@ def _parameter(name: str) -> Json:
 
 
 class Types:
-    """JSON schemas of the application's types, with what they refer to collected in
-    `components`."""
+    """JSON schemas of the application's types, with what they refer to collected in `components`.
 
-    def __init__(self, types: Iterable[object]) -> None:
+    Two types of one name are both kept: the later one gets a number behind its name.
+    """
+
+    def __init__(self, shapes: Iterable[Shape]) -> None:
         self.components: Json = {}
         self._schemas: dict[int, Json] = {}
-        ours: list[object] = []
-        for kind in {id(found): found for found in types}.values():
-            if kind in (None, Any, object, inspect.Parameter.empty):
-                continue
-            if hasattr(kind, "model_json_schema"):
-                self._schemas[id(kind)] = self._pydantic(kind)
-            elif describable(kind):
-                ours.append(kind)
-        schemas, components = msgspec.json.schema_components(ours, ref_template=_SCHEMAS + "{name}")
-        self.components |= components
-        self._schemas |= {id(kind): schema for kind, schema in zip(ours, schemas, strict=True)}
+        for shape in shapes:
+            self._schemas[id(shape)] = self._collect(shape)
 
-    def schema(self, kind: object) -> Json:
-        """The schema of `kind`; `{}` when it may be anything."""
-        return self._schemas.get(id(kind), {})
+    def schema(self, shape: Shape) -> Json:
+        """The schema of `shape`; `{}` when it may be anything."""
+        return self._schemas.get(id(shape), {})
 
-    def _pydantic(self, kind: Any) -> Json:
-        made: Json = kind.model_json_schema(ref_template=_SCHEMAS + "{model}")
-        named: Mapping[str, Any] = made.pop("$defs", {})
-        self.components |= named
-        self.components.setdefault(kind.__name__, made)
-        return {"$ref": _SCHEMAS + kind.__name__}
-
-
-def describable(kind: object) -> bool:
-    """Whether msgspec knows a schema for `kind`."""
-    try:
-        msgspec.json.schema_components((kind,))
-    except (TypeError, ValueError):
-        return False
-    return True
+    def _collect(self, shape: Shape) -> Json:
+        try:
+            schema, parts = shape.schema()
+        except (TypeError, ValueError):  # a type without a schema: anything
+            return {}
+        whole = msgspec.json.encode([schema, parts])
+        for name, part in parts.items():
+            if self.components.get(name, part) != part:
+                free = next(f"{name}{n}" for n in count(2) if f"{name}{n}" not in self.components)
+                whole = whole.replace(
+                    f'"{_SCHEMAS}{name}"'.encode(), f'"{_SCHEMAS}{free}"'.encode()
+                )
+                whole = whole.replace(f'"{name}":'.encode(), f'"{free}":'.encode())
+        made: list[Json] = msgspec.json.decode(whole)
+        self.components |= made[1]
+        return made[0]

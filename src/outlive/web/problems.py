@@ -8,7 +8,7 @@ to keep here. What only HTTP knows is declared below, under `HttpError`, with co
     │   ├── NotFound · MethodNotAllowed · InvalidQuery · UnsupportedMediaType · BodyTooLarge
     │   ├── LocalOnly · ForeignOrigin
     │   └── NotServing          the application is not open (yet, or any more)
-    └── ProcessFailed · ProcessStuck    the `problem` inside a status; never an answer's own
+    └── ProcessStuck            the `problem` inside a status; never an answer's own
 
 What leaves the service is chosen, not filtered: the words of an error go out only when they were
 written for its caller (`HttpError`, `ProcessError`, `TooLarge`). Of every other error only its
@@ -29,6 +29,7 @@ from outlive.errors import (
     OutcomeUnknown,
     OutliveError,
     ProcessError,
+    ProcessFailed,
     TooLarge,
     catalogue,
 )
@@ -139,23 +140,13 @@ class NotServing(HttpError):
     )
 
 
-class ProcessFailed(OutliveError):
-    """The process ended without its result.
-
-    What it had done was undone where an undo was declared; its steps say which. The failure is that
-    of the step, or of the process's own code, that gave up."""
-
-    code, slug, status = "OL4010", "process-failed", 500
-    remedy = "Read the failed step's attempts; start a new process once the cause is mended."
-
-
 class ProcessStuck(OutliveError):
     """The process cannot go on by itself.
 
     An undo gave up, or the code no longer matches what was recorded. Nothing was lost; it waits for
     a person."""
 
-    code, slug, status = "OL4011", "process-stuck", 500
+    code, slug, status = "OL4010", "process-stuck", 409
     remedy = (
         "Mend the cause, then retry the process (dashboard, `outlive retry ID`, or POST …/retry)."
     )

@@ -82,6 +82,8 @@ class Processes:
         demand_json(request)
         key = idempotency_key(request)
         body = await read_body(request, self._start_bytes_max)
+        if not body and not definition.takes_input:
+            body = b"null"
         scope = "" if key is None else key_scope(request, definition)
         begun = await self._app.begin(definition.name, body, key=key, scope=scope)
         self._remember(begun.id, definition.name)
@@ -106,8 +108,8 @@ class Processes:
     async def status(self, request: Request) -> Response | None:
         """`GET {path}/{id}`."""
         definition = declared(request)
-        await self._own(request.id, definition)
         if wants_stream(request):
+            await self._own(request.id, definition)
             return await stream(self._app, self._waiting, request)
         seconds = preferred_wait(request)
         known = none_match(request)
@@ -115,12 +117,13 @@ class Processes:
         if seconds:
             headers.append((b"preference-applied", b"wait=%d" % seconds))
         if known:
+            await self._own(request.id, definition)
             seq = await self._app.seq(request.id)
             if seconds and matches(known, seq):
                 seq = await self._until_changed(request, seq, seconds)
             if matches(known, seq):
                 return Response(304, headers=[*headers, entity_tag(seq)])
-        view = await self._app.view(request.id)
+        view = await self._view(request.id, definition)
         if seconds and not known and view.status not in FINAL:
             view = await self._until_final(request, view, seconds)
         headers += [JSON, entity_tag(view.seq)]
@@ -206,17 +209,25 @@ class Processes:
         ]
         return Response(202, msgspec.json.encode(body), headers)
 
+    async def _view(self, id: str, definition: Definition) -> View:
+        """The view of `id`. Raises `NoSuchProcess` when it is of another type than this path is
+        for."""
+        view = await self._app.view(id)
+        self._remember(id, view.type)
+        if view.type != definition.name:
+            raise NoSuchProcess
+        return view
+
     async def _own(self, id: str, definition: Definition) -> None:
-        """Raise `NoSuchProcess` when `id` is a process of another type than this path is for."""
+        """As `_view`, and without one when the type of `id` is known."""
         kind = self._types.get(id)
         if kind is None:
-            kind = (await self._app.view(id)).type
-            self._remember(id, kind)
-        if kind != definition.name:
+            await self._view(id, definition)
+        elif kind != definition.name:
             raise NoSuchProcess
 
     def _remember(self, id: str, kind: str) -> None:
-        if len(self._types) >= TYPES_KEPT_MAX:
+        if id not in self._types and len(self._types) >= TYPES_KEPT_MAX:
             del self._types[next(iter(self._types))]
         self._types[id] = kind
 

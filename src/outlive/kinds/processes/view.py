@@ -429,8 +429,8 @@ def line_of(event: Any) -> str:
             return f"taken over by {event.node}" + (" after a crash" if event.crash else "")
         case words.StepDone(error=None):
             return f"{event.id} done at attempt {event.attempt}"
-        case words.StepDone():
-            return f"{event.id} gave up: {event.error.message}"
+        case words.StepDone(error=words.Failure() as error):
+            return f"{event.id} gave up: {error.message}"
         case words.AttemptFailed() | words.UndoFailed():
             return f"{event.id} failed at attempt {event.number}: {event.error.message}"
         case words.WaitBegan():

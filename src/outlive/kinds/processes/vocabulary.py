@@ -294,8 +294,8 @@ def put_head(ref: Ref, head: Head, due: int | None = None) -> Put:
         pack(head),
         due,
         (
-            ("at", f"{head.started:016d}"),
-            ("status", mark(head.status, head.started)),
-            ("type", mark(head.type, head.started)),
+            ("process.at", f"{head.started:016d}"),
+            ("process.status", mark(head.status, head.started)),
+            ("process.type", mark(head.type, head.started)),
         ),
     )

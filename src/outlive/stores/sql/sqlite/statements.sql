@@ -99,10 +99,10 @@ ON CONFLICT (space, key) DO UPDATE SET
 DELETE FROM outlive_cell WHERE space = ? AND key = ?;
 
 -- name: mark_write
-INSERT OR IGNORE INTO outlive_mark (space, name, value, key) VALUES (?, ?, ?, ?);
+INSERT OR IGNORE INTO outlive_mark (name, value, space, key) VALUES (?, ?, ?, ?);
 
 -- name: mark_drop
-DELETE FROM outlive_mark WHERE space = ? AND name = ? AND value = ? AND key = ?;
+DELETE FROM outlive_mark WHERE name = ? AND value = ? AND space = ? AND key = ?;
 
 -- name: scan
 SELECT space, key, value, version, due FROM outlive_cell WHERE space = ? AND key > ? ORDER BY key LIMIT ?;
@@ -110,12 +110,14 @@ SELECT space, key, value, version, due FROM outlive_cell WHERE space = ? AND key
 -- name: select_oldest
 SELECT m.value, c.space, c.key, c.value, c.version, c.due
 FROM outlive_mark m JOIN outlive_cell c ON c.space = m.space AND c.key = m.key
-WHERE m.space = ? AND m.name = ? AND m.value BETWEEN ? AND ? ORDER BY m.value, m.key LIMIT ?;
+WHERE m.name = ? AND m.value BETWEEN ? AND ? AND m.space IN (SELECT value FROM json_each(?))
+ORDER BY m.value, m.space, m.key LIMIT ?;
 
 -- name: select_newest
 SELECT m.value, c.space, c.key, c.value, c.version, c.due
 FROM outlive_mark m JOIN outlive_cell c ON c.space = m.space AND c.key = m.key
-WHERE m.space = ? AND m.name = ? AND m.value BETWEEN ? AND ? ORDER BY m.value DESC, m.key DESC LIMIT ?;
+WHERE m.name = ? AND m.value BETWEEN ? AND ? AND m.space IN (SELECT value FROM json_each(?))
+ORDER BY m.value DESC, m.space DESC, m.key DESC LIMIT ?;
 
 -- name: due
 SELECT space, key, value, version, due FROM outlive_cell

@@ -54,12 +54,13 @@ CREATE TABLE outlive_cell (
 
 CREATE INDEX outlive_cell_due ON outlive_cell (space, due) WHERE due IS NOT NULL;
 
+-- By name first: the marks that one commit writes for cells of many spaces land on few pages.
 CREATE TABLE outlive_mark (
-    space TEXT NOT NULL,
     name  TEXT NOT NULL,
     value TEXT NOT NULL,
+    space TEXT NOT NULL,
     key   TEXT NOT NULL,
-    PRIMARY KEY (space, name, value, key)
+    PRIMARY KEY (name, value, space, key)
 ) STRICT, WITHOUT ROWID;
 
 -- The last group each writing process committed: how a commit whose answer was lost is looked up.
