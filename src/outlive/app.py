@@ -30,17 +30,13 @@ from outlive.errors import (
     Conflict,
     Draining,
     Fenced,
-    InvalidInput,
     KeyReused,
-    MalformedInput,
     NoSuchProcess,
     NotStuck,
-    OutliveError,
     PastPivot,
     ProcessFailed,
     ProcessGone,
     ProcessTerminal,
-    SignalNotExpected,
     StoreUnavailable,
     TooLarge,
 )
@@ -59,6 +55,7 @@ from outlive.kinds.processes import (
     summary_of,
     view_of,
 )
+from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.vocabulary import (
     GONE,
     inbox_of,
@@ -356,7 +353,8 @@ class Outlive:
             raise Draining(f"This instance is {self._phase}; nothing was started.")
         store = self.store
         owned = self._runtime.activations.leases if self._runtime is not None else {}
-        id = ids.public_id(made.prefix, store.shards, frozenset(owned))
+        everywhere = not owned or len(owned) == store.shards
+        id = ids.public_id(made.prefix, store.shards, None if everywhere else owned)
         request = None
         if key is not None:
             request = self._request(made, raw, key, scope, id)
@@ -544,7 +542,12 @@ class Outlive:
                 f"The payload has {len(payload)} bytes; at most {SIGNAL_BYTES_MAX} are taken."
             )
         head = await self._head(id)
-        raw = _signal_payload(self._all.get((head.type, head.version)), name, payload)
+        payload = payload or b"null"
+        made = self._all.get((head.type, head.version))
+        if made is not None:
+            raw = made.signal_payload(name, payload)
+        else:
+            raw = Raw(codec.encode(codec.ANYTHING.read(payload)))
         if head.status in FINAL:
             raise ProcessTerminal(f"{id} has ended: {head.status}. The signal was not kept.")
         await self._tell(Command("signal", id, name, raw, key or ""))
@@ -603,29 +606,4 @@ def _read(made: Definition, body: bytes) -> Any:
     try:
         return made.input_type.read(body)
     except ValueError as error:
-        raise _input_error(body, error) from None
-
-
-def _input_error(body: bytes, error: ValueError) -> OutliveError:
-    try:
-        codec.ANYTHING.read(body)
-    except ValueError as malformed:
-        return MalformedInput(f"The body is not JSON: {malformed}.")
-    return InvalidInput(f"The body does not fit: {str(error)[:500]}.")
-
-
-def _signal_payload(made: Definition | None, name: str, payload: bytes) -> Raw:
-    """The payload as it is kept. Raises `SignalNotExpected`, `MalformedInput` or `InvalidInput`."""
-    payload = payload or b"null"
-    shape = codec.ANYTHING
-    if made is not None and made.signals is not None:
-        if name not in made.signals:
-            known = ", ".join(sorted(made.signals)) or "none"
-            raise SignalNotExpected(
-                f"{made.name} takes no signal {name[:64]!r}; it takes: {known}."
-            )
-        shape = made.signals[name]
-    try:
-        return Raw(codec.encode(shape.read(payload)))
-    except ValueError as error:
-        raise _input_error(payload, error) from None
+        raise input_error(body, error) from None

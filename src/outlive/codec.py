@@ -41,10 +41,19 @@ encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_plain).encode
 _canonical = msgspec.json.Encoder(enc_hook=_plain, order="deterministic").encode
 
 
+FINGERPRINT_PLAIN_MAX = 32
+
+
 def fingerprint(value: Any) -> str:
-    """Sixteen hexadecimal digits that are equal for equal values, whatever the order of their
-    fields."""
-    return hashlib.blake2b(_canonical(value), digest_size=8).hexdigest()
+    """A short text that is equal for equal values, whatever the order of their fields.
+
+    The value's own JSON when that has at most 32 bytes, which makes a difference readable; else 16
+    hexadecimal digits.
+    """
+    plain = _canonical(value)
+    if len(plain) <= FINGERPRINT_PLAIN_MAX:
+        return plain.decode()
+    return hashlib.blake2b(plain, digest_size=8).hexdigest()
 
 
 def digest(*parts: bytes) -> str:

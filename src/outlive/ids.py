@@ -3,9 +3,8 @@
 public    `reg_` + 26 characters of Crockford base 32 carrying 128 random bits. Guess-proof;
 neither time, count
           nor internal id can be read from it. This is what leaves the service.
-internal  26 characters, the first ten of them time: ordered, so that new streams land side by side
-in an index.
-          It never leaves the service.
+internal  30 hexadecimal digits, time first: ordered, so that new streams land side by side in an
+          index. It never leaves the service.
 node      host, pid and random: a new one for each boot, so that nobody inherits a dead node's
 identity.
 """
@@ -16,6 +15,7 @@ import os
 import random
 import secrets
 import socket
+from collections.abc import Container
 
 from outlive.model import shard_of
 
@@ -33,18 +33,17 @@ def base32(number: int, characters: int) -> str:
     return "".join(reversed(out))[-characters:]
 
 
-def public_id(prefix: str, shards: int, allowed: frozenset[int]) -> str:
-    """A new public id whose shard is one of `allowed` (all shards when empty): drawn until it
-    fits."""
+def public_id(prefix: str, shards: int, allowed: Container[int] | None = None) -> str:
+    """A new public id whose shard is one of `allowed` (any when None): drawn until it fits."""
     while True:
-        made = f"{prefix}_{base32(secrets.randbits(128), 26)}"
-        if not allowed or shard_of(made, shards) in allowed:
+        made = f"{prefix}_{base32(int.from_bytes(os.urandom(16), 'big'), 26)}"
+        if allowed is None or shard_of(made, shards) in allowed:
             return made
 
 
 def internal_id(micros: int) -> str:
-    """A new internal id: 50 bits of `micros` and 80 random bits."""
-    return base32(micros, 10) + base32(secrets.randbits(80), 16)
+    """A new internal id: 56 bits of `micros` and 64 random bits, in hexadecimal."""
+    return f"{micros:014x}{os.urandom(8).hex()}"
 
 
 def token(bits: int = 80) -> str:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar, overload
 
 from msgspec import Struct
 
-from outlive.codec import Shape, shapes
+from outlive.codec import Shape, digest, shapes
 from outlive.errors import NonRetryable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,27 +58,42 @@ class Retry(Struct, frozen=True, kw_only=True):
         return tries < self.attempts
 
 
-class Attempt(Struct, frozen=True):
+class Attempt:
     """The try that is running: see `attempt()`."""
 
-    key: str
-    """The same for every try of this step, also after a crash: give it to the outside as an
-    idempotency key."""
-    number: int
-    process: str
-    """The public id of the process."""
-    undoes: str = ""
-    """In an undo: the key that the step had, so that the outside can be told what to take back."""
+    __slots__ = ("_stream", "id", "number", "process")
+
+    def __init__(self, stream: str, id: str, number: int, process: str) -> None:
+        self._stream = stream
+        self.id = id
+        """The identity of the step inside its process."""
+        self.number = number
+        """1 for the first try."""
+        self.process = process
+        """The public id of the process; empty outside of any."""
+
+    @property
+    def key(self) -> str:
+        """An opaque key, the same for every try of this step, also after a crash, and for its undo.
+
+        Give it to the outside as an idempotency key, and to take back what was made under it.
+        """
+        return step_key(self._stream, self.id)
+
+
+def step_key(stream: str, id: str) -> str:
+    """The idempotency key of step `id` of the process with the internal id `stream`."""
+    return digest(stream.encode(), id.encode())
 
 
 _attempt: ContextVar[Attempt] = ContextVar("outlive_attempt")
-_OUTSIDE = Attempt("outside-a-process", 1, "")
+_OUTSIDE = Attempt("", "outside a process", 1, "")
 
 
 def attempt() -> Attempt:
     """The attempt that is running, seen from inside a step or an undo.
 
-    In a plain call outside any process (a unit test) it has the key `outside-a-process`.
+    In a plain call outside any process (a unit test) it is a first try with a fixed key.
     """
     return _attempt.get(_OUTSIDE)
 

@@ -160,7 +160,8 @@ class Supervisor:
             pause = min(PAUSE_SECONDS_MAX, max(PAUSE_SECONDS, pause * 2)) if young else 0.0
             say(f"worker {process.pid} {end_of(status)}; another takes its place")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.leaving.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self.leaving.wait()
 
     async def _start(self) -> tuple[asyncio.subprocess.Process, Report | None]:
         """Start a worker and wait until it serves (or cannot, or died)."""

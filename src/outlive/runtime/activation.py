@@ -375,11 +375,6 @@ class Activation:
         self.journal.pivoted = True
         self.extras.append(Pivot())
 
-    def key_of(self, id: str) -> str:
-        """The idempotency key of step `id`: stable, opaque, different for every process and
-        step."""
-        return codec.digest(self.head.stream.encode(), id.encode())
-
 
 def failure_of(error: BaseException) -> Failure:
     """`error` as it is recorded."""

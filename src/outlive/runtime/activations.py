@@ -244,6 +244,7 @@ class Activations:
     ) -> None:
         journal = activation.journal
         _demand_open(activation)
+        payload = activation.definition.signal_payload(command.name, bytes(command.payload))
         if command.key and command.key in journal.keys:
             await self._only_drop(activation, drop)
             return
@@ -252,7 +253,7 @@ class Activations:
                 f"{SIGNALS_WAITING_MAX} signals wait for {activation.id}; this one was not kept."
             )
         n = journal.next_n
-        events: tuple[Any, ...] = (Signal(command.name, command.payload, command.key),)
+        events: tuple[Any, ...] = (Signal(command.name, payload, command.key),)
         wait = journal.open_wait(command.name)
         if activation.head.status in _HALTED:
             await self._append(activation, *events, drop=drop)

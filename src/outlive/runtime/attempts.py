@@ -58,11 +58,11 @@ async def perform(
         activation.started[id] = armed
     elif activation.halted:
         activation.check()
-    number = await after_backoff(activation, id)
+    number = await after_backoff(activation, id) if activation.loaded else 1
     node = activation.node
     while True:
         began = node.clock.wall()
-        steps.set_attempt(steps.Attempt(activation.key_of(id), number, activation.id))
+        steps.set_attempt(steps.Attempt(activation.head.stream, id, number, activation.id))
         try:
             value = await call(activation, spec, args, kwargs)
             raw = Raw(codec.encode(value))
@@ -144,7 +144,7 @@ async def call(
         if spec.timeout is not None:
             work = asyncio.get_running_loop().create_task(spec.function(*args, **kwargs))
             return await _within(activation, spec, work)
-        task = asyncio.current_task()
+        task = activation.task if activation.definition.is_async else asyncio.current_task()
         assert task is not None
         interrupt = task.cancel
         activation.interrupts.add(interrupt)

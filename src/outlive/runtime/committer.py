@@ -135,14 +135,18 @@ class Committer:
     def _next_group(self) -> list[_Waiting]:
         group: list[_Waiting] = []
         size = 0
-        while self._pending and len(group) < GROUP_BATCHES_MAX and size < GROUP_BYTES_MAX:
-            if group and self._pending[0].work is not None:
+        pending = self._pending
+        while pending and len(group) < GROUP_BATCHES_MAX and size < GROUP_BYTES_MAX:
+            if group and pending[0].work is not None:
                 break
-            found = self._pending.popleft()
-            size += _size(found.batch)
+            found = pending.popleft()
             group.append(found)
             if found.work is not None:
                 break
+            for append in found.batch.append:
+                size += len(append.data)
+            for put in found.batch.put:
+                size += len(put.value)
         return group
 
     def _answer(
@@ -151,14 +155,15 @@ class Committer:
         self.commits += 1
         self.batches += len(group)
         for found, result in zip(group, results, strict=True):
-            if found.future.done():
+            future = found.future
+            if future.done():
                 continue
-            if isinstance(result, OutliveError):
+            if type(result) is Committed:
+                future.set_result(result)
+            elif isinstance(result, OutliveError):
                 self.refused += 1
                 self.fenced += isinstance(result, Fenced)
-                found.future.set_exception(result)
-            else:
-                found.future.set_result(result)
+                future.set_exception(result)
 
     def _keep_patient(self, group: Sequence[_Waiting], error: StoreUnavailable) -> None:
         """Nothing of `group` was written: keep the patient ones in front, tell the others."""
@@ -167,15 +172,6 @@ class Committer:
         self._pending = deque(kept)
         self.stalled = error if kept else None
         _fail([found for found in waiting if not found.patient], error)
-
-
-def _size(batch: Batch) -> int:
-    size = 0
-    for append in batch.append:
-        size += len(append.data)
-    for put in batch.put:
-        size += len(put.value)
-    return size
 
 
 def _fail(group: Sequence[_Waiting], error: BaseException) -> None:

@@ -81,9 +81,8 @@ async def _undo(activation: Activation, armed: Armed) -> bool:
         await activation.park(f"undo {armed.id} {past.number}", past.again_at)
     while True:
         began = node.clock.wall()
-        key = activation.key_of(f"undo {armed.id}")
-        undoes = activation.key_of(armed.id)
-        steps.set_attempt(steps.Attempt(key, number, activation.id, undoes))
+        stream = activation.head.stream
+        steps.set_attempt(steps.Attempt(stream, armed.id, number, activation.id))
         try:
             if armed.transact:
                 await _undo_in_transaction(activation, armed, began, number)

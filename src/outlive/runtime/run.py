@@ -64,7 +64,7 @@ class Run:
     def key(self) -> str:
         """A stable, opaque key of this process for the outside; a step has its own in
         `attempt().key`."""
-        return self._activation.key_of("")
+        return steps.step_key(self._activation.head.stream, "")
 
     def now(self) -> datetime:
         """The time of the last record before this point: the same on every replay."""
@@ -147,8 +147,7 @@ class Run:
         spec = steps.spec_of(step)
         id = self._identify(spec.name)
         hashed = fingerprint((args, kwargs) if kwargs else args)
-        done = await self._recorded(id, hashed)
-        if done is not None:
+        if self._activation.loaded and (done := await self._recorded(id, hashed)) is not None:
             return self._replay(done, spec.shapes()[1])
         order = self._ask(id)
         value, self._time = await attempts.perform(
@@ -168,8 +167,7 @@ class Run:
         spec = steps.spec_of(function)
         id = self._identify(spec.name)
         hashed = fingerprint((args, kwargs) if kwargs else args)
-        done = await self._recorded(id, hashed)
-        if done is not None:
+        if self._activation.loaded and (done := await self._recorded(id, hashed)) is not None:
             value: R = self._replay(done, spec.shapes(skip=1)[1])
             return value
         order = self._ask(id)
@@ -182,7 +180,7 @@ class Run:
         record, against = self._activation.journal.find(id, StepDone, hashed)
         if against:
             await self._activation.drift(against)
-        if record is None and self._activation.loaded:
+        if record is None:
             against = self._activation.journal.renamed(id, steps.names())
             if against:
                 await self._activation.drift(against)

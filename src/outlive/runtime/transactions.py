@@ -104,14 +104,14 @@ async def perform(
     """
     from outlive.runtime.attempts import after_backoff, pause, step_failed
 
-    node = activation.node
+    node, stream = activation.node, activation.head.stream
     given = Raw(codec.encode([list(args), kwargs])) if spec.undo_name else codec.NULL
     number = await after_backoff(activation, id)
     while True:
         began = node.clock.wall()
         if activation.halted:
             activation.check()
-        attempt = steps.Attempt(activation.key_of(id), number, activation.id)
+        attempt = steps.Attempt(stream, id, number, activation.id)
 
         def work(
             tables: Any, attempt: steps.Attempt = attempt, began: int = began

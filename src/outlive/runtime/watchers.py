@@ -53,7 +53,8 @@ class Watchers:
                     return length
                 self._start()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(future, min(left, 5.0))
+                    async with asyncio.timeout(min(left, 5.0)):
+                        await future
             finally:
                 self._leave(id, future)
 

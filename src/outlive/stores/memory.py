@@ -180,7 +180,8 @@ class MemoryStore:
         self._tick()
         if seen == self._generation:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), timeout_seconds)
+                async with asyncio.timeout(timeout_seconds):
+                    await self._news.wait()
             self._tick()
         return self._generation
 

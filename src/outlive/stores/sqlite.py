@@ -586,7 +586,8 @@ class SQLiteStore:
             if self._poll is None:
                 self._look()
             with suppress(TimeoutError):
-                await asyncio.wait_for(waiter, timeout_seconds)
+                async with asyncio.timeout(timeout_seconds):
+                    await waiter
         return self._generation
 
     def _look(self) -> None:

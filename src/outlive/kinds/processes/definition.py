@@ -7,7 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from msgspec import Raw
+
+from outlive import codec
 from outlive.codec import Shape, shapes
+from outlive.errors import InvalidInput, MalformedInput, ProcessError, SignalNotExpected
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}\Z")
@@ -81,7 +85,34 @@ class Definition:
         if self.status_code not in (201, 202):
             raise ValueError(f"status_code of {self.name} is {self.status_code}; it is 201 or 202")
 
+    def signal_payload(self, name: str, payload: bytes) -> Raw:
+        """A signal's payload as it is kept.
+
+        Raises `SignalNotExpected`, `MalformedInput` or `InvalidInput`; then nothing may be kept.
+        """
+        shape = codec.ANYTHING
+        if self.signals is not None:
+            if name not in self.signals:
+                known = ", ".join(sorted(self.signals)) or "none"
+                raise SignalNotExpected(
+                    f"{self.name} takes no signal {name[:64]!r}; it takes: {known}."
+                )
+            shape = self.signals[name]
+        try:
+            return Raw(codec.encode(shape.read(payload)))
+        except ValueError as error:
+            raise input_error(payload, error) from None
+
     @property
     def label(self) -> str:
         """The type and version in words."""
         return f"{self.name} v{self.version}"
+
+
+def input_error(body: bytes, error: ValueError) -> ProcessError:
+    """Why `body` cannot be read as declared: not JSON at all, or JSON that does not fit."""
+    try:
+        codec.ANYTHING.read(body)
+    except ValueError as malformed:
+        return MalformedInput(f"The body is not JSON: {malformed}.")
+    return InvalidInput(f"The body does not fit: {str(error)[:500]}.")
