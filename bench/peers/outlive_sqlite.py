@@ -53,7 +53,7 @@ async def start_gated(count: int) -> None:
 
 async def finish_gated(count: int) -> None:
     """Recovery runs by itself after `open`."""
-    await until(lambda: app.stats().ended >= count)
+    await until(lambda: sum(app.stats().ended.values()) >= count)
     print("done", flush=True)
 
 

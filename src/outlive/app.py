@@ -52,6 +52,7 @@ from outlive.kinds.processes import (
     Summary,
     View,
     entries,
+    fresh_view,
     summary_of,
     view_of,
 )
@@ -78,8 +79,12 @@ Phase = Literal["new", "starting", "ready", "draining", "stopped"]
 DEFAULT_ADDRESS = "sqlite:///.outlive/store.db"
 INPUT_BYTES_MAX = 1024 * 1024
 SIGNAL_BYTES_MAX = 64 * 1024
+RESULT_LOOK_SECONDS = 30.0
+"""A wait for a result looks at the store at least this often."""
 RETENTION_SECONDS = 30 * 86_400.0
 REQUEST_SECONDS = 7 * 86_400.0
+LEASE_SECONDS = 10.0
+LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 PAGE_MAX = 200
 
 
@@ -118,7 +123,9 @@ class Outlive:
     how long an ended
     process is kept (then 410 for as long, then 404). `request_seconds`: how long an idempotency
     key is kept, at least 1
-    day is wise. Nothing is opened before `open()`.
+    day is wise. `lease_seconds` (1 to 300): how long a node that is frozen or cut off keeps its
+    shards; one that died
+    on this host loses them at once. Nothing is opened before `open()`.
     """
 
     def __init__(
@@ -127,12 +134,17 @@ class Outlive:
         *,
         retention_seconds: float = RETENTION_SECONDS,
         request_seconds: float = REQUEST_SECONDS,
+        lease_seconds: float = LEASE_SECONDS,
         clock: Clock | None = None,
     ) -> None:
         self._given = store
         self._clock = clock or Clock()
         self._retention_seconds = retention_seconds
         self._request_seconds = request_seconds
+        if not LEASE_SECONDS_MIN <= lease_seconds <= LEASE_SECONDS_MAX:
+            limits = f"{LEASE_SECONDS_MIN:g} to {LEASE_SECONDS_MAX:g}"
+            raise ValueError(f"lease_seconds is {lease_seconds:g}; it must be {limits}")
+        self._lease_seconds = lease_seconds
         self._all: dict[tuple[str, int], Definition] = {}
         self._bodies: dict[Callable[..., Any], Definition] = {}
         self._schemas: list[Callable[[Any], Any]] = []
@@ -241,7 +253,9 @@ class Outlive:
             await self.open_client()
             for schema in self._schemas:
                 await self._make_tables(schema)
-            self._runtime = NodeRuntime(self.store, self._clock, self._all, self._retention_seconds)
+            self._runtime = NodeRuntime(
+                self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds
+            )
             await self._runtime.start()
         except BaseException:
             self._phase = "stopped"
@@ -366,10 +380,11 @@ class Outlive:
         try:
             if self._runtime is not None and shard_of(id, store.shards) in owned:
                 try:
-                    await self._runtime.activations.start(
+                    committed = await self._runtime.activations.start(
                         made, ref, stream, Raw(raw), value, request
                     )
-                    return Begun(id, 1, False)
+                    view = fresh_view(id, made, Raw(raw), self.node, committed.time)
+                    return Begun(id, 1, False, view)
                 except Fenced:
                     pass  # the shard was lost this moment: its new owner starts it
             await self._queue(made, ref, stream, raw, request)
@@ -462,6 +477,12 @@ class Outlive:
         """Wait for the end of a process; see `Handle.result`."""
         ends = None if within is None else self._clock.boot() + within
         while True:
+            left = RESULT_LOOK_SECONDS if ends is None else ends - self._clock.boot()
+            left = min(left, RESULT_LOOK_SECONDS)
+            if self._runtime is not None and left > 0:
+                found = await self._runtime.activations.result_of(id, left)
+                if found is not None and found[0].status == "done":
+                    return found[1].output_type.read(found[0].result)
             view = await self.view(id)
             if view.status == "done":
                 made = self._all.get((view.type, view.version))
@@ -470,10 +491,9 @@ class Outlive:
             if view.final:
                 why = view.failure.message if view.failure is not None else ""
                 raise ProcessFailed(f"{id} ended: {view.status}. {why}".strip())
-            left = 30.0 if ends is None else ends - self._clock.boot()
             if left <= 0:
                 raise TimeoutError(f"{id} is {view.status} after {within} s")
-            await self.changed(id, view.seq, min(left, 30.0))
+            await self.changed(id, view.seq, left)
 
     async def processes(
         self,

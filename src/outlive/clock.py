@@ -47,4 +47,5 @@ class ManualClock(Clock):
 def rfc3339(micros: int) -> str:
     """`micros` as an RFC 3339 time in UTC with microseconds, such as
     `2026-01-02T03:04:05.678901Z`."""
-    return datetime.fromtimestamp(micros / MICROS, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    seconds, fraction = divmod(micros, MICROS)
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{fraction:06d}Z"

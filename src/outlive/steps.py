@@ -153,7 +153,8 @@ class Spec:
 
 
 _DECLARED = "__outlive_step__"
-_specs: dict[str, Spec] = {}
+_specs: dict[str, dict[tuple[str, str], Spec]] = {}
+"""By name, then by module and qualified name: two modules may have a step of one name."""
 
 
 def names() -> set[str]:
@@ -161,9 +162,14 @@ def names() -> set[str]:
     return set(_specs)
 
 
-def spec_named(name: str) -> Spec | None:
-    """What was declared under `name`."""
-    return _specs.get(name)
+def spec_named(name: str, module: str) -> Spec | None:
+    """What was declared under `name`: in `module` if there, else wherever it was declared last."""
+    found = None
+    for (home, _), spec in _specs.get(name, {}).items():
+        found = spec
+        if home == module:
+            break
+    return found
 
 
 def spec_of(function: Callable[..., Any]) -> Spec:
@@ -181,12 +187,10 @@ def _declare(
     timeout: float | None,
     undo: str | Callable[..., Any] | None,
 ) -> Spec:
-    named: str = name or getattr(function, "__name__", type(function).__name__)
+    named = str(name or getattr(function, "__name__", type(function).__name__))
     spec = Spec(function, named, retry, timeout, undo)
-    known = _specs.get(named)
-    if known is not None and _origin(known.function) != _origin(function) and name is None:
-        spec.name = f"{function.__module__}.{named}"
-    _specs[spec.name] = spec
+    same = _specs.setdefault(named, {})
+    same[_origin(function)] = spec
     try:
         setattr(function, _DECLARED, spec)
     except AttributeError:  # a bound method or builtin: declared anew at each use

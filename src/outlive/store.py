@@ -24,7 +24,9 @@ that a blob nobody names is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
 
 from outlive.errors import OutliveError
 from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard
@@ -35,6 +37,15 @@ CLAIM_CELLS_MAX = 1000
 """Cells handed out by one claim."""
 VALUE_BYTES_MAX = 8 * 1024 * 1024
 """Bytes of one cell's value or one event's data; larger things are blobs."""
+
+
+class Finding(Struct, frozen=True):
+    """One thing a store looked at in itself: how it is, and what to do if it is not well."""
+
+    name: str
+    level: Literal["ok", "warn", "fail"]
+    text: str
+    remedy: str = ""
 
 
 class CellStore(Protocol):
@@ -211,4 +222,12 @@ class Store(CellStore, Protocol):
 
     async def ledger(self, shard: int | None = None, limit: int = 1000) -> list[Hold]:
         """Who held which shard at which epoch from which position, newest first."""
+        ...
+
+    async def doctor(self) -> list[Finding]:
+        """Examine the store itself: engine, place, schema, integrity, journal, owners, clock.
+
+        Reads only, and stops nobody. Says in words what "durable" means here. A `fail` means that
+        the store must not be relied on as it is; a `warn`, that somebody should look.
+        """
         ...

@@ -24,16 +24,13 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter, validators
 
-from outlive.clock import Clock
 from outlive.commands.exits import DONE, FAILED, CommandFailed
 from outlive.commands.worker import Order, Report
 
 BACKLOG = 2048
 """Connections that wait while all workers are busy or being replaced."""
 PAUSE_SECONDS, PAUSE_SECONDS_MAX = 0.2, 5.0
-"""Before a dead worker is replaced: doubled each time it died young."""
-YOUNG_SECONDS = 10.0
-"""A worker that died before this age did so at once."""
+"""Before a dead worker is replaced: doubled each time one died before it served."""
 WORKERS_MAX = 64
 
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=WORKERS_MAX))]
@@ -101,7 +98,6 @@ class Supervisor:
         self.listener = listener
         self.workers = workers
         self.grace_seconds = grace_seconds
-        self.clock = Clock()
         self.alive: dict[int, asyncio.subprocess.Process] = {}
         self.serving: list[int] = []
         self.announced = False
@@ -144,9 +140,8 @@ class Supervisor:
 
     async def _keep(self) -> None:
         """Keep one place filled: start a worker, wait for its end, start another."""
-        pause = 0.0
+        pause = PAUSE_SECONDS
         while not self.leaving.is_set():
-            began = self.clock.boot()
             process, report = await self._start()
             await self._welcome(process, report)
             status = await process.wait()
@@ -156,8 +151,8 @@ class Supervisor:
             if self.leaving.is_set():
                 self._note_end(process.pid, status, report)
                 return
-            young = self.clock.boot() - began < YOUNG_SECONDS
-            pause = min(PAUSE_SECONDS_MAX, max(PAUSE_SECONDS, pause * 2)) if young else 0.0
+            served = report is not None and report.ready
+            pause = PAUSE_SECONDS if served else min(PAUSE_SECONDS_MAX, pause * 2)
             say(f"worker {process.pid} {end_of(status)}; another takes its place")
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):

@@ -56,6 +56,7 @@ class Activation:
 
     __slots__ = (
         "definition",
+        "ending",
         "extras",
         "gone",
         "halted",
@@ -114,6 +115,8 @@ class Activation:
         self.parking: dict[str, _Parked] = {}
         self.parked_at: float | None = None
         self.interrupts: set[Callable[[], Any]] = set()
+        self.ending: asyncio.Future[Ended | None] | None = None
+        """Somebody of this node waits for its end: gets it when durable, None when it left memory before."""
         self.users = 0
         """Commands that are being decided on it: it must not be put down under them."""
         self.transacting: asyncio.Future[None] | None = None
@@ -205,6 +208,11 @@ class Activation:
             return
         self.gone = self.halted = True
         self._interrupt(Discarded())
+
+    def tell_end(self, event: Ended | None) -> None:
+        """Tell who waits in this node that it has ended, or that it is no longer in memory."""
+        if self.ending is not None and not self.ending.done():
+            self.ending.set_result(event)
 
     def drain(self) -> None:
         """Stop at the next durable point: at once when parked."""
@@ -339,7 +347,9 @@ class Activation:
     ) -> None:
         """Record the end; its cell is kept until its retention is over."""
         due = self.node.clock.wall() + self.node.retention
-        await self.record(Ended(status, result, error), head=self.with_status(status), due=due)
+        event = Ended(status, result, error)
+        await self.record(event, head=self.with_status(status), due=due)
+        self.tell_end(event)
         ended = self.node.stats.ended
         ended[status] = ended.get(status, 0) + 1
 
@@ -390,10 +400,9 @@ def failure_of(error: BaseException) -> Failure:
     )
 
 
-def spec_for_undo(armed: Armed) -> steps.Spec:
-    """What was declared about the step to be undone. Raises `LookupError` when it is not in this
-    program."""
-    spec = steps.spec_named(armed.name)
+def spec_for_undo(activation: Activation, armed: Armed) -> steps.Spec:
+    """What was declared about the step to undo. Raises `LookupError` when it is not declared here."""
+    spec = steps.spec_named(armed.name, activation.definition.body.__module__)
     if spec is None:
         raise LookupError(f"step {armed.name} is not declared in this program")
     return spec

@@ -38,6 +38,7 @@ from outlive.kinds.processes.vocabulary import (
     GONE,
     LIVE,
     Cancel,
+    Ended,
     Paused,
     Resumed,
     Signal,
@@ -325,6 +326,26 @@ class Activations:
         if drop:
             await self.committer.submit(Batch(lease=activation.lease, drop=drop))
 
+    async def result_of(self, id: str, timeout_seconds: float) -> tuple[Ended, Definition] | None:
+        """Wait for the end of a process that lives here, without asking the store.
+
+        None when it does not live here, not any more, or not at its end in time.
+        """
+        activation = self.live.get(id)
+        if activation is None:
+            return None
+        if activation.ending is None:
+            activation.ending = asyncio.get_running_loop().create_future()
+        ending = activation.ending
+        timer = self.timers.after(timeout_seconds, lambda: activation.tell_end(None))
+        try:
+            ended = await asyncio.shield(ending)
+            return None if ended is None else (ended, activation.definition)
+        finally:
+            timer.cancel()
+            if ending.done():
+                activation.ending = None
+
     def time_out(self, activation: Activation, wait: str) -> None:
         """The time of a wait is up: decide so, unless a signal has ended it."""
         if wait in activation.journal.waited or activation.gone:
@@ -469,6 +490,7 @@ class Activations:
 
     def _drop(self, activation: Activation) -> None:
         activation.discard()
+        activation.tell_end(None)
         if self.live.get(activation.id) is activation:
             del self.live[activation.id]
             if not self.live:

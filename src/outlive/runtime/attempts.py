@@ -23,10 +23,13 @@ from outlive.errors import Cancelled, Discarded, NonRetryable, StepFailed
 from outlive.kinds.processes import Failure
 from outlive.kinds.processes.vocabulary import Armed, AttemptFailed, StepDone
 from outlive.runtime.activation import PASSIVE_SECONDS, Activation, failure_of
+from outlive.store import VALUE_BYTES_MAX
 
 if TYPE_CHECKING:
     from outlive.runtime.timers import Timers
 
+RECORD_BYTES_MAX = VALUE_BYTES_MAX - 64 * 1024
+"""Bytes of a step's result, together with what its undo is given."""
 THREADS_MAX = 64
 """Synchronous steps that run at once in one node; more wait for a thread."""
 
@@ -39,11 +42,10 @@ async def perform(
     args_hash: str,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> tuple[Any, int]:
+) -> Any:
     """Run a step that is not recorded, attempt by attempt, and record what came of it.
 
-    Gives the result as a replay will read it, and the time of its record. Raises `StepFailed` when
-    it gave up,
+    Gives the result as a replay will read it. Raises `StepFailed` when it gave up,
     `Cancelled` or `Discarded` when it was interrupted.
     """
     undo, given = spec.undo_name, codec.NULL
@@ -60,12 +62,14 @@ async def perform(
         activation.check()
     number = await after_backoff(activation, id) if activation.loaded else 1
     node = activation.node
+    if activation.head.status == "waiting":  # a wait beside it: a crash must find the step at once
+        await activation.record(head=activation.with_status("running"))
     while True:
         began = node.clock.wall()
         steps.set_attempt(steps.Attempt(activation.head.stream, id, number, activation.id))
         try:
             value = await call(activation, spec, args, kwargs)
-            raw = Raw(codec.encode(value))
+            raw = _recordable(spec, value, len(given))
         except Exception as error:
             failure = failure_of(error)
             node.stats.attempts_failed += 1
@@ -73,19 +77,33 @@ async def perform(
                 await _fail_attempt(activation, spec, id, number, began, failure)
                 number += 1
                 continue
-            await activation.record(
+            activation.journal.times[id] = await activation.record(
                 StepDone(
                     id, spec.name, order, args_hash, began, number, codec.NULL, failure, undo, given
                 )
             )
             activation.started.pop(id, None)
             raise step_failed(id, failure) from error
-        time = await activation.record(
+        activation.journal.times[id] = await activation.record(
             StepDone(id, spec.name, order, args_hash, began, number, raw, None, undo, given)
         )
         node.stats.steps += 1
         activation.started.pop(id, None)
-        return spec.shapes()[1].read(raw), time
+        return spec.shapes()[1].read(raw)
+
+
+def _recordable(spec: steps.Spec, value: Any, beside: int) -> Raw:
+    """`value` as it is recorded. Raises `NonRetryable`: the step has happened, and happening again
+    would not help."""
+    try:
+        raw = codec.encode(value)
+    except Exception as error:
+        raise NonRetryable(f"what {spec.name} gave cannot be recorded: {error}") from error
+    if len(raw) + beside > RECORD_BYTES_MAX:
+        raise NonRetryable(
+            f"what {spec.name} gave has {len(raw)} bytes; at most {RECORD_BYTES_MAX} are recorded"
+        )
+    return Raw(raw)
 
 
 def step_failed(id: str, failure: Failure) -> StepFailed:

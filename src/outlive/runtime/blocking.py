@@ -83,8 +83,7 @@ class BlockingRun:
 
     def keyed(self, key: str | int) -> BlockingRun:
         """See `Run.keyed`."""
-        self._run.keyed(key)
-        return self
+        return BlockingRun(self._run.keyed(key), self._loop)
 
     def __call__(self, step: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """See `Run.__call__`."""

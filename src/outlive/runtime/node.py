@@ -37,7 +37,7 @@ from outlive.kinds.processes.vocabulary import (
 from outlive.model import Batch, Cell, Lease, Put, Require
 from outlive.runtime.activations import Activations
 from outlive.runtime.committer import Committer
-from outlive.runtime.ownership import TICK_SECONDS, Ownership
+from outlive.runtime.ownership import LEASE_SECONDS, TICK_SECONDS, Ownership
 from outlive.runtime.timers import Timers
 from outlive.runtime.watchers import Watchers
 from outlive.store import Store
@@ -74,6 +74,7 @@ class NodeRuntime:
         clock: Clock,
         definitions: Mapping[tuple[str, int], Definition],
         retention_seconds: float,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -102,6 +103,7 @@ class NodeRuntime:
             self.activations.release,
             self._demoted,
             self._trust,
+            lease_seconds,
         )
         self._loops: list[asyncio.Task[None]] = []
         self._requests_at = 0.0

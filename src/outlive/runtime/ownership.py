@@ -1,8 +1,9 @@
 """Which node runs which shard: leases and hints say who should, the shard's row says who may.
 
-    node cell   space `node`: host, pid, what it runs; `due` is the end of its lease, renewed every
-    2 s (10 s long)
-    trust       a node stops starting steps 6 s after its last renewal was *sent*, on the boot clock
+    node cell   space `node`: host, pid, what it runs; `due` is the end of its lease (10 s), which
+    is renewed every fifth of it
+    trust       a node stops starting steps 0.6 of a lease after its last renewal was *sent*, on the
+    boot clock
     hint        a sign of life of the operating system's: a killed process is known to be dead in a
     tick, not in 10 s
     quota       shards are spread evenly over the nodes that are alive and not draining
@@ -37,8 +38,8 @@ log = logging.getLogger("outlive")
 
 SPACE = "node"
 LEASE_SECONDS = 10.0
-RENEW_SECONDS = 2.0
-DEMOTE_SECONDS = 6.0
+RENEW_SHARE = 0.2
+DEMOTE_SHARE = 0.6
 TICK_SECONDS = 0.2
 NODES_MAX = 1000
 
@@ -75,6 +76,7 @@ class Ownership:
         lost: Callable[[int], None],
         demoted: Callable[[], None],
         trust: Callable[[float], None],
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self._store = store
         self._node = node
@@ -89,7 +91,10 @@ class Ownership:
         self._runs = tuple(runs)
         self.phase = "ready"
         self.leases: dict[int, Lease] = {}
-        self._renewed = -RENEW_SECONDS
+        self._lease_seconds = lease_seconds
+        self._renew_seconds = lease_seconds * RENEW_SHARE
+        self._demote_seconds = lease_seconds * DEMOTE_SHARE
+        self._renewed = -self._renew_seconds
         self._trusted = False
 
     async def join(self) -> None:
@@ -101,11 +106,11 @@ class Ownership:
     async def tick(self) -> None:
         """Renew, look around, and move towards an even spread by a few shards."""
         now = self._clock.boot()
-        if self._trusted and now > self._renewed + DEMOTE_SECONDS:
+        if self._trusted and now > self._renewed + self._demote_seconds:
             self._trusted = False
             self.leases.clear()
             self._demoted()
-        if now - self._renewed >= RENEW_SECONDS or not self._trusted:
+        if now - self._renewed >= self._renew_seconds or not self._trusted:
             await self._renew()
         alive, gone = await self._look()
         owners = await self._store.owners()
@@ -132,11 +137,11 @@ class Ownership:
     async def _renew(self) -> None:
         sent = self._clock.boot()
         value = NodeCell(socket.gethostname(), os.getpid(), self._since, self.phase, self._runs)
-        due = await self._store.now() + round(LEASE_SECONDS * MICROS)
+        due = await self._store.now() + round(self._lease_seconds * MICROS)
         put = Put(self._ref(), encode(value), due)
         await self._store.commit(Batch(put=(put,), storage="relaxed"))
         self._renewed, self._trusted = sent, True
-        self._trust(sent + DEMOTE_SECONDS)
+        self._trust(sent + self._demote_seconds)
 
     async def _look(self) -> tuple[list[tuple[str, NodeCell]], list[Cell]]:
         """The nodes that are alive, and the cells of those that are not."""

@@ -15,7 +15,7 @@ import msgspec
 
 from outlive import codec, ids, steps
 from outlive.clock import MICROS
-from outlive.errors import Discarded
+from outlive.errors import Discarded, StepFailed
 from outlive.kinds.processes import Failure, Unknown
 from outlive.kinds.processes.vocabulary import Armed, Compensating, UndoFailed, Undone
 from outlive.runtime.activation import Activation, failure_of, spec_for_undo
@@ -57,7 +57,20 @@ async def begin(
 
 def _is_any(error: Exception, declared: tuple[type[Exception], ...]) -> bool:
     """Whether `error`, or what a step gave up with, is one of `declared`."""
-    return isinstance(error, declared) or isinstance(error.__cause__, declared)
+    if isinstance(error, declared) or isinstance(error.__cause__, declared):
+        return True
+    return isinstance(error, StepFailed) and error.failure_type in _names_of(declared)
+
+
+def _names_of(declared: tuple[type[Exception], ...]) -> set[str]:
+    """The names of these types and of all derived from them: a replay has only the name."""
+    found: set[str] = set()
+    left = list(declared)
+    while left:
+        one = left.pop()
+        found.add(one.__name__)
+        left.extend(one.__subclasses__())
+    return found
 
 
 async def undo_all(activation: Activation) -> None:
@@ -105,7 +118,7 @@ async def _undo(activation: Activation, armed: Armed) -> bool:
 
 
 async def _undo_outside(activation: Activation, armed: Armed) -> None:
-    spec = spec_for_undo(armed)
+    spec = spec_for_undo(activation, armed)
     args, kwargs, made = _arguments(spec, armed, skip=0)
     undo = steps.spec_of(spec.undo())
     await call(activation, undo, (*args, made), kwargs)
@@ -114,7 +127,7 @@ async def _undo_outside(activation: Activation, armed: Armed) -> None:
 async def _undo_in_transaction(
     activation: Activation, armed: Armed, began: int, number: int
 ) -> None:
-    spec = spec_for_undo(armed)
+    spec = spec_for_undo(activation, armed)
     args, kwargs, made = _arguments(spec, armed, skip=1)
     undo = spec.undo()
     event = Undone(armed.id, armed.name, began, number)

@@ -15,6 +15,7 @@ chance from
 
 from __future__ import annotations
 
+import asyncio
 import random
 import uuid
 from collections.abc import Awaitable, Callable
@@ -35,18 +36,32 @@ R = TypeVar("R")
 KEY_CHARACTERS_MAX = 200
 
 
+class _Course:
+    """How far a body has come: shared by its run and the keyed ones made from it."""
+
+    __slots__ = ("random", "state", "states", "time", "used", "uuids")
+
+    def __init__(self, time: int) -> None:
+        self.time = time
+        self.used: dict[str, int] = {}
+        self.states = 0
+        self.state: Any = None
+        self.uuids = 0
+        self.random: random.Random | None = None
+
+    def pass_time(self, time: int) -> None:
+        """Parallel branches are replayed one after the other: the time never goes back."""
+        if time > self.time:
+            self.time = time
+
+
 class Run:
     """The process that is running, as its body sees it."""
 
-    def __init__(self, activation: Activation) -> None:
+    def __init__(self, activation: Activation, course: _Course | None = None) -> None:
         self._activation = activation
-        self._used: dict[str, int] = {}
+        self._course = course or _Course(activation.journal.times.get("", 0))
         self._key = ""
-        self._states = 0
-        self._state: Any = None
-        self._time = activation.journal.times.get("", 0)
-        self._uuids = 0
-        self._random: random.Random | None = None
 
     # --- facts ------------------------------------------------------------------------------------
 
@@ -68,32 +83,34 @@ class Run:
 
     def now(self) -> datetime:
         """The time of the last record before this point: the same on every replay."""
-        return datetime.fromtimestamp(self._time / MICROS, UTC)
+        return datetime.fromtimestamp(self._course.time / MICROS, UTC)
 
     def uuid(self) -> uuid.UUID:
         """A new UUID (version 4): the same on every replay."""
-        self._uuids += 1
-        bits = ids.seeded(f"{self._activation.head.stream} uuid {self._uuids}").getrandbits(128)
+        self._course.uuids += 1
+        seed = f"{self._activation.head.stream} uuid {self._course.uuids}"
+        bits = ids.seeded(seed).getrandbits(128)
         return uuid.UUID(int=bits, version=4)
 
     def random(self) -> random.Random:
         """A source of chance that gives the same numbers on every replay. Not for secrets."""
-        if self._random is None:
-            self._random = ids.seeded(self._activation.head.stream)
-        return self._random
+        if self._course.random is None:
+            self._course.random = ids.seeded(self._activation.head.stream)
+        return self._course.random
 
     @property
     def state(self) -> Any:
         """The document that GET serves as `data`: what was set last, None before."""
-        return self._state
+        return self._course.state
 
     @state.setter
     def state(self, document: Any) -> None:
         """Becomes durable, and visible, with the next record; costs no commit of its own."""
-        self._state = document
-        self._states += 1
-        if self._states > self._activation.journal.states:
-            self._activation.add_state(document, self._states)
+        course = self._course
+        course.state = document
+        course.states += 1
+        if course.states > self._activation.journal.states:
+            self._activation.add_state(document, course.states)
 
     def pivot(self) -> None:
         """From here only forward: nothing before this point is rolled back any more, and no cancel
@@ -104,8 +121,7 @@ class Run:
         to retry.
         """
         if not self._activation.journal.pivoted:
-            if self._activation.halted:
-                self._activation.check()
+            self._activation.check()
             self._activation.add_pivot()
 
     # --- steps ------------------------------------------------------------------------------------
@@ -120,15 +136,15 @@ class Run:
         """
         if not 0 < len(str(key)) <= KEY_CHARACTERS_MAX:
             raise ValueError(f"a key has 1 to {KEY_CHARACTERS_MAX} characters")
-        self._key = str(key)
-        return self
+        keyed = Run(self._activation, self._course)
+        keyed._key = str(key)
+        return keyed
 
     def _identify(self, name: str) -> str:
-        key, self._key = self._key, ""
-        if key:
-            name = f"{name}:{key}"
-        count = self._used.get(name, 0) + 1
-        self._used[name] = count
+        if self._key:
+            name = f"{name}:{self._key}"
+        used = self._course.used
+        count = used[name] = used.get(name, 0) + 1
         return name if count == 1 else f"{name}#{count}"
 
     @overload
@@ -150,10 +166,10 @@ class Run:
         if self._activation.loaded and (done := await self._recorded(id, hashed)) is not None:
             return self._replay(done, spec.shapes()[1])
         order = self._ask(id)
-        value, self._time = await attempts.perform(
-            self._activation, spec, id, order, hashed, args, kwargs
-        )
-        return value
+        try:
+            return await attempts.perform(self._activation, spec, id, order, hashed, args, kwargs)
+        finally:
+            self._pass(id)
 
     async def transact(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         """Run `function(tables, *args)` in the store's own transaction, committed together with
@@ -171,17 +187,21 @@ class Run:
             value: R = self._replay(done, spec.shapes(skip=1)[1])
             return value
         order = self._ask(id)
-        value, self._time = await transactions.perform(
-            self._activation, spec, id, order, hashed, args, kwargs
-        )
-        return value
+        try:
+            made: R = await transactions.perform(
+                self._activation, spec, id, order, hashed, args, kwargs
+            )
+            return made
+        finally:
+            self._pass(id)
 
     async def _recorded(self, id: str, hashed: str) -> StepDone | None:
-        record, against = self._activation.journal.find(id, StepDone, hashed)
+        branch = self._branch()
+        record, against = self._activation.journal.find(id, StepDone, hashed, branch)
         if against:
             await self._activation.drift(against)
         if record is None:
-            against = self._activation.journal.renamed(id, steps.names())
+            against = self._activation.journal.renamed(id, steps.names(), branch)
             if against:
                 await self._activation.drift(against)
         found: StepDone | None = record
@@ -189,14 +209,21 @@ class Run:
 
     def _ask(self, id: str) -> int:
         """The order of a new record, which is asked for here."""
-        journal = self._activation.journal
-        order = journal.next_order()
-        journal.asked.add(id)
-        journal.last_order = order
-        return order
+        return self._activation.journal.ask(id, self._branch())
+
+    def _branch(self) -> object:
+        """What runs beside what: None for the body itself, else the task that it has made."""
+        if not (self._activation.loaded and self._activation.definition.is_async):
+            return None
+        task = asyncio.current_task()
+        return None if task is self._activation.task else task
+
+    def _pass(self, id: str) -> None:
+        """The time of this body is that of the last record it has seen."""
+        self._course.pass_time(self._activation.journal.times.get(id, 0))
 
     def _replay(self, done: StepDone, shape: Shape) -> Any:
-        self._time = self._activation.journal.times.get(done.id, self._time)
+        self._pass(done.id)
         if done.error is not None:
             raise attempts.step_failed(done.id, done.error)
         return shape.read(done.result)
@@ -215,7 +242,7 @@ class Run:
         activation = self._activation
         journal = activation.journal
         id = self._identify(f"wait {signal}")
-        record, against = journal.find(id, WaitBegan)
+        record, against = journal.find(id, WaitBegan, branch=self._branch())
         if against:
             await activation.drift(against)
         if record is None:
@@ -228,7 +255,7 @@ class Run:
                 id, record.until, lambda: activation.node.time_out(activation, id)
             )
         ended = journal.waited[id]
-        self._time = journal.times.get(id, self._time)
+        self._pass(id)
         if ended.signal is None:
             raise WaitTimeout(f"No signal {signal!r} came within {within} s.")
         return self._shape_of(signal).read(journal.signals[ended.signal].payload)
@@ -245,8 +272,13 @@ class Run:
             return began
         until = None if within is None else activation.node.clock.wall() + round(within * MICROS)
         began = WaitBegan(id, signal, order, until)
-        await activation.record(began, head=activation.with_status("waiting", signal), due=until)
+        head = activation.with_status(self._parked(), signal)
+        await activation.record(began, head=head, due=until)
         return began
+
+    def _parked(self) -> str:
+        """The status of a body that waits: it still runs when a step runs beside the wait."""
+        return "running" if self._activation.interrupts else "waiting"
 
     def _shape_of(self, signal: str) -> Shape:
         declared = self._activation.definition.signals
@@ -258,7 +290,7 @@ class Run:
             raise ValueError(f"cannot sleep {seconds} seconds")
         activation = self._activation
         id = self._identify("sleep")
-        record, against = activation.journal.find(id, SleepBegan)
+        record, against = activation.journal.find(id, SleepBegan, branch=self._branch())
         if against:
             await activation.drift(against)
         if record is None:
@@ -266,9 +298,10 @@ class Run:
                 activation.check()
             until = activation.node.clock.wall() + round(seconds * MICROS)
             record = SleepBegan(id, self._ask(id), until)
-            await activation.record(record, head=activation.with_status("waiting"), due=until)
+            head = activation.with_status(self._parked())
+            await activation.record(record, head=head, due=until)
         if id not in activation.journal.woken:
             await activation.park(id, record.until)
             time = await activation.record(Woke(id), head=activation.with_status("running"))
             activation.journal.times[id] = time
-        self._time = activation.journal.times.get(id, self._time)
+        self._pass(id)

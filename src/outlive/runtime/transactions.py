@@ -48,6 +48,8 @@ async def transact(
     `Discarded` when the
     process is no longer this node's.
     """
+    while activation.transacting is not None:
+        await activation.transacting
     if activation.gone:
         raise Discarded
     loop = asyncio.get_running_loop()
@@ -96,7 +98,7 @@ async def perform(
     args_hash: str,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> tuple[Any, int]:
+) -> Any:
     """Run a step that is not recorded in a transaction, and record it there.
 
     A failed attempt has left nothing behind, so its undo is not armed; the next one follows as
@@ -125,14 +127,17 @@ async def perform(
             return raw, (done,)
 
         try:
-            raw, time = await transact(activation, work, spec.timeout or LIMIT_SECONDS)
+            raw, activation.journal.times[id] = await transact(
+                activation, work, spec.timeout or LIMIT_SECONDS
+            )
         except Exception as error:
             failure = failure_of(error)
             node.stats.attempts_failed += 1
             if not spec.retry.again(error, number) or isinstance(error, OutliveError):
-                await activation.record(
+                done_at = await activation.record(
                     StepDone(id, spec.name, order, args_hash, began, number, error=failure)
                 )
+                activation.journal.times[id] = done_at
                 raise step_failed(id, failure) from error
             wait = ids.full_jitter(spec.retry.base_seconds, spec.retry.cap_seconds, number)
             again_at = node.clock.wall() + round(wait * MICROS)
@@ -141,4 +146,4 @@ async def perform(
             number += 1
             continue
         node.stats.steps += 1
-        return spec.shapes(skip=1)[1].read(raw), time
+        return spec.shapes(skip=1)[1].read(raw)

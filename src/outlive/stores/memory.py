@@ -21,7 +21,7 @@ from outlive import errors
 from outlive.clock import MICROS, Clock
 from outlive.errors import OutliveError
 from outlive.model import ABSENT, Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard
-from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, VALUE_BYTES_MAX, Blobs
+from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, VALUE_BYTES_MAX, Blobs, Finding
 from outlive.stores.blobs import MemoryBlobs
 from outlive.stores.chain import GENESIS, link
 
@@ -226,6 +226,16 @@ class MemoryStore:
     async def ledger(self, shard: int | None = None, limit: int = 1000) -> list[Hold]:
         self._tick()
         return [hold for hold in reversed(self._ledger) if shard in (None, hold.shard)][:limit]
+
+    async def doctor(self) -> list[Finding]:
+        self._tick()
+        text = "volatile: nothing outlives this process; every storage class means the same here"
+        remedy = "use sqlite:///file.db for anything that must be kept"
+        events = sum(map(len, self._journal.values()))
+        return [
+            Finding("durability", "warn", text, remedy),
+            Finding("contents", "ok", f"{len(self._cells)} cells, {events} events"),
+        ]
 
     def _tick(self) -> int:
         """The moment of one verb: never before an earlier one; none while the store is closed."""

@@ -1,8 +1,8 @@
 """Which migrations a store still needs, and whether it may be opened at all.
 
 Forward only: a store is never taken back. Each applied file is remembered with its checksum, so
-that a store that was
-migrated by something else than this release's own files is refused instead of guessed at.
+that a store that was migrated by something else than this release's own files is refused instead
+of guessed at.
 """
 
 from __future__ import annotations

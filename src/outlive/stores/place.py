@@ -1,15 +1,17 @@
 """Whether a place on disk may hold a store, asked before anything there is touched.
 
 SQLite in WAL mode needs shared memory and honest POSIX locks. Neither exists on network file
-systems, and locks are
-lost when a second copy of SQLite in the same process opens and closes the file (closing *any*
-descriptor of a file
-drops the process's POSIX locks on it). Every refusal names its remedy.
+systems, and locks are lost when a second copy of SQLite in the same process opens and closes the
+file (closing *any* descriptor of a file drops the process's POSIX locks on it). Every refusal
+names its remedy.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -32,11 +34,25 @@ NETWORK_TYPES = frozenset(
     "lustre ncpfs nfs nfs4 ocfs2 smb3 smbfs virtiofs".split()
 )
 
-_ours: dict[tuple[int, int], int] = {}
+MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+Identity = tuple[int, int]
+"""A file's device and inode."""
+
+opening = threading.RLock()
+"""Held from the check for a second copy until `opened`: two stores of one process may open one
+file at the same time."""
+_ours: dict[Identity, tuple[int, int]] = {}
+"""Connections of our own copy to each file: how many, and how many there were at most. SQLite keeps
+the descriptor of a closed connection for the next one, so the second number counts descriptors."""
 
 
 def check(path: Path) -> None:
-    """Raise a `StoreRefused` (or `StoreFull`) with its remedy if `path` may not hold a store."""
+    """Raise a `StoreRefused` (or `StoreFull`) with its remedy if `path` may not hold a store.
+
+    Its folder is made when it is missing. `check_second_copy` is asked for apart.
+    """
     check_engine(apsw.sqlite_lib_version())
     if path.is_dir():
         raise BadAddress(f"{path} is a folder; the address must name a file.")
@@ -51,18 +67,22 @@ def check(path: Path) -> None:
         raise NetworkFileSystem(
             f"{path} lies on a network file system ({kind}); it was not opened."
         )
+    check_writable(path)
+    if free_bytes(path) < FREE_BYTES_MIN:
+        raise StoreFull(
+            f"The volume of {path} has {free_bytes(path)} bytes free; at least {FREE_BYTES_MIN} "
+            "are needed to start. Nothing was written."
+        )
+
+
+def check_writable(path: Path) -> None:
+    """Raise `ReadOnlyStore` if the file, its folder or its volume is read-only for this user."""
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ReadOnlyStore(f"The folder {path.parent} cannot be written by this user.")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise ReadOnlyStore(f"The file {path} cannot be read and written by this user.")
     if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
         raise ReadOnlyStore(f"{path} lies on a volume that is mounted read-only.")
-    if free_bytes(path) < FREE_BYTES_MIN:
-        raise StoreFull(
-            f"The volume of {path} has {free_bytes(path)} bytes free; at least {FREE_BYTES_MIN} "
-            "are needed to start. Nothing was written."
-        )
-    check_second_copy(path)
 
 
 def check_engine(version: str) -> None:
@@ -75,31 +95,43 @@ def check_engine(version: str) -> None:
 def check_second_copy(path: Path) -> None:
     """Raise `SecondCopy` when a descriptor of the file is open that no store of this process
     opened."""
-    if not path.exists() or (identity := _identity(path)) in _ours:
-        return
-    for entry in Path("/proc/self/fd").iterdir() if Path("/proc/self/fd").exists() else ():
-        try:
-            found = os.stat(entry)
-        except OSError:
-            continue
-        if (found.st_dev, found.st_ino) == identity:
-            raise SecondCopy(f"{path} is already open in this process, and not by outlive.")
+    if path.exists() and (identity := _identity(path)) not in _ours and _descriptors(identity):
+        raise SecondCopy(f"{path} is already open in this process, and not by outlive.")
 
 
-def opened(path: Path) -> None:
-    """Remember that this process's own copy of SQLite has `path` open."""
+def second_copy_libraries() -> list[str]:
+    """Files of other SQLite engines that are loaded into this process; empty where the kernel does
+    not say. They do no harm until one of them opens the store's file."""
+    try:
+        lines = Path("/proc/self/maps").read_text("utf-8").splitlines()
+    except OSError:
+        return []
+    files = {line.split(maxsplit=5)[5] for line in lines if line.count("/") and len(line) > 72}
+    return sorted(file for file in files if Path(file).name.startswith(("libsqlite3", "_sqlite3")))
+
+
+def opened(path: Path) -> Identity:
+    """Count a connection of this process's own copy of SQLite to `path`; gives what `closed`
+    takes. Call it, and open the connection, with `opening` held."""
     identity = _identity(path)
-    _ours[identity] = _ours.get(identity, 0) + 1
+    now, most = _ours.get(identity, (0, 0))
+    _ours[identity] = (now + 1, max(most, now + 1))
+    return identity
 
 
-def closed(path: Path) -> None:
-    """Forget what `opened` remembered."""
-    if path.exists():
+def closed(identity: Identity) -> None:
+    """Take back what `opened` counted."""
+    with opening:
+        now, most = _ours.pop(identity, (1, 0))
+        if now > 1:
+            _ours[identity] = (now - 1, most)
+
+
+def foreign_descriptors(path: Path) -> int:
+    """How many descriptors of the file are open in this process that are not our own copy's."""
+    with opening:
         identity = _identity(path)
-        if _ours.get(identity, 0) <= 1:
-            _ours.pop(identity, None)
-        else:
-            _ours[identity] -= 1
+        return max(0, _descriptors(identity) - _ours.get(identity, (0, 0))[1])
 
 
 def free_bytes(path: Path) -> int:
@@ -108,24 +140,35 @@ def free_bytes(path: Path) -> int:
     return facts.f_bavail * facts.f_frsize
 
 
-def file_system(folder: Path) -> str:
-    """The type of file system `folder` lies on, as the kernel names it; empty when it does not
-    say."""
+def file_system(folder: Path, mounts: Path | None = None) -> str:
+    """The type of file system `folder` lies on, as the kernel names it in `mounts`; empty when it
+    does not say."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text("utf-8").splitlines()
+        lines = (mounts or MOUNTS).read_text("utf-8").splitlines()
     except OSError:
         return ""
     resolved = str(folder.resolve())
     best, kind = "", ""
     for line in lines:
         left, _, right = line.partition(" - ")
-        mount = left.split()[4].replace("\\040", " ")
+        mount = _ESCAPED.sub(lambda code: chr(int(code[1], 8)), left.split()[4])
         inside = resolved == mount or resolved.startswith(mount.rstrip("/") + "/")
         if inside and len(mount) >= len(best):
             best, kind = mount, right.split()[0]
     return kind
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _descriptors(identity: Identity) -> int:
+    """How many of this process's descriptors are of that file; 0 where the kernel does not say."""
+    count = 0
+    with suppress(OSError):
+        for entry in os.listdir("/proc/self/fd"):
+            with suppress(OSError):
+                found = os.stat(f"/proc/self/fd/{entry}")
+                count += (found.st_dev, found.st_ino) == identity
+    return count
+
+
+def _identity(path: Path) -> Identity:
     facts = path.stat()
     return facts.st_dev, facts.st_ino

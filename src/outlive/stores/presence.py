@@ -1,13 +1,13 @@
-"""Signs of life on one host: a locked file for each node, which the kernel unlocks the moment its
-process dies.
+"""Signs of life on one host: a locked file for each node, unlocked when its process dies.
 
-A hint about who *should* own shards. A frozen process keeps its lock (its lease ends instead), and
-a node on another
+The kernel lets go of the lock the moment the process is gone, however it died. A hint about who
+*should* own shards: a frozen process keeps its lock (its lease ends instead), and a node on another
 host is never reported as dead. Who *may* write is decided by the epoch in the commit.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from outlive.errors import StoreFull, StoreUnavailable
+
+SWEEP_SECONDS = 7 * 86_400
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}\Z")
 
 
@@ -24,14 +27,28 @@ class Presence:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._mine: dict[str, int] = {}
-        os.register_at_fork(after_in_child=self._forget)
 
     def announce(self, node: str) -> None:
-        """Lock the file of `node` until this process ends."""
-        self._folder.mkdir(exist_ok=True)
-        handle = os.open(self._file(node), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        """Lock the file of `node` until this process ends; again does nothing.
+
+        Raises `StoreFull` or `StoreUnavailable`. Files of nodes long dead are swept on the way.
+        """
+        file = self._file(node)
+        if node in self._mine:
+            return
+        try:
+            self._folder.mkdir(exist_ok=True)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(handle)
+                raise
+        except OSError as error:
+            kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable
+            raise kind(f"The sign of life {file} cannot be given: {error.strerror}.") from error
         self._mine[node] = handle
+        self._sweep(os.fstat(handle).st_mtime)
 
     def departed(self, nodes: Sequence[str]) -> set[str]:
         """Those of `nodes` whose file exists here and is locked by nobody."""
@@ -58,17 +75,19 @@ class Presence:
             os.close(handle)
         return True
 
-    def remove(self, node: str) -> None:
-        """The node is dead and its shards are taken over: its file is no longer needed."""
-        with suppress(OSError):
-            os.unlink(self._file(node))
+    def _sweep(self, now: float) -> None:
+        """Remove the files of nodes that gave their sign `SWEEP_SECONDS` ago or more and died."""
+        with suppress(OSError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                if entry.stat().st_mtime < now - SWEEP_SECONDS and self.departed([entry.name]):
+                    os.unlink(entry)
 
     def _file(self, node: str) -> Path:
         if not _NAME.match(node):
             raise ValueError(f"{node!r} is no name of a node")
         return self._folder / node
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """In a forked child: give the inherited descriptors up, or they would keep a dead parent
         alive."""
         for handle in self._mine.values():

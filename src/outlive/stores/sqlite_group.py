@@ -4,30 +4,43 @@
     rows ─> COMMIT
 
 Batches are checked in order against an overlay of the cells touched so far, so each sees the ones
-before it, and what
-is written is each cell's last state, once. A batch that fails a check is refused alone before
-anything of it is
-written. Two things are only seen while writing: a fence that gives no row (another owner) and a
-stream that is not as
-long as expected. Then the transaction is rolled back and repeated, without the batches of that
-lease, or one by one.
+before it, and what is written is each cell's last state, once. A batch that fails a check is
+refused alone before anything of it is written. Two things are only seen while writing: a fence
+that gives no row (another owner) and a stream that is not as long as expected. Then the
+transaction is rolled back and repeated: without the batches of that lease, or with each batch in a
+savepoint of its own. Either way there is one COMMIT, so a group that fails as a whole left
+nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import apsw
 import msgspec
 from msgspec import Struct
 
-from outlive.errors import Conflict, Fenced, OutliveError, Refused, StreamConflict, TooLarge
+from outlive.errors import (
+    Conflict,
+    Fenced,
+    OutliveError,
+    Refused,
+    StoreCorrupt,
+    StreamConflict,
+    TooLarge,
+)
 from outlive.model import ABSENT, Append, Batch, Committed, Lease
 from outlive.store import VALUE_BYTES_MAX
 from outlive.stores.chain import GENESIS, link
 
+if TYPE_CHECKING:
+    from outlive.stores.sqlite_file import SQLiteFile
+
 Key = tuple[str, str]
 Marks = tuple[tuple[str, str], ...]
+Settled = list[tuple[int, Committed | OutliveError]]
+Settle = Callable[..., Settled]
 PLACE_BITS = 48
 
 _encode_marks = msgspec.json.Encoder().encode
@@ -58,11 +71,32 @@ class Group:
         self.durable = any(batch.storage == "durable" for batch in batches)
 
     def open_batches(self) -> list[int]:
-        """The indexes of the batches that are not settled yet."""
+        """The places of the batches that are not settled yet."""
         return [at for at, result in enumerate(self.results) if result is None]
 
     def versions_wanted(self, which: Sequence[int]) -> int:
         return sum(len(self.batches[at].put) for at in which)
+
+    def write(self, file: SQLiteFile) -> list[Committed | OutliveError]:
+        """Commit all batches in one transaction; gives a receipt or refusal for each."""
+        settle = self.settle
+        while which := self.open_batches():
+
+            def work(
+                connection: apsw.Connection, settle: Settle = settle, which: list[int] = which
+            ) -> Settled:
+                version, now = file.move(connection, self.versions_wanted(which))
+                return settle(connection, file.sql, file.chains, which, version, now)
+
+            try:
+                settled = file.transaction(work, durable=self.durable)
+            except Again:
+                if len(self.open_batches()) == len(which):  # not a fence: a stream
+                    settle = self.settle_alone
+                continue
+            for at, result in settled:
+                self.results[at] = result
+        return [result for result in self.results if result is not None]
 
     def settle(
         self,
@@ -72,21 +106,23 @@ class Group:
         which: Sequence[int],
         version: int,
         now: int,
-    ) -> list[tuple[int, Committed | OutliveError]]:
+    ) -> Settled:
         """Write the batches `which`; gives their receipts and refusals, valid once the transaction
         is committed.
 
-        `version` is the first free version. Raises `Again`: then only what caused it is in
-        `results`, because what was
-        refused in this round may have been refused against a batch that is not written.
+        `version` is the first free version. Raises `Again`: then only a stale fence is in
+        `results`, because what else was refused in this round may have been refused against a
+        batch that is not written.
         """
         cells: dict[Key, _Cell] = {}
         lengths: dict[str, int] = {}
         appends: dict[Lease, list[Append]] = {}
         receipts: list[tuple[int, Lease | None, int, tuple[int, ...]]] = []
-        refusals: list[tuple[int, Committed | OutliveError]] = []
+        refusals: Settled = []
         for at in which:
             batch = self.batches[at]
+            if batch.lease is not None:
+                staged = appends.setdefault(batch.lease, [])
             refused = self._check(connection, sql, batch, cells, lengths)
             if refused is not None:
                 refusals.append((at, refused))
@@ -102,14 +138,12 @@ class Group:
                 cell.marks = put.marks
             place = 0
             if batch.lease is not None:
-                staged = appends.setdefault(batch.lease, [])
                 place = len(staged) + 1 if batch.append else 0
                 staged.extend(batch.append)
                 for append in batch.append:
                     lengths[append.stream] = append.n + 1
             receipts.append((at, batch.lease, place, drawn))
-        lost = {at for at, _ in refusals}
-        heads = self._fence(connection, sql, appends, [at for at in which if at not in lost])
+        heads = self._fence(connection, sql, appends, which)
         for lease, staged in appends.items():
             if staged:
                 _write_events(connection, sql, chains, lease.shard, heads[lease], staged, now)
@@ -118,6 +152,31 @@ class Group:
             (at, Committed(now, drawn, heads[lease] + place if lease and place else 0))
             for at, lease, place, drawn in receipts
         ]
+
+    def settle_alone(
+        self,
+        connection: apsw.Connection,
+        sql: dict[str, str],
+        chains: dict[int, tuple[int, bytes]],
+        which: Sequence[int],
+        version: int,
+        now: int,
+    ) -> Settled:
+        """The same with each batch in a savepoint of its own, so that a batch that only fails
+        while it is written is refused alone. Never raises `Again`."""
+        settled: Settled = []
+        for at in which:
+            connection.execute("SAVEPOINT outlive_batch")
+            try:
+                settled += self.settle(connection, sql, chains, (at,), version, now)
+            except Again:
+                chains.clear()
+                connection.execute("ROLLBACK TO outlive_batch")
+                refused = self.results[at] or stream_conflict(self.batches[at].append[0], None)
+                settled.append((at, refused))
+            connection.execute("RELEASE outlive_batch")
+            version += len(self.batches[at].put)
+        return settled
 
     def _check(
         self,
@@ -242,6 +301,8 @@ def _write_events(
         chain = GENESIS
     else:
         row = connection.execute(sql["chain_at"], (base | head,)).fetchone()
+        if row is None:
+            raise StoreCorrupt(f"Shard {shard} counts {head} events, and the last is missing.")
         chain = row[0]
     rows = []
     seq = head
@@ -260,7 +321,10 @@ def _write_events(
 
 
 def _write_cells(connection: apsw.Connection, sql: dict[str, str], cells: dict[Key, _Cell]) -> None:
-    puts, drops, marked, unmarked = [], [], [], []
+    puts: list[tuple[Any, ...]] = []
+    drops: list[Key] = []
+    marked: list[tuple[str, str, str, str]] = []
+    unmarked: list[tuple[str, str, str, str]] = []
     for (space, key), cell in cells.items():
         if not cell.dirty:
             continue
@@ -273,11 +337,12 @@ def _write_cells(connection: apsw.Connection, sql: dict[str, str], cells: dict[K
             old, new = set(cell.old_marks), set(cell.marks)
             unmarked.extend((name, value, space, key) for name, value in old - new)
             marked.extend((name, value, space, key) for name, value in new - old)
-    for name, rows in (
+    work: tuple[tuple[str, Sequence[Any]], ...] = (
         ("cell_drop", drops),
         ("cell_write", puts),
         ("mark_drop", unmarked),
         ("mark_write", marked),
-    ):
+    )
+    for name, rows in work:
         if rows:
             connection.executemany(sql[name], rows)

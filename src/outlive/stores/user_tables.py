@@ -1,12 +1,12 @@
 """The door to the caller's own tables: their statements, our connection, one commit.
 
 A function given to `run.transact` sees a `Tables` object instead of the connection. An authorizer
-on that connection
-refuses what would break the promise: ending the transaction, attaching another file, changing
-settings, and touching
-outlive's own tables. A deadline interrupts statements that run too long; Python code between them
-is not interrupted,
-so keep it short.
+on that connection refuses what would break the promise: ending the transaction, attaching another
+file, changing settings, and touching outlive's own tables. It is asked when a statement is
+prepared, so the caller's statements are never taken from the cache, where ours lie too. A
+transaction that was ended in another way (`ON CONFLICT ROLLBACK`, a failed disk) is noticed before
+the next statement. A deadline interrupts statements that run too long; Python code between them is
+not interrupted, so keep it short.
 """
 
 from __future__ import annotations
@@ -29,6 +29,17 @@ PROGRESS_OPCODES = 20_000
 """How many of the engine's instructions run between two looks at the deadline."""
 
 
+_WITH_COLUMN = frozenset({apsw.SQLITE_READ, apsw.SQLITE_UPDATE})
+
+
+class WorkFailed(Exception):
+    """The caller's function raised an error of the engine's; it is theirs, and not the store's."""
+
+    def __init__(self, error: apsw.Error) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Tables:
     """The caller's own tables inside a transaction that is committed together with the step's
     record."""
@@ -46,8 +57,9 @@ class Tables:
         """
         if self._connection is None:
             raise NotAllowed("The transaction has ended; this object can no longer be used.")
+        demand_transaction(self._connection)
         try:
-            return list(self._connection.execute(statement, values))
+            return list(self._connection.execute(statement, values, can_cache=False))
         except apsw.AuthError as error:
             raise NotAllowed(
                 f"Not allowed inside run.transact: {statement.strip()[:80]}"
@@ -73,14 +85,11 @@ class UserTables:
         connection.authorizer = self._authorize
         connection.set_progress_handler(self._is_late, PROGRESS_OPCODES)
 
-    def over(self, connection: apsw.Connection) -> UserTables:
-        """The same on a fresh connection."""
-        return UserTables(connection)
-
     def run(self, work: Callable[[Any], Batch], limit_seconds: float) -> Batch:
         """Run `work` inside the transaction that is open; gives its batch.
 
-        Raises `TransactTooLong` when its statements were interrupted, or what `work` raises.
+        Raises `TransactTooLong` when its statements were interrupted, `NotAllowed` when they ended
+        the transaction, `WorkFailed` around an engine's error, or what else `work` raises.
         """
         tables = Tables(self.connection)
         self._deadline = self._clock.boot() + limit_seconds
@@ -90,6 +99,8 @@ class UserTables:
             batch = work(tables)
         except apsw.InterruptError as error:
             raise TransactTooLong(late) from error
+        except apsw.Error as error:
+            raise WorkFailed(error) from error
         finally:
             overdue = self._clock.boot() > self._deadline
             self._deadline = math.inf
@@ -97,6 +108,7 @@ class UserTables:
             tables.end()
         if overdue:
             raise TransactTooLong(late)
+        demand_transaction(self.connection)
         return batch
 
     def _is_late(self) -> bool:
@@ -114,7 +126,17 @@ class UserTables:
             return apsw.SQLITE_OK
         if action in _TRANSACTION:
             return apsw.SQLITE_DENY
-        names = (name for name in (first, second) if name)
+        names = (name for name in (first, None if action in _WITH_COLUMN else second) if name)
         if any(name.lower().startswith(OWN_PREFIX) for name in names):
             return apsw.SQLITE_DENY
         return apsw.SQLITE_OK
+
+
+def demand_transaction(connection: apsw.Connection) -> None:
+    """Raise `NotAllowed` if the transaction is not open any more: nothing may be written outside
+    of it."""
+    if not connection.in_transaction:
+        raise NotAllowed(
+            "A statement ended the transaction (ON CONFLICT ROLLBACK, or the disk failed); all of "
+            "it was rolled back."
+        )

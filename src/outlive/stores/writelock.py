@@ -1,19 +1,19 @@
 """Who may write to a SQLite file now: a queue in front of SQLite's own write lock.
 
 SQLite's busy handler sleeps for up to 100 ms between tries, which is unfair between busy
-processes. A `flock` on a
-file beside the store is tried every 50 to 250 µs instead, and the kernel frees it the moment its
-holder dies.
-It is a queue, not the lock: correctness rests on `BEGIN IMMEDIATE` and on the fence.
+processes. A `flock` on a file beside the store is tried every 50 to 250 µs instead, and the kernel
+frees it the moment its holder dies. It is a queue, not the lock: correctness rests on
+`BEGIN IMMEDIATE` and on the fence.
 
 A holder that was *frozen* (SIGSTOP, a debugger, a suspended container) inside a transaction blocks
-every writer of the
-file, and no expiry helps, because SQLite's lock belongs to the process. So the holder writes its
-pid and start time
-into the file, and who has waited longer than `frozen_seconds` for a process that the kernel
-reports as stopped, on this
-host and with that start time, kills it. Its transaction was not committed and rolls back; its work
-is taken over.
+every writer of the file, and no expiry helps, because SQLite's lock belongs to the process. So the
+holder writes its pid and start time into the file while it holds the lock, and who has waited
+longer than `frozen_seconds` for a process that the kernel reports as stopped, on this host and
+with that start time, kills it. Its transaction was not committed and rolls back; its work is taken
+over.
+
+Not promised: that a process frozen in the few instructions between taking the lock and signing it
+is found. Its waiters get `StoreBusy`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import fcntl
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from outlive.errors import ReadOnlyStore, StoreBusy
@@ -31,14 +32,23 @@ PAUSE_SECONDS_MIN = 0.00005
 PAUSE_SECONDS_MAX = 0.00025
 WAIT_SECONDS_MAX = 30.0
 """Longer than this for the lock of a process that is not frozen is `StoreBusy`."""
+JUDGE_SECONDS = 0.5
+"""How long a waiter lets pass between two looks at whether the holder is frozen."""
+_NOBODY = b"%-10d %-20d\n" % (0, 0)
 
 
 class WriteLock:
-    """The queue of the writing processes of one file; used by one thread."""
+    """The queue of the writing processes of one file; used by one thread.
 
-    def __init__(self, path: Path, frozen_seconds: float = 6.0) -> None:
-        self._path = path
+    `frozen_seconds`: how long to wait before a stopped holder is killed. `wait_seconds`: how long
+    to wait for one that is not.
+    """
+
+    def __init__(
+        self, path: Path, frozen_seconds: float = 6.0, wait_seconds: float = WAIT_SECONDS_MAX
+    ) -> None:
         self._frozen_seconds = frozen_seconds
+        self._wait_seconds = wait_seconds
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -49,7 +59,7 @@ class WriteLock:
         self._pid = 0
 
     def acquire(self) -> None:
-        """Wait for the lock. Raises `StoreBusy` after `WAIT_SECONDS_MAX`; nothing is held then."""
+        """Wait for the lock. Raises `StoreBusy` after `wait_seconds`; nothing is held then."""
         pause, began, judged = PAUSE_SECONDS_MIN, 0.0, 0.0
         while True:
             try:
@@ -60,30 +70,35 @@ class WriteLock:
                     raise
             now = time.monotonic()
             began = began or now
-            if now - began > self._frozen_seconds and now - judged > 0.5:
+            if now - began > self._frozen_seconds and now - judged > JUDGE_SECONDS:
                 judged = now
                 self.end_frozen_holder()
-            if now - began > WAIT_SECONDS_MAX:
+            if now - began > self._wait_seconds:
                 raise StoreBusy(
-                    f"Process {self.holder()[0]} has held the write lock of the store for more "
-                    f"than {WAIT_SECONDS_MAX:.0f} s; nothing was written."
+                    f"Process {self.holder()[0] or 'unknown'} has held the write lock of the store "
+                    f"for more than {self._wait_seconds:g} s; nothing was written."
                 )
             time.sleep(pause)
             pause = min(pause * 2, PAUSE_SECONDS_MAX)
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._mark = b"%-10d %-20d\n" % (self._pid, start_time(self._pid))
-        os.pwrite(self._file, self._mark, 0)
+        self._sign(self._mark)
 
     def release(self) -> None:
         """Let the next one in."""
+        self._sign(_NOBODY)
         fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _sign(self, mark: bytes) -> None:
+        with suppress(OSError):  # a full disk: the lock holds without a name on it
+            os.pwrite(self._file, mark, 0)
 
     def close(self) -> None:
         os.close(self._file)
 
     def holder(self) -> tuple[int, int]:
-        """Pid and start time of the process that holds the lock or held it last; zeros when
+        """Pid and start time of the process that holds the lock; zeros when nobody does, or
         unknown."""
         try:
             pid, started = os.pread(self._file, 64, 0).split()[:2]

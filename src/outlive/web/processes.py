@@ -87,7 +87,7 @@ class Processes:
         scope = "" if key is None else key_scope(request, definition)
         begun = await self._app.begin(definition.name, body, key=key, scope=scope)
         self._remember(begun.id, definition.name)
-        view = await self._app.view(begun.id)
+        view = begun.view or await self._app.view(begun.id)
         seconds = preferred_wait(request)
         if seconds and view.status not in FINAL:
             view = await self._until_final(request, view, seconds)

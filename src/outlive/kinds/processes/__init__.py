@@ -43,6 +43,7 @@ from outlive.kinds.processes.view import (
     Summary,
     View,
     entries,
+    fresh_view,
     summary_of,
     view_of,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "Unknown",
     "View",
     "entries",
+    "fresh_view",
     "summary_of",
     "view_of",
 ]

@@ -64,6 +64,7 @@ class Journal:
         "next_n",
         "paused",
         "pivoted",
+        "places",
         "records",
         "signals",
         "started",
@@ -84,6 +85,8 @@ class Journal:
         self.records: dict[str, Record] = {}
         self.asked: set[str] = set()
         self.last_order = -1
+        self.places: dict[object, int] = {}
+        """Where each branch of the body is: branches interleave by chance, so each has an order."""
         self.attempts: dict[str, AttemptFailed] = {}
         self.waited: dict[str, WaitDone] = {}
         self.woken: set[str] = set()
@@ -106,8 +109,8 @@ class Journal:
         """Take in the next event; `time` is its commit's, 0 while that is not known."""
         n = self.next_n
         self.next_n = n + 1
-        if time:
-            self.times[getattr(event, "id", "")] = time
+        if time and (id := getattr(event, "id", "")):
+            self.times[id] = time
         match event:
             case StepDone():
                 self.records[event.id] = event
@@ -200,7 +203,20 @@ class Journal:
                 return record  # type: ignore[return-value]
         return None
 
-    def find(self, id: str, kind: type[Record], args: str = "") -> tuple[Any, str]:
+    def dues(self) -> list[int]:
+        """When each wait and sleep that is not over ends by itself."""
+        return [
+            record.until
+            for record in self.records.values()
+            if not isinstance(record, StepDone)
+            and record.until is not None
+            and record.id not in self.waited
+            and record.id not in self.woken
+        ]
+
+    def find(
+        self, id: str, kind: type[Record], args: str = "", branch: object = None
+    ) -> tuple[Any, str]:
         """The record of `id`, and what speaks against it being what the code asks for (empty:
         nothing)."""
         record = self.records.get(id)
@@ -212,23 +228,23 @@ class Journal:
                 record,
                 f"{id} is recorded as a {_noun(record)}, the code asks for a {_word(kind)}",
             )
-        if record.order < self.last_order:
+        if record.order < self.places.get(branch, -1):
             return (
                 record,
                 f"{id} is recorded as number {record.order + 1}, the code asks for it later",
             )
-        self.last_order = record.order
+        self._arrive(record.order, branch)
         if isinstance(record, StepDone) and record.args != args:
             return record, f"{id} is recorded with arguments {record.args}, the code gives {args}"
         return record, ""
 
-    def renamed(self, id: str, known: Collection[str]) -> str:
+    def renamed(self, id: str, known: Collection[str], branch: object = None) -> str:
         """What speaks against running `id` as a new step: the next recorded step is not in the
         code any more."""
         if len(self.asked) == len(self.records):
             return ""
         for record in sorted(self.records.values(), key=lambda record: record.order):
-            if record.order > self.last_order and record.id not in self.asked:
+            if record.order > self.places.get(branch, -1) and record.id not in self.asked:
                 if isinstance(record, StepDone) and record.name not in known:
                     return (
                         f"{record.id} is recorded next and no step of that name is declared; "
@@ -237,12 +253,18 @@ class Journal:
                 return ""
         return ""
 
-    def next_order(self) -> int:
-        """The order of a new record: behind the last one asked for, or beside it when others are
-        recorded behind."""
-        if len(self.asked) < len(self.records):
-            return self.last_order
-        return self.last_order + 1
+    def ask(self, id: str, branch: object = None) -> int:
+        """The order of the new record `id`: behind the last one asked for, or beside it when
+        others are recorded behind."""
+        behind = len(self.asked) < len(self.records)
+        order = self.places.get(branch, -1) if behind else self.last_order + 1
+        self.asked.add(id)
+        self._arrive(order, branch)
+        return order
+
+    def _arrive(self, order: int, branch: object) -> None:
+        self.places[branch] = order
+        self.last_order = max(self.last_order, order)
 
     def forgotten(self) -> str:
         """What speaks against the body being at its end: a recorded step with an undo was never

@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from outlive.kinds.processes import vocabulary as words
+from outlive.kinds.processes.definition import Definition
 from outlive.kinds.processes.vocabulary import Failure, Head, unpack
 from outlive.model import Cell, Event
 
@@ -108,6 +109,8 @@ class Begun(Struct, frozen=True):
     id: str
     seq: int
     replayed: bool
+    view: View | None = None
+    """What is durable about it at this moment, when that is known without asking the store."""
 
 
 class Node(Struct, frozen=True):
@@ -389,6 +392,31 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
         epoch=fold.epoch,
         takeovers=fold.takeovers,
         cancel_requested=fold.cancelled,
+    )
+
+
+def fresh_view(id: str, made: Definition, data: Raw, node: str, time: int) -> View:
+    """The view of a process whose start is its only event."""
+    return View(
+        id=id,
+        type=made.name,
+        version=made.version,
+        status="running",
+        seq=1,
+        data=data,
+        result=None,
+        failure=None,
+        started=time,
+        changed=time,
+        ended=None,
+        waits_for="",
+        due=None,
+        history=(PastState("running", time),),
+        steps=(),
+        node=node,
+        epoch=0,
+        takeovers=0,
+        cancel_requested=False,
     )
 
 

@@ -1,8 +1,7 @@
 """The SQL of the stores: one folder a database, statements by name, migrations by number.
 
 `statements.sql` holds every statement under a line `-- name: …`; `migrations/` holds what made the
-schema, forward
-only. Python code names a statement and never spells one.
+schema, forward only. Python code names a statement and never spells one.
 """
 
 from __future__ import annotations

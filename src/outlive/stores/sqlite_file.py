@@ -1,0 +1,346 @@
+"""The SQLite file itself: its connections, its schema, and transactions of certain outcome.
+
+    writer    writes and checkpoints; only the writing lane uses it
+    users     the door of `transact`: a connection of its own, also of the writing lane
+    readers   one for each reading lane
+    watcher   sees that another process committed; used on the event loop, never waits
+
+    queue ─> BEGIN IMMEDIATE ─> work ─> writer's mark ─> COMMIT ──ok──> written
+                                  │                        └─error─> look up, in fresh connections
+                                  └─error─> rolled back: not written         │
+                              found / not found, made a fact by a commit <───┤
+                                                       fails too: unsure <───┘
+
+The writer's mark is a row that says which group this store committed last: it is how a commit
+whose answer was lost is looked up. What is found becomes a fact by a commit of its own and a
+checkpoint: after a failed flush nothing that lies in the log is believed, because the kernel may
+have dropped what it could not write. While the file is unsure, reads and writes settle it first.
+
+Not promised: anything when a second copy of SQLite in the same process opens the file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+
+from outlive import ids
+from outlive.clock import MICROS, Clock
+from outlive.errors import (
+    OutcomeUnknown,
+    OutliveError,
+    StoreBusy,
+    StoreCorrupt,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
+from outlive.stores import place, sql
+from outlive.stores.migrate import pending
+from outlive.stores.user_tables import UserTables
+from outlive.stores.writelock import WriteLock
+
+T = TypeVar("T")
+CHECKPOINT_PAGES = 4000
+"""Pages in the WAL (16 MiB) after which the writing lane moves them into the file, outside any
+commit."""
+BUSY_MILLISECONDS = 5000
+WRITER_FORGET_MICROS = 86_400 * MICROS
+
+
+class SQLiteFile:
+    """The file at `path`; all but `wall` and `watch` is for the writing lane.
+
+    `shards` counts when the file is made. `frozen_seconds` as in `WriteLock`. `readers` is how
+    many reading connections are opened.
+    """
+
+    def __init__(
+        self, path: Path, shards: int, clock: Clock, *, frozen_seconds: float, readers: int
+    ) -> None:
+        self.path = path
+        self.shards = shards
+        self.incarnation = ""
+        self.sql = sql.statements("sqlite")
+        self.chains: dict[int, tuple[int, bytes]] = {}
+        """The head of each shard and its chain value, as this process wrote them last."""
+        self.unsure = False
+        """A commit's outcome is unknown and could not be looked up yet."""
+        self.wal_pages = 0
+        self.readers: list[apsw.Connection] = []
+        self._reader_count = readers
+        self._clock = clock
+        self._frozen_seconds = frozen_seconds
+        self._writer_id = ids.node_id()
+        self._groups = itertools.count(1)
+        self._full = True
+        self._high = 0
+        self._high_lock = threading.Lock()
+        self._opened: list[tuple[apsw.Connection, place.Identity]] = []
+
+    # --- opening and closing ----------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Check the place, connect, bring the schema up to date. Raises `StoreRefused` or
+        `StoreUnavailable`; then nothing stays open."""
+        place.check(self.path)
+        self._lock = WriteLock(self.path.with_name(self.path.name + "-lock"), self._frozen_seconds)
+        try:
+            with place.opening:
+                place.check_second_copy(self.path)
+                self.writer = self.connect()
+            self.writer.setwalhook(self._count_pages)
+            self._migrate()
+            self.users = UserTables(self.connect())
+            self.readers = [self.connect(writes=False) for _ in range(self._reader_count)]
+            self._watcher = self.connect(writes=False)
+            self._watcher.set_busy_timeout(0)
+            row = self.writer.execute(self.sql["store_read"]).fetchone()
+            if row is None:
+                raise StoreCorrupt(f"{self.path} has outlive's tables but no store row.")
+            self.incarnation, self.shards = row[0], row[1]
+            self._raise_high(row[3])
+        except BaseException as error:
+            self.close()
+            if isinstance(error, apsw.Error):
+                raise self.mapped(error) from error
+            raise
+
+    def connect(self, *, writes: bool = True) -> apsw.Connection:
+        """A new connection with the settings every promise stands on."""
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX
+        with place.opening:
+            connection = apsw.Connection(
+                str(self.path), flags=flags | (apsw.SQLITE_OPEN_CREATE if writes else 0)
+            )
+            self._opened.append((connection, place.opened(self.path)))
+        connection.set_busy_timeout(BUSY_MILLISECONDS)
+        settings = ["wal_autocheckpoint=0", "mmap_size=0", "cache_size=-16000"]
+        if writes:
+            settings = ["journal_mode=wal", "synchronous=full", *settings]
+        else:
+            settings = [*settings, "query_only=1"]
+        try:
+            for setting in settings:
+                connection.execute(f"PRAGMA {setting}").fetchall()
+        except apsw.Error:
+            self.disconnect(connection)
+            raise
+        return connection
+
+    def disconnect(self, connection: apsw.Connection) -> None:
+        """Close what `connect` gave; once is enough, twice does no harm."""
+        with suppress(apsw.Error):
+            connection.close()
+        for entry in self._opened[:]:
+            if entry[0] is connection:
+                self._opened.remove(entry)
+                place.closed(entry[1])
+
+    def close(self) -> None:
+        """Close whatever is open, the writer last: it moves the log into the file if it can."""
+        for connection, _ in reversed(self._opened[:]):
+            self.disconnect(connection)
+        self._lock.close()
+
+    def forget(self) -> None:
+        """In a forked child: nothing here may be used, closed or unlocked any more."""
+        _inherited.extend(connection for connection, _ in self._opened)
+        self._lock.close()
+
+    def _migrate(self) -> None:
+        shipped = sql.migrations("sqlite")
+        connection = self.writer
+        self._lock.acquire()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            exists = _one(connection, self.sql["migrations_exist"])[0]
+            applied = list(connection.execute(self.sql["migrations"])) if exists else []
+            wanted = pending(shipped, applied)
+            if wanted:
+                connection.execute(self.sql["migrations_table"])
+            now = self.wall()
+            for migration in wanted:
+                for _ in connection.execute(migration.text):
+                    pass
+                connection.execute(
+                    self.sql["migration_done"],
+                    (migration.number, migration.name, migration.checksum, now),
+                )
+            connection.execute(self.sql["store_make"], (ids.token(130), self.shards))
+            shards = _one(connection, self.sql["store_read"])[1]
+            connection.executemany(self.sql["shard_make"], [(shard,) for shard in range(shards)])
+            connection.execute(self.sql["writer_forget"], (now - WRITER_FORGET_MICROS,))
+            connection.execute(self.sql["writer_mark"], (self._writer_id, 0, now))
+            connection.execute("COMMIT")
+        except BaseException:
+            self._rollback(connection)
+            raise
+        finally:
+            self._lock.release()
+
+    # --- the clock --------------------------------------------------------------------------------
+
+    def wall(self) -> int:
+        """The store's clock: the host's, but never behind what it once was. From any thread."""
+        return self._raise_high(self._clock.wall())
+
+    def _raise_high(self, micros: int) -> int:
+        with self._high_lock:
+            if micros > self._high:
+                self._high = micros
+            return self._high
+
+    def move(self, connection: apsw.Connection, versions: int) -> tuple[int, int]:
+        """Move the file's clock and version counter on; gives the first free version and the
+        time."""
+        row = _one(connection, self.sql["store_move"], (versions, self.wall()))
+        self._raise_high(row[1])
+        return row[0] - versions + 1, row[1]
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def transaction(
+        self, work: Callable[[apsw.Connection], T], *, durable: bool = True, users: bool = False
+    ) -> T:
+        """Run `work` in one write transaction, and be certain of its outcome.
+
+        On the connection of `users` if asked. Raises what `work` raises (rolled back),
+        `StoreUnavailable` (not applied), or `OutcomeUnknown`.
+        """
+        self._lock.acquire()
+        try:
+            if self.unsure:
+                self._settle()
+            group = next(self._groups)
+            connection = self.users.connection if users else self.writer
+            try:
+                if durable is not self._full and not users:
+                    level = "full" if durable else "normal"
+                    connection.execute(f"PRAGMA synchronous={level}").fetchall()
+                    self._full = durable
+                connection.execute("BEGIN IMMEDIATE")
+                result = work(connection)
+                connection.execute(self.sql["writer_mark"], (self._writer_id, group, self._high))
+            except BaseException as error:
+                self._rollback(connection)
+                if isinstance(error, apsw.Error):
+                    raise self.mapped(error) from error
+                raise
+            try:
+                connection.execute("COMMIT")
+            except apsw.Error as error:
+                if isinstance(error, (apsw.FullError, apsw.BusyError)):
+                    self._rollback(connection)
+                    raise self.mapped(error) from error
+                if not self._look_up(group, error):
+                    raise self.mapped(error) from error
+        finally:
+            self._lock.release()
+        return result
+
+    def _look_up(self, group: int, cause: apsw.Error) -> bool:
+        """Whether the transaction `group` is in the file, made a fact. Raises `OutcomeUnknown` if
+        that fails too. Runs with the write lock held."""
+        try:
+            return self._reopen() >= group
+        except apsw.Error as error:
+            self.unsure = True
+            raise OutcomeUnknown(
+                f"The store failed while committing ({cause}) and again while looking the commit "
+                f"up ({error}); whether it was written is not known."
+            ) from error
+
+    def settle(self) -> None:
+        """Make a fact of whatever is in the file after an unknown outcome. Raises
+        `StoreUnavailable` when that fails again."""
+        self._lock.acquire()
+        try:
+            if self.unsure:
+                self._settle()
+        finally:
+            self._lock.release()
+
+    def _settle(self) -> None:
+        try:
+            self._reopen()
+        except apsw.Error as error:
+            raise self.mapped(error) from error
+        self.unsure = False
+
+    def _reopen(self) -> int:
+        """Replace both writing connections; gives the last group of this store in the file."""
+        self.chains.clear()
+        self.disconnect(self.users.connection)
+        self.disconnect(self.writer)
+        self.writer = self.connect()
+        self._full = True
+        self.writer.setwalhook(self._count_pages)
+        self.users = UserTables(self.connect())
+        self.writer.execute("BEGIN IMMEDIATE")
+        row = self.writer.execute(self.sql["writer_read"], (self._writer_id,)).fetchone()
+        self.writer.execute(
+            self.sql["writer_mark"], (self._writer_id, next(self._groups), self._high)
+        )
+        self.writer.execute("COMMIT")
+        with suppress(apsw.BusyError):  # a reader in the log: the next writer restarts it
+            self.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        return row[0] if row else 0
+
+    def _rollback(self, connection: apsw.Connection) -> None:
+        self.chains.clear()
+        with suppress(apsw.Error):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def _count_pages(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self.wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def checkpoint(self) -> None:
+        """Move a log of `CHECKPOINT_PAGES` into the file; waits for nobody, and may fail."""
+        if self.wal_pages >= CHECKPOINT_PAGES and not self.unsure:
+            with suppress(apsw.Error):
+                self.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self.wal_pages = 0
+
+    # --- watching, and errors ---------------------------------------------------------------------
+
+    def watch(self) -> int | None:
+        """The file's change counter, a read of shared memory; None when it cannot be had now."""
+        try:
+            found: int = self._watcher.pragma("data_version")
+        except apsw.Error:
+            return None
+        return found
+
+    def mapped(self, error: apsw.Error) -> OutliveError:
+        """An engine's error as one of ours; the only place where they are told apart."""
+        text = f"{self.path.name}: {error}"
+        full = isinstance(error, apsw.FullError)
+        if full or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
+            return StoreFull(f"{text}. Nothing was written; what was committed before is intact.")
+        if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+            return StoreBusy(f"{text}. Nothing was written.")
+        if isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
+            return StoreCorrupt(f"{self.path} is damaged or not a SQLite file ({error}).")
+        if isinstance(error, apsw.CantOpenError):
+            return StoreRefused(f"{self.path} cannot be opened ({error}).")
+        return StoreUnavailable(f"{text}. Nothing was written.")
+
+
+def _one(connection: apsw.Connection, statement: str, values: tuple[Any, ...] = ()) -> Any:
+    """The one row that `statement` always gives."""
+    row = connection.execute(statement, values).fetchone()
+    assert row is not None
+    return row
+
+
+_inherited: list[apsw.Connection] = []
+"""Connections that a forked child must never close: it would drop or break its parent's locks."""

@@ -1,0 +1,142 @@
+"""SIGKILL at any moment: nothing accepted is lost, nothing happens twice, nothing stands still.
+
+A hundred kills of the only worker, a hundred of one of three, kills of everything at once, and
+kills while the partner misbehaves; all under load, on the sign-up that a newcomer reads first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+
+import pytest
+from tests.crash.load import Load, loaded, settled, verdict
+from tests.crash.service import Machine, Service, send, until
+from tests.crash.takeovers import Kill, figures, take_overs
+
+pytestmark = [pytest.mark.crash, pytest.mark.slow]
+
+TAKE_OVER_SECONDS = 2.0
+TAKE_OVER_SECONDS_MAX = 8.0
+TAKE_OVERS_IN_TIME = 0.95
+SEED = 20_261_122
+
+
+def kill(pid: int) -> Kill:
+    send(pid, signal.SIGKILL)
+    return Kill(pid, time.time_ns() // 1000)
+
+
+async def kill_workers(
+    service: Service, load: Load, count: int, chance: random.Random, pause_seconds: float
+) -> list[Kill]:
+    """Kill `count` workers, one after the other, each `0…2·pause_seconds` after the one before.
+
+    Most had time to say that they serve; every fifth may be caught while it starts.
+    """
+    kills: list[Kill] = []
+    for number in range(count):
+        look = service.workers if number % 5 == 4 else service.serving
+        victims = await until(look, "a worker to kill")
+        await asyncio.sleep(chance.uniform(0, 2 * pause_seconds))
+        load.check()
+        victims = [pid for pid in service.workers() if pid in victims] or service.workers()
+        if victims:
+            kills.append(kill(chance.choice(victims)))
+        await service.gone([found.pid for found in kills[-1:]])
+    return kills
+
+
+async def finish(machine: Machine, service: Service, load: Load) -> None:
+    """Let everything come to its end, then stop the service in order."""
+    await load.end()
+    await settled(machine)
+    assert await service.end() == 0, service.said()
+
+
+async def test_a_hundred_kills_of_the_only_worker(machine: Machine, record_property) -> None:
+    service = await machine.sign_up(workers=1)
+    load = Load(service.url, SEED)
+    load.begin()
+    await loaded(load, 20)
+    kills = await kill_workers(service, load, 100, random.Random(SEED), 0.25)
+    await service.all_serve()
+    await finish(machine, service, load)
+    found = await verdict(machine, load)
+    line = found.line(len(kills), **figures(take_overs(found.facts, kills)), seed=SEED)
+    print(f"\none worker: {line}")
+    record_property("figures", line)
+    found.demand()
+    assert len(kills) >= 100
+
+
+async def test_a_hundred_kills_of_one_of_three_workers(machine: Machine, record_property) -> None:
+    service = await machine.sign_up(workers=3)
+    load = Load(service.url, SEED + 1)
+    load.begin()
+    await loaded(load, 20)
+    kills = await kill_workers(service, load, 100, random.Random(SEED + 1), 0.25)
+    await service.all_serve()
+    await finish(machine, service, load)
+    found = await verdict(machine, load)
+    overs = take_overs(found.facts, kills)
+    line = found.line(len(kills), **figures(overs), seed=SEED + 1)
+    print(f"\none of three workers: {line}")
+    record_property("figures", line)
+    found.demand()
+    assert len(kills) >= 100
+    late = [over for over in overs if over.seconds > TAKE_OVER_SECONDS]
+    assert len(late) <= len(overs) * (1 - TAKE_OVERS_IN_TIME), f"late: {late}"
+    assert max(over.seconds for over in overs) <= TAKE_OVER_SECONDS_MAX
+    assert len(overs) >= len(kills) / 2
+
+
+async def test_killing_everything_at_once(machine: Machine, record_property) -> None:
+    service = await machine.sign_up(workers=3)
+    load = Load(service.url, SEED + 2)
+    load.begin()
+    chance = random.Random(SEED + 2)
+    killed = 0
+    for _ in range(4):
+        await loaded(load, len(load.answers) + 20)
+        await asyncio.sleep(chance.uniform(0, 0.3))
+        killed += service.kill_all()
+        await service.start()
+        load.check()
+    await finish(machine, service, load)
+    found = await verdict(machine, load)
+    line = found.line(killed, seed=SEED + 2)
+    print(f"\neverything at once: {line}")
+    record_property("figures", line)
+    found.demand()
+
+
+MOODS = (
+    {"answer": "after_commit_drop"},
+    {"fail": "rate:0.3", "on": ["customers", "mails", "undo"]},
+    {"delay_seconds": 0.4},
+    {},
+)
+
+
+async def test_kills_while_the_partner_misbehaves(machine: Machine, record_property) -> None:
+    service = await machine.sign_up(workers=2)
+    assert machine.partner is not None
+    load = Load(service.url, SEED + 3)
+    load.begin()
+    chance = random.Random(SEED + 3)
+    kills: list[Kill] = []
+    for mood in MOODS * 2:
+        await machine.partner.behave(**mood)
+        await loaded(load, len(load.answers) + 10)
+        kills += await kill_workers(service, load, 4, chance, 0.2)
+    await machine.partner.behave()
+    await service.all_serve()
+    await finish(machine, service, load)
+    found = await verdict(machine, load)
+    line = found.line(len(kills), **figures(take_overs(found.facts, kills)), seed=SEED + 3)
+    print(f"\na partner that misbehaves: {line}")
+    record_property("figures", line)
+    found.demand()
