@@ -5,15 +5,14 @@
     @app.process("/registrations", version=1)
     async def register(run: Run, form: Registration) -> Account: ...
 
-    service = app.asgi()                   # serve over HTTP; the store opens and drains with the
-    server
+    service = app.asgi()                   # serve over HTTP; opens and drains with the server
     async with app:                        # or use it without HTTP
         handle = await app.start(register, form)
         account = await handle.result()
 
 Anything that is asked here may be asked of any node on the same store: what this node does not own
-is read from the
-store, and what must be done by the owner is kept in a cell until the owner has done it.
+is read from the store, and what must be done by the owner is kept in a cell until the owner has
+done it.
 """
 
 from __future__ import annotations
@@ -101,8 +100,7 @@ class Handle(Generic[R]):
 
     async def result(self, within: float | None = None) -> R:
         """Wait for its end; gives its result. Raises `ProcessFailed` when it ended otherwise,
-        `TimeoutError` after
-        `within` seconds."""
+        `TimeoutError` after `within` seconds."""
         return await self._app.result(self.id, within)  # type: ignore[no-any-return]
 
     async def signal(self, name: str, payload: Any = None, *, key: str | None = None) -> None:
@@ -118,14 +116,11 @@ class Outlive:
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
-    open-able store; without
-    it the environment's `OUTLIVE_STORE`, else `sqlite:///.outlive/store.db`. `retention_seconds`:
-    how long an ended
-    process is kept (then 410 for as long, then 404). `request_seconds`: how long an idempotency
-    key is kept, at least 1
-    day is wise. `lease_seconds` (1 to 300): how long a node that is frozen or cut off keeps its
-    shards; one that died
-    on this host loses them at once. Nothing is opened before `open()`.
+    open-able store; without it the environment's `OUTLIVE_STORE`, else
+    `sqlite:///.outlive/store.db`. `retention_seconds`: how long an ended process is kept (then 410
+    for as long, then 404). `request_seconds`: how long an idempotency key is kept, at least 1 day
+    is wise. `lease_seconds` (1 to 300): how long a node that is frozen or cut off keeps its shards;
+    one that died on this host loses them at once. Nothing is opened before `open()`.
     """
 
     def __init__(
@@ -169,16 +164,12 @@ class Outlive:
         """Declare a function as the body of a type of process.
 
         `path`: where it is started over HTTP. `version`: 1 or more; a started process keeps its
-        version, so keep the
-        body of an old version declared while such processes are under way. `name`: how it is
-        recorded, the function's
-        name when not given. `prefix`: of its public ids. `status_code`: the answer to a start, 201
-        when the process *is*
-        the resource at its path, else 202. `signals`: the signals it takes and their types;
-        without it any name is
-        taken as plain JSON. `rollback_on`: the errors that roll back (a step that gave up counts
-        as what it raised);
-        others leave it `stuck` for an operator.
+        version, so keep the body of an old version declared while such processes are under way.
+        `name`: how it is recorded, the function's name when not given. `prefix`: of its public ids.
+        `status_code`: the answer to a start, 201 when the process *is* the resource at its path,
+        else 202. `signals`: the signals it takes and their types; without it any name is taken as
+        plain JSON. `rollback_on`: the errors that roll back (a step that gave up counts as what it
+        raised); others leave it `stuck` for an operator.
         """
 
         def declare(body: F) -> F:
@@ -335,8 +326,7 @@ class Outlive:
         """Start a process by its body; durable when this returns.
 
         `key`: a start repeated with the same key and value gives the same process. Raises
-        `InvalidInput`, `KeyReused`,
-        `Draining`, `Overloaded`.
+        `InvalidInput`, `KeyReused`, `Draining`, `Overloaded`.
         """
         made = self._bodies.get(body)
         if made is None:
@@ -351,8 +341,8 @@ class Outlive:
         """Start the newest version of process `name` with JSON from outside.
 
         `key` is bound to `scope`, the type and the value. Raises `MalformedInput`, `InvalidInput`,
-        `TooLarge`,
-        `KeyReused`, `Draining`, `Overloaded`, or what the store raises; then nothing was started.
+        `TooLarge`, `KeyReused`, `Draining`, `Overloaded`, or what the store raises; then nothing
+        was started.
         """
         made = self.definitions[name]
         if len(body) > INPUT_BYTES_MAX:
@@ -418,8 +408,8 @@ class Outlive:
     async def _queue(
         self, made: Definition, ref: Ref, stream: str, raw: bytes, request: Put | None
     ) -> None:
-        """Start a process in a shard of another node: a cell that its owner finds, at once or
-        after a take-over."""
+        """Start a process in a shard of another node: a cell that its owner finds, at once or after
+        a take-over."""
         now = await self.store.now()
         head = Head(stream, made.name, made.version, "queued", now, now, "", Raw(raw))
         command = Command("start", ref.key)
@@ -455,8 +445,7 @@ class Outlive:
 
     async def changed(self, id: str, seen: int, timeout_seconds: float) -> int:
         """Wait until a process has more than `seen` events, at most `timeout_seconds`; gives how
-        many. Ends early when
-        this node drains. Raises as `view`."""
+        many. Ends early when this node drains. Raises as `view`."""
         head = await self._head(id)
         if self._runtime is not None:
             return await self._runtime.watchers.changed(id, head.stream, seen, timeout_seconds)
@@ -553,9 +542,8 @@ class Outlive:
         """Send a signal with a JSON payload (empty: null); durable when this returns.
 
         Kept when it comes before the wait. `key`: sent again with the same key it counts once.
-        Raises `NoSuchProcess`,
-        `ProcessTerminal`, `SignalNotExpected`, `InvalidInput`, `MalformedInput`, `TooLarge`,
-        `TooManySignals`.
+        Raises `NoSuchProcess`, `ProcessTerminal`, `SignalNotExpected`, `InvalidInput`,
+        `MalformedInput`, `TooLarge`, `TooManySignals`.
         """
         if len(payload) > SIGNAL_BYTES_MAX:
             raise TooLarge(

@@ -1,10 +1,9 @@
 """The only module, beside the stores, that asks what time it is.
 
 `wall` is what a store's clock is made from; a store never lets it go back. `boot` runs through
-suspension and is
-for stopping early on one machine (self-demotion, time limits), never for deciding that something
-has expired.
-`Clock` is an object so that a test can put its own in its place and move a year in a second.
+suspension and is for stopping early on one machine (self-demotion, time limits), never for deciding
+that something has expired. `Clock` is an object so that a test can put its own in its place and
+move a year in a second.
 """
 
 from __future__ import annotations

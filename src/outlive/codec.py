@@ -1,10 +1,9 @@
 """Values to bytes and back: JSON by msgspec, never pickle.
 
 Accepted as payloads: msgspec structs, dataclasses, attrs classes, pydantic models (also nested),
-and plain JSON values.
-Integers stay exact. A `Shape` is a declared type with its decoder; it is built once, where the
-type is declared, so
-that a type nobody can decode fails at import and not in the middle of a process.
+and plain JSON values. Integers stay exact. A `Shape` is a declared type with its decoder; it is
+built once, where the type is declared, so that a type nobody can decode fails at import and not in
+the middle of a process.
 """
 
 from __future__ import annotations

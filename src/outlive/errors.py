@@ -29,8 +29,8 @@
     Discarded (BaseException)   this activation no longer owns its process; let it pass
 
 Each carries a stable `code`, an HTTP `status`, whether a retry is safe (`retryable`), and a
-`remedy`. The first line
-of a docstring is the title shown to people; `outlive explain CODE` prints the rest.
+`remedy`. The first line of a docstring is the title shown to people; `outlive explain CODE` prints
+the rest.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Refused(OutliveError):
 class Conflict(Refused):
     """A cell was not at the required version.
 
-    Another writer changed the cell between your read and your commit. Nothing of the batch was written."""
+    Another writer changed the cell between your read and your commit. Nothing of the batch was
+    written."""
 
     code, slug, retryable = "OL1001", "conflict", True
     remedy = "Read the cell again, decide again, commit again."
@@ -87,8 +88,8 @@ class Fenced(Refused):
     """The shard belongs to another owner by now.
 
     This node was the owner of the shard and is not any more: it was paused, cut off, or it handed
-    the shard over. Nothing
-    of the batch was written; whoever owns the shard goes on from the last committed event."""
+    the shard over. Nothing of the batch was written; whoever owns the shard goes on from the last
+    committed event."""
 
     code, slug, status, retryable = "OL1002", "fenced", 503, True
     remedy = "Nothing to mend: throw the activation away; the new owner continues the work."
@@ -97,7 +98,8 @@ class Fenced(Refused):
 class StreamConflict(Refused):
     """The stream is not as long as the append expected.
 
-    Two writers appended to one stream under one lease, or an event was built from an old view. Nothing was written."""
+    Two writers appended to one stream under one lease, or an event was built from an old view.
+    Nothing was written."""
 
     code, slug = "OL1003", "stream-conflict"
     remedy = "Reload the stream and decide again."
@@ -115,7 +117,8 @@ class TooLarge(Refused):
 class NotAllowed(Refused):
     """A statement is not allowed inside run.transact.
 
-    It would end the transaction, reach outside the file, or touch outlive's own tables. Nothing was written."""
+    It would end the transaction, reach outside the file, or touch outlive's own tables. Nothing was
+    written."""
 
     code, slug, status = "OL1005", "statement-not-allowed", 500
     remedy = "Use plain statements on your own tables; the transaction is ended for you."
@@ -134,8 +137,7 @@ class OutcomeUnknown(OutliveError):
     """A commit was sent and its answer was lost.
 
     The batch is in the store whole, or not at all; which of them could not be found out yet. It is
-    never reported as a
-    plain failure, because repeating it could do the work twice."""
+    never reported as a plain failure, because repeating it could do the work twice."""
 
     code, slug, status = "OL1010", "outcome-unknown", 500
     remedy = "Look the result up (by its id or idempotency key) before you repeat the call."
@@ -154,8 +156,7 @@ class StoreFull(StoreUnavailable):
     """The disk under the store is full.
 
     Nothing of the batch was written and everything committed before is intact. Work goes on by
-    itself as soon as there
-    is space."""
+    itself as soon as there is space."""
 
     code, slug, status = "OL1021", "store-full", 507
     remedy = "Free space on the volume that holds the store."
@@ -193,7 +194,8 @@ class EngineTooOld(StoreRefused):
 class NetworkFileSystem(StoreRefused):
     """The store lies on a network file system.
 
-    SQLite's WAL needs shared memory and working locks; neither is to be had over NFS, SMB or FUSE mounts of them."""
+    SQLite's WAL needs shared memory and working locks; neither is to be had over NFS, SMB or FUSE
+    mounts of them."""
 
     code, slug = "OL1102", "network-file-system"
     remedy = "Put the store on a local disk, or use PostgreSQL."
@@ -230,8 +232,7 @@ class SecondCopy(StoreRefused):
     """Another copy of SQLite in this process holds the file open.
 
     Two copies in one process break each other's POSIX locks: closing one drops the locks of the
-    other, and the file can
-    be corrupted."""
+    other, and the file can be corrupted."""
 
     code, slug = "OL1106", "second-copy"
     remedy = (
@@ -403,7 +404,8 @@ class Overloaded(ProcessError):
 class StepFailed(OutliveError):
     """A step gave up.
 
-    Its attempts are used up, or it raised NonRetryable. The failure is recorded and the step is not run again."""
+    Its attempts are used up, or it raised NonRetryable. The failure is recorded and the step is not
+    run again."""
 
     code, slug = "OL3001", "step-failed"
     remedy = "Catch it to go another way; let it pass to roll the process back."

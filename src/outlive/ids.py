@@ -1,12 +1,11 @@
 """Identifiers and randomness: the only module that draws any.
 
-public    `reg_` + 26 characters of Crockford base 32 carrying 128 random bits. Guess-proof;
-neither time, count
-          nor internal id can be read from it. This is what leaves the service.
+public    `reg_` + 26 characters of Crockford base 32 carrying 128 random bits. Guess-proof; neither
+          time, count nor internal id can be read from it. This is what leaves the service.
 internal  30 hexadecimal digits, time first: ordered, so that new streams land side by side in an
           index. It never leaves the service.
 node      host, pid and random: a new one for each boot, so that nobody inherits a dead node's
-identity.
+          identity.
 """
 
 from __future__ import annotations

@@ -2,21 +2,19 @@
 
 Every kind of state a service keeps is one of two shapes, or both.
 
-    Journal   what happened: streams of events, each stream inside one shard,
-              numbered without a hole, hash-chained, never edited.
+    Journal   what happened: streams of events, each stream inside one shard, numbered without a
+              hole, hash-chained, never edited.
     Cell      what is true, and until when: (space, key) -> value, version, due.
 
 A `Batch` is the only way to write either, and it is a value: it can be grouped with others into one
 fsync, refused whole, replayed by a simulator, or applied inside a user's own SQL transaction.
 
     version   drawn from a counter that never goes back, so a cell that was dropped and made again
-    has a
-              higher one: it is the fencing token.
-    due       a deadline on the store's clock, in integer microseconds since 1970 UTC. The kind
-    says what passes
-              then; the store only hands due cells out (`claim`).
+              has a higher one: it is the fencing token.
+    due       a deadline on the store's clock, in integer microseconds since 1970 UTC. The kind says
+              what passes then; the store only hands due cells out (`claim`).
     lease     (shard, owner, epoch): who may append to a shard. The epoch is checked by the commit
-    itself.
+              itself.
     stream    the events of one process or entity, counted 0, 1, 2 … by `n`.
     seq       the place of an event in its shard: dense, so a reader that sees a hole waits.
 
@@ -114,8 +112,7 @@ class Batch(Struct, frozen=True, gc=False):
     """The only way to write: committed whole or refused whole.
 
     Order inside: all `require` first, then `drop`, `put`, `append`. A batch with a `lease` is
-    fenced by it, also when
-    it appends nothing; a batch without one may not append.
+    fenced by it, also when it appends nothing; a batch without one may not append.
     """
 
     lease: Lease | None = None

@@ -4,10 +4,8 @@
     async def open_account(form: Form) -> Account: ...
 
 The decorator leaves the function as it is: call it in a unit test. What it declares is kept beside
-it and used when a
-process body performs the step by `await run(open_account, form)`. A function without the decorator
-can be performed
-as well, with the defaults.
+it and used when a process body performs the step by `await run(open_account, form)`. A function
+without the decorator can be performed as well, with the defaults.
 
 Backoff with full jitter: "Exponential Backoff And Jitter", M. Brooker, AWS Architecture Blog
 (2015).
@@ -35,9 +33,9 @@ class Retry(Struct, frozen=True, kw_only=True):
     """How often, and how far apart, a step is tried.
 
     `attempts`: 1 to 1000 tries in all. The wait before the next one is uniform between 0 and
-    min(`cap_seconds`, `base_seconds` · 2^(tries so far - 1)). `never`: exception types that are
-    not tried again, beside
-    `NonRetryable`. Attempts are recorded: the death of the service does not start the count anew.
+    min(`cap_seconds`, `base_seconds` · 2^(tries so far - 1)). `never`: exception types that are not
+    tried again, beside `NonRetryable`. Attempts are recorded: the death of the service does not
+    start the count anew.
     """
 
     attempts: int = 3
@@ -224,18 +222,14 @@ def step(
     """Declare a function as a step of processes; the function itself stays as it is.
 
     `retry`: see `Retry` (3 attempts when not given). `timeout`: seconds for one attempt, above 0;
-    an asynchronous step
-    is cancelled then, a thread is abandoned and its late result refused. `undo`: the function that
-    takes the step back,
-    or its name in the same module; it is called with the step's arguments and then its result, or
-    an `Unknown` when
-    the step may or may not have happened, and must be harmless when nothing was made. `name`: how
-    the step is
-    recorded, the function's name when not given; keep it when you rename the function.
+    an asynchronous step is cancelled then, a thread is abandoned and its late result refused.
+    `undo`: the function that takes the step back, or its name in the same module; it is called with
+    the step's arguments and then its result, or an `Unknown` when the step may or may not have
+    happened, and must be harmless when nothing was made. `name`: how the step is recorded, the
+    function's name when not given; keep it when you rename the function.
 
     When the process dies: a recorded step is not run again. A step whose outcome was not recorded
-    runs again, with the
-    same `attempt().key`.
+    runs again, with the same `attempt().key`.
     """
 
     def declare(declared: F) -> F:

@@ -1,24 +1,21 @@
 """The store: what each verb promises, and what it does not.
 
 `CellStore` keeps cells. `Store` keeps cells, the journal, shards and blobs, and is what a service
-opens. The ways of
-keeping these promises lie in `stores/`; `stores/memory.py` is the specification in its shortest
-form, and
-`outlive.testing.conformance` is the suite that every one of them passes.
+opens. The ways of keeping these promises lie in `stores/`; `stores/memory.py` is the specification
+in its shortest form, and `outlive.testing.conformance` is the suite that every one of them passes.
 
 Laws, kept by every store
     fence       a batch with a lease is checked against the shard's row by a lock taken in the same
-    transaction.
+                transaction.
     dense       events of a shard are numbered 1, 2, 3 … in commit order; `tail` never skips and
-    never reorders.
+                never reorders.
     clock       expiry is decided by the store's clock, which never goes back.
     version     never reused, not even by a cell that was dropped and made again.
     unknown     a commit whose answer was lost is looked up; only if that fails too is
-    `OutcomeUnknown` raised.
+                `OutcomeUnknown` raised.
 
 Not promised: an order between batches of different shards, fairness between keys, delivery of a
-`changed` hint, or
-that a blob nobody names is kept.
+`changed` hint, or that a blob nobody names is kept.
 """
 
 from __future__ import annotations
@@ -60,9 +57,8 @@ class CellStore(Protocol):
         """Write `batch` whole, or raise.
 
         Raises `Conflict`, `Fenced`, `StreamConflict` or `TooLarge` (nothing written),
-        `StoreUnavailable` (nothing
-        written), `OutcomeUnknown`. When it returns, the batch is as durable as its storage class
-        says.
+        `StoreUnavailable` (nothing written), `OutcomeUnknown`. When it returns, the batch is as
+        durable as its storage class says.
         """
         ...
 
@@ -70,10 +66,8 @@ class CellStore(Protocol):
         """Write up to `GROUP_BATCHES_MAX` batches, in order, with one sync; each is refused alone.
 
         Gives for each batch what `commit` would return or raise. Each batch sees the ones before
-        it. Raises only what
-        concerns the group as a whole (`StoreUnavailable`, `OutcomeUnknown`): then none of them was
-        written, or the
-        outcome of all is unknown.
+        it. Raises only what concerns the group as a whole (`StoreUnavailable`, `OutcomeUnknown`):
+        then none of them was written, or the outcome of all is unknown.
         """
         ...
 
@@ -82,10 +76,9 @@ class CellStore(Protocol):
         and `version` on.
 
         No cell is handed to two callers within the hold. The new version is the fencing token:
-        finish with
-        `Require(ref, version)`. At most `limit` ≤ `CLAIM_CELLS_MAX`, the longest overdue first;
-        durable.
-        Not promised: fairness between keys, or any order between two claims.
+        finish with `Require(ref, version)`. At most `limit` ≤ `CLAIM_CELLS_MAX`, the longest
+        overdue first; durable. Not promised: fairness between keys, or any order between two
+        claims.
         """
         ...
 
@@ -114,8 +107,9 @@ class CellStore(Protocol):
     ) -> list[tuple[str, Cell]]:
         """Cells of `spaces` with a mark named `mark` whose value is in [`low`, `high`], with that value.
 
-        Ordered by (value, space, key) ascending, descending with `newest`. For the next page narrow the
-        range. Marks of one name are kept together whatever their space: give a kind's marks its own names.
+        Ordered by (value, space, key) ascending, descending with `newest`. For the next page narrow
+        the range. Marks of one name are kept together whatever their space: give a kind's marks its
+        own names.
         """
         ...
 
@@ -123,9 +117,8 @@ class CellStore(Protocol):
         """Wait until something was committed by anybody since `seen`, or the time is up; gives the
         new count.
 
-        A hint: it may come late (up to about 50 ms from another process), may come for nothing,
-        and is never the only
-        thing a wait stands on. Start with `seen = -1` to get the count at once.
+        A hint: it may come late (up to about 50 ms from another process), may come for nothing, and
+        is never the only thing a wait stands on. Start with `seen = -1` to get the count at once.
         """
         ...
 
@@ -167,14 +160,12 @@ class Store(CellStore, Protocol):
     async def transact(
         self, work: Callable[[Any], Batch], *, limit_seconds: float = 5.0
     ) -> Committed:
-        """Run `work(connection)` and commit the batch it returns in the same transaction as what
-        it did.
+        """Run `work(connection)` and commit the batch it returns in the same transaction as what it
+        did.
 
         `work` is short, synchronous, and touches only the caller's own tables. When it raises, or
-        runs past
-        `limit_seconds`, nothing is written and the error is raised here. It runs in a transaction
-        of its own, never
-        inside a group commit.
+        runs past `limit_seconds`, nothing is written and the error is raised here. It runs in a
+        transaction of its own, never inside a group commit.
         """
         ...
 
@@ -187,8 +178,8 @@ class Store(CellStore, Protocol):
         ...
 
     async def tail(self, shard: int, after: int, limit: int = 1000) -> list[Event]:
-        """The events of a shard with `seq` greater than `after`: dense and in order. Raises
-        nothing at the end."""
+        """The events of a shard with `seq` greater than `after`: dense and in order. Raises nothing
+        at the end."""
         ...
 
     async def owners(self) -> list[Shard]:
@@ -200,8 +191,7 @@ class Store(CellStore, Protocol):
         `Fenced` if not.
 
         Ordered against the last owner's commits by the shard's row: what is read after this
-        returned is all that the
-        last owner will ever have written.
+        returned is all that the last owner will ever have written.
         """
         ...
 

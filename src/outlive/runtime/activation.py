@@ -1,10 +1,8 @@
 """One process in memory: its journal, its lease, and the task that runs its body.
 
 An activation is disposable. Everything it decides is appended to its journal and applied to memory
-at once, but
-nothing leaves before the commit: `record` is the gate. When a commit is refused the activation is
-thrown away and, if
-this node still owns the process, built anew from what is durable.
+at once, but nothing leaves before the commit: `record` is the gate. When a commit is refused the
+activation is thrown away and, if this node still owns the process, built anew from what is durable.
 
     perform   a step's function runs; may be interrupted (cancel, loss of the shard)
     parked    waits for a signal, a timer or a retry; may leave memory at any time
@@ -231,8 +229,8 @@ class Activation:
     # --- parking ----------------------------------------------------------------------------------
 
     async def park(self, id: str, until: int | None, wake: Callable[[], Any] | None = None) -> None:
-        """Wait until `id` is settled, or until the time `until`, when `wake` is called (without:
-        go on).
+        """Wait until `id` is settled, or until the time `until`, when `wake` is called (without: go
+        on).
 
         A far `until` needs no timer: the cell says `waiting` and when, and `look` is called when
         that has passed.

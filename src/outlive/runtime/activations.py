@@ -2,7 +2,7 @@
 
     start      one commit (cell, first event, idempotency key), then the body runs
     command    a signal, cancel or retry: appended to the journal by the owner, at once or from the
-    inbox
+               inbox
     recover    a shard was taken over: every process in it that was under way goes on
     wake       a cell's `due` has passed: load its process and let it go on
     sweep      what has been parked for longer than a second leaves memory
@@ -217,8 +217,7 @@ class Activations:
         """Do what is asked of a process that this node owns; durable when this returns.
 
         `drop` names the inbox cell of the command, dropped by the same commit. Raises a
-        `ProcessError` when it cannot be
-        done (nothing was written), or the store's refusal.
+        `ProcessError` when it cannot be done (nothing was written), or the store's refusal.
         """
         activation = await self.load(command.id)
         if activation is None:

@@ -2,10 +2,9 @@
 failure.
 
 An asynchronous function runs on the event loop and is cancelled when its time is up. A synchronous
-one runs in a thread
-that cannot be stopped: it is abandoned, and its late result is refused. Every failed attempt is
-recorded before the next
-begins, with the time of the next, so that neither the count nor the pace starts anew after a crash.
+one runs in a thread that cannot be stopped: it is abandoned, and its late result is refused. Every
+failed attempt is recorded before the next begins, with the time of the next, so that neither the
+count nor the pace starts anew after a crash.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ async def perform(
 ) -> Any:
     """Run a step that is not recorded, attempt by attempt, and record what came of it.
 
-    Gives the result as a replay will read it. Raises `StepFailed` when it gave up,
-    `Cancelled` or `Discarded` when it was interrupted.
+    Gives the result as a replay will read it. Raises `StepFailed` when it gave up, `Cancelled` or
+    `Discarded` when it was interrupted.
     """
     undo, given = spec.undo_name, codec.NULL
     if undo:

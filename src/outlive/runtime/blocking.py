@@ -6,8 +6,7 @@
         ...
 
 The thread blocks in each durable call while the event loop does the work. A process that leaves
-memory, or is lost to
-another node, gets `Discarded` raised from its call; let it pass.
+memory, or is lost to another node, gets `Discarded` raised from its call; let it pass.
 """
 
 from __future__ import annotations

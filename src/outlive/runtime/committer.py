@@ -5,14 +5,12 @@
                   └──── what comes meanwhile waits <────┘
 
 Opportunistic: while one commit is in flight the next group collects; there is no timer and no
-linger. The first batch
-of an idle committer leaves at the end of the event loop's turn, so what one turn writes goes in
-one trip.
+linger. The first batch of an idle committer leaves at the end of the event loop's turn, so what one
+turn writes goes in one trip.
 
 The gate is the future: whoever depends on a batch awaits it before it answers anybody. A *patient*
-batch (the record of
-a step whose effect has happened) is kept and tried again while the store says it is unavailable;
-others are told.
+batch (the record of a step whose effect has happened) is kept and tried again while the store says
+it is unavailable; others are told.
 """
 
 from __future__ import annotations
@@ -68,8 +66,8 @@ class Committer:
         refused.
 
         Raises `StoreUnavailable` at once when too many batches wait, or when the store takes
-        nothing right now and the
-        batch is not `patient`. Batches are committed in the order they are handed over.
+        nothing right now and the batch is not `patient`. Batches are committed in the order they
+        are handed over.
         """
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         self._add(_Waiting(batch, future, patient))

@@ -2,7 +2,7 @@
 
     tick   every 0.2 s     ownership (leases, take-over, balance) and the sweep of parked processes
     pump   on a hint       commands in the inboxes of our shards, and cells of our processes that
-    are due
+           are due
 
 Both survive an unavailable store: they go on when it is back. A node that cannot renew stops its
 processes by itself.
@@ -217,8 +217,8 @@ class NodeRuntime:
                 return
 
     async def _obey(self, cell: Cell) -> None:
-        """Carry a command out; its cell is dropped by the commit that does, or when it can never
-        be done."""
+        """Carry a command out; its cell is dropped by the commit that does, or when it can never be
+        done."""
         command = read_command(cell.value)
         try:
             await self.activations.command(command, (cell.ref,))

@@ -1,19 +1,18 @@
 """Which node runs which shard: leases and hints say who should, the shard's row says who may.
 
     node cell   space `node`: host, pid, what it runs; `due` is the end of its lease (10 s), which
-    is renewed every fifth of it
+                is renewed every fifth of it
     trust       a node stops starting steps 0.6 of a lease after its last renewal was *sent*, on the
-    boot clock
+                boot clock
     hint        a sign of life of the operating system's: a killed process is known to be dead in a
-    tick, not in 10 s
+                tick, not in 10 s
     quota       shards are spread evenly over the nodes that are alive and not draining
 
-    tick:  renew ─> who is alive ─> too many shards? hand some back ─> too few? take what is free
-    or a dead node's
+    tick:  renew ─> who is alive ─> too many shards? hand some back
+                                 ─> too few? take what is free, or a dead node's
 
 Taking a shard raises its epoch in its row; the journal is read after that commit, so no waiting
-margin is needed and the
-last owner can write nothing any more, whatever its clock says.
+margin is needed and the last owner can write nothing any more, whatever its clock says.
 """
 
 from __future__ import annotations
@@ -61,8 +60,8 @@ class Ownership:
     """The shards of one node: taken, kept and handed back.
 
     `gained(lease, crash)` is called after each take-over, `releasing(shard)` before a shard is
-    handed back, `lost(shard)`
-    when it turns out to be another's, `demoted()` when this node may not trust its leases any more.
+    handed back, `lost(shard)` when it turns out to be another's, `demoted()` when this node may not
+    trust its leases any more.
     """
 
     def __init__(

@@ -1,10 +1,9 @@
 """Rolling back: completed steps are undone, the last one first, each undo recorded and tried again.
 
 The decision to roll back is one commit, and it names the steps that had been started and not
-recorded; from then on the
-body is not needed: what an undo is given stands in the journal. Undos are shielded from
-cancellation. One that gives up
-makes the process `stuck`, never silently incomplete.
+recorded; from then on the body is not needed: what an undo is given stands in the journal. Undos
+are shielded from cancellation. One that gives up makes the process `stuck`, never silently
+incomplete.
 
 Reference: Garcia-Molina & Salem, "Sagas", SIGMOD 1987.
 """

@@ -1,16 +1,13 @@
 """`Run`: what a process's body holds in its hands. Every durable boundary of a body is a call on
 it.
 
-    account = await run(open_account, form)            a step: recorded, retried, never run again
-    once recorded
-    answer = await run.wait("confirmed", within=3600)  leaves memory while it waits
+    account = await run(open_account, form)             a step: once recorded, never run again
+    answer = await run.wait("confirmed", within=3600)   leaves memory while it waits
     await run.sleep(86_400)
-    row = await run.transact(activate, account)        the caller's own tables, same commit as the
-    step's record
+    row = await run.transact(activate, account)         the caller's own tables, same commit
 
 A body must be deterministic between these calls: the time from `run.now()`, ids from `run.uuid()`,
-chance from
-`run.random()`, and everything that touches the world inside a step.
+chance from `run.random()`, and everything that touches the world inside a step.
 """
 
 from __future__ import annotations
@@ -117,8 +114,7 @@ class Run:
         is accepted.
 
         Durable with the next record. An error that leaves the body after it makes the process
-        `stuck`, for an operator
-        to retry.
+        `stuck`, for an operator to retry.
         """
         if not self._activation.journal.pivoted:
             self._activation.check()
@@ -131,8 +127,7 @@ class Run:
         item)`.
 
         Use it in loops: the step is then found by `name:key`, in whatever order the loop comes by.
-        At most 200
-        characters.
+        At most 200 characters.
         """
         if not 0 < len(str(key)) <= KEY_CHARACTERS_MAX:
             raise ValueError(f"a key has 1 to {KEY_CHARACTERS_MAX} characters")
@@ -156,9 +151,9 @@ class Run:
     async def __call__(self, step: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Perform `step` with these arguments, durably; gives its result.
 
-        Recorded before it returns: from then on it is never run again. Raises `StepFailed` when
-        its attempts are used
-        up. When the service dies before the record, it runs again with the same `attempt().key`.
+        Recorded before it returns: from then on it is never run again. Raises `StepFailed` when its
+        attempts are used up. When the service dies before the record, it runs again with the same
+        `attempt().key`.
         """
         spec = steps.spec_of(step)
         id = self._identify(spec.name)
@@ -172,13 +167,12 @@ class Run:
             self._pass(id)
 
     async def transact(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
-        """Run `function(tables, *args)` in the store's own transaction, committed together with
-        its record.
+        """Run `function(tables, *args)` in the store's own transaction, committed together with its
+        record.
 
         `tables.execute(sql, values)` reaches the caller's own tables. Synchronous and short: it
-        holds the store's write
-        lock (5 s at most, or the step's `timeout`). It happens once: its rows and its record are
-        there, or neither.
+        holds the store's write lock (5 s at most, or the step's `timeout`). It happens once: its
+        rows and its record are there, or neither.
         """
         spec = steps.spec_of(function)
         id = self._identify(spec.name)
@@ -234,10 +228,9 @@ class Run:
         """Wait for `signal`; gives its payload, typed if the process declares the signal.
 
         A signal that came before is taken at once, the earliest first. Raises `WaitTimeout` when
-        none came `within`
-        seconds; without it the wait has no end. Signal against time-out is decided by one commit.
-        While it waits longer
-        than a second nothing of the process stays in memory.
+        none came `within` seconds; without it the wait has no end. Signal against time-out is
+        decided by one commit. While it waits longer than a second nothing of the process stays in
+        memory.
         """
         activation = self._activation
         journal = activation.journal

@@ -2,8 +2,7 @@
 event loop.
 
 A timer only says "look now": whether something is due is decided by the store's clock at that
-moment. Cancelled timers
-stay in the heap until they surface, so cancelling costs nothing.
+moment. Cancelled timers stay in the heap until they surface, so cancelling costs nothing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """A step inside the store's own transaction: the caller's rows and the step's record, one commit.
 
-The function runs in the store's writing lane, in its turn behind what was handed over before.
-While it runs nothing
-else is appended to its process, because its record's place in the journal is fixed before its
-content is known.
+The function runs in the store's writing lane, in its turn behind what was handed over before. While
+it runs nothing else is appended to its process, because its record's place in the journal is fixed
+before its content is known.
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ async def transact(
     """Run `work(tables)`, which gives a value and the events to append with its rows; one commit.
 
     Gives the value and the time of the commit. Raises what `work` raises (nothing was written), or
-    `Discarded` when the
-    process is no longer this node's.
+    `Discarded` when the process is no longer this node's.
     """
     while activation.transacting is not None:
         await activation.transacting

@@ -1,9 +1,8 @@
 """Who waits for news of a process: long polls and event streams, without holding the store.
 
-News of processes that live on this node are told at the gate, when their commit is durable. For
-all others one task asks
-for the lengths of all watched journals at once, when the store hints at a change and at least
-every half second.
+News of processes that live on this node are told at the gate, when their commit is durable. For all
+others one task asks for the lengths of all watched journals at once, when the store hints at a
+change and at least every half second.
 """
 
 from __future__ import annotations

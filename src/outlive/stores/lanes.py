@@ -1,8 +1,8 @@
 """A lane: one thread that does one job after another, for the event loop that asked.
 
-SQLite calls block for the length of an fsync, so they never run on an event loop. One lane owns
-the writing connection, a few own reading ones. A job's result comes back by
-`call_soon_threadsafe`; a loop that is gone by then does not hurt the lane.
+SQLite calls block for the length of an fsync, so they never run on an event loop. One lane owns the
+writing connection, a few own reading ones. A job's result comes back by `call_soon_threadsafe`; a
+loop that is gone by then does not hurt the lane.
 """
 
 from __future__ import annotations

@@ -118,7 +118,9 @@ def _place(look: Examination) -> Findings:
     else:
         yield Finding("file system", "ok", kind or "not named by the kernel")
     free = place.free_bytes(path)
-    level: Level = "fail" if free < place.FREE_BYTES_MIN else "warn" if free < FREE_BYTES_WARN else "ok"
+    level: Level = (
+        "fail" if free < place.FREE_BYTES_MIN else "warn" if free < FREE_BYTES_WARN else "ok"
+    )
     remedy = "" if level == "ok" else "free space on the volume that holds the store"
     yield Finding("space", level, f"{free / 1e9:.2f} GB free beside {path.name}", remedy)
     try:

@@ -262,7 +262,9 @@ def p9_tails_are_dense(facts: Facts) -> list[str]:
     for shard in facts.shards:
         tail = facts.tails[shard.id]
         if [event.seq for event in tail] != list(range(1, shard.head + 1)):
-            found.append(f"P9: shard {shard.id} has {len(tail)} events and its head is {shard.head}")
+            found.append(
+                f"P9: shard {shard.id} has {len(tail)} events and its head is {shard.head}"
+            )
         times = [event.time for event in tail]
         if times != sorted(times):
             found.append(f"P9: in shard {shard.id} time goes back")

@@ -1,10 +1,8 @@
 """Processes: long-running work that survives its worker.
 
 A process is a journal (what happened: steps, attempts, signals, timers, undos) and one cell (what
-is true now, and when
-it must be woken). Its body is ordinary Python that is run again from the start after a crash; what
-is recorded is not
-done again, so that it arrives where it was.
+is true now, and when it must be woken). Its body is ordinary Python that is run again from the
+start after a crash; what is recorded is not done again, so that it arrives where it was.
 
                     ┌──────── signal · timer · retry ───────┐
                     ▼                                       │
@@ -15,7 +13,7 @@ done again, so that it arrives where it was.
                  └──> done · failed · cancelled · stuck (past the pivot) ──> running
 
     running        owned by the node that holds its shard; found again by whoever takes the shard
-    over
+                   over
     waiting        woken by its cell's `due`, or by the signal named in it
     compensating   undoing completed steps, the last one first
 

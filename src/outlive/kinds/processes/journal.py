@@ -1,17 +1,17 @@
 """The journal as replay and decisions need it: a pure fold over the events of one process.
 
 Identity first: a step is found by its id, not by its place, so a step inserted into the code does
-not disturb what is
-recorded behind it. Order and arguments are compared as well, so that real drift is seen:
+not disturb what is recorded behind it. Order and arguments are compared as well, so that real drift
+is seen:
 
-    same id, other arguments               drift
-    same id, asked for out of order        drift
-    same id, other kind (step, wait …)     drift
-    the next recorded step is not in the code any more, and the code asks for a new one    drift (a
-    rename?)
-    the body ends, and a recorded step with an undo was never asked for                    drift
-    a recorded step without an undo is no longer asked for
-    accepted: it was removed
+    same id, other arguments                                    drift
+    same id, asked for out of order                             drift
+    same id, other kind (step, wait …)                          drift
+    the next recorded step is not declared any more, and
+        the code asks for a new one (a rename?)                 drift
+    the body ends, and a recorded step with an undo was
+        never asked for                                         drift
+    a recorded step without an undo is not asked for any more   accepted: it was removed
 """
 
 from __future__ import annotations
@@ -239,8 +239,8 @@ class Journal:
         return record, ""
 
     def renamed(self, id: str, known: Collection[str], branch: object = None) -> str:
-        """What speaks against running `id` as a new step: the next recorded step is not in the
-        code any more."""
+        """What speaks against running `id` as a new step: the next recorded step is not in the code
+        any more."""
         if len(self.asked) == len(self.records):
             return ""
         for record in sorted(self.records.values(), key=lambda record: record.order):
@@ -254,8 +254,8 @@ class Journal:
         return ""
 
     def ask(self, id: str, branch: object = None) -> int:
-        """The order of the new record `id`: behind the last one asked for, or beside it when
-        others are recorded behind."""
+        """The order of the new record `id`: behind the last one asked for, or beside it when others
+        are recorded behind."""
         behind = len(self.asked) < len(self.records)
         order = self.places.get(branch, -1) if behind else self.last_order + 1
         self.asked.add(id)

@@ -1,10 +1,8 @@
 """The journal as people read it: status, past states, and every step with its attempts.
 
 Folded from durable events only, so that a view never says more than would survive. One thing is
-inferred: when another
-node went on after a crash while the process was running, whatever step is recorded next had been
-interrupted, and the
-view shows that attempt with its end.
+inferred: when another node went on after a crash while the process was running, whatever step is
+recorded next had been interrupted, and the view shows that attempt with its end.
 """
 
 from __future__ import annotations

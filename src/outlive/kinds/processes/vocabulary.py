@@ -2,10 +2,9 @@
 reach it.
 
 Every event is one small struct, stored as JSON under its kind. Fields that hold their default are
-left out, so that a
-field can be added without touching what is stored. `id` in them is a step's identity inside its
-process: its name, with
-`#2`, `#3` … for the second and third use, or `name:key` when the caller gave a key.
+left out, so that a field can be added without touching what is stored. `id` in them is a step's
+identity inside its process: its name, with `#2`, `#3` … for the second and third use, or `name:key`
+when the caller gave a key.
 """
 
 from __future__ import annotations
