@@ -357,8 +357,8 @@ class Outlive:
             raise Draining(f"This instance is {self._phase}; nothing was started.")
         store = self.store
         owned = self._runtime.activations.leases if self._runtime is not None else {}
-        everywhere = not owned or len(owned) == store.shards
-        id = ids.public_id(made.prefix, store.shards, None if everywhere else owned)
+        shard = self._runtime.activations.shard_for_start() if self._runtime is not None else None
+        id = ids.public_id(made.prefix, store.shards, shard)
         request = None
         if key is not None:
             request = self._request(made, raw, key, scope, id)

@@ -14,12 +14,11 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Container
-
-from outlive.model import shard_of
+import zlib
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
+_ENDS = [pair.encode() for pair in _PAIRS]
 _jitter = random.SystemRandom()
 
 
@@ -32,12 +31,17 @@ def base32(number: int, characters: int) -> str:
     return "".join(reversed(out))[-characters:]
 
 
-def public_id(prefix: str, shards: int, allowed: Container[int] | None = None) -> str:
-    """A new public id whose shard is one of `allowed` (any when None): drawn until it fits."""
+def public_id(prefix: str, shards: int, shard: int | None = None) -> str:
+    """A new public id, in `shard` if one is given: its last two characters are drawn until it is."""
     while True:
-        made = f"{prefix}_{base32(int.from_bytes(os.urandom(16), 'big'), 26)}"
-        if allowed is None or shard_of(made, shards) in allowed:
-            return made
+        number = int.from_bytes(os.urandom(17), "big")
+        if shard is None:
+            return f"{prefix}_{base32(number, 26)}"
+        front = f"{prefix}_{base32(number >> 10, 24)}"
+        seen = zlib.crc32(front.encode())
+        for turn in range(number & 1023, (number & 1023) + len(_PAIRS)):
+            if zlib.crc32(_ENDS[turn & 1023], seen) % shards == shard:  # as `shard_of` counts
+                return front + _PAIRS[turn & 1023]
 
 
 def internal_id(micros: int) -> str:

@@ -625,7 +625,9 @@ async def test_a_body_that_leaves_by_its_own_base_exception_does_not_run_for_eve
     assert view.failure.type in ("Leave", "internal error")
 
 
-async def test_a_body_that_lets_a_foreign_cancellation_out_fails_once(place: Place) -> None:
+async def test_a_body_that_lets_a_foreign_cancellation_out_is_stuck_and_does_not_loop(
+    place: Place,
+) -> None:
     async def body(run: Run) -> None:
         world.do("", "body")
         await run(one)
@@ -633,7 +635,7 @@ async def test_a_body_that_lets_a_foreign_cancellation_out_fails_once(place: Pla
 
     app = await place.open(process(body))
     id = await start(app)
-    await has_status(app, id, "failed")
+    await has_status(app, id, "stuck")
     assert world.calls["body"] == 1
 
 

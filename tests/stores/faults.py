@@ -39,6 +39,19 @@ class FaultyDisk(apsw.VFS):
     def xOpen(self, name: Any, flags: list[int]) -> Any:
         return _File(self, name, flags)
 
+    def fails_once(self, call: str) -> list[str]:
+        """Fail at the next such `call` only; gives a list that is empty when it has."""
+        left = [call]
+
+        def fails(met: str) -> bool:
+            if met in left:
+                left.remove(met)
+                return True
+            return False
+
+        self.fails = fails
+        return left
+
     def meets(self, call: str) -> None:
         self.calls.append(call)
         if self.fails(call):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 from tests.stores.faults import until
@@ -21,7 +22,7 @@ async def test_jobs_run_in_order_in_one_thread_that_is_not_the_loops() -> None:
         threads.add(threading.get_ident())
         return number * 2
 
-    found = await asyncio.gather(*(lane.do(lambda n=n: job(n)) for n in range(50)))  # type: ignore[misc]
+    found = await asyncio.gather(*(lane.do(partial(job, number)) for number in range(50)))
     assert found == [number * 2 for number in range(50)]
     assert order == list(range(50))
     assert len(threads) == 1 and threading.get_ident() not in threads

@@ -87,7 +87,7 @@ def test_files_of_nodes_long_dead_are_swept_and_no_others(tmp_path: Path) -> Non
         (tmp_path / name).touch()
     other = Presence(tmp_path)
     other.announce("old-and-alive")
-    for name in ("long-dead", "old-and-alive"):
+    for name in ("long dead", "long-dead", "old-and-alive"):
         os.utime(tmp_path / name, (0, SWEEP_SECONDS))
     Presence(tmp_path).announce("mine")
     names = {file.name for file in tmp_path.iterdir()}

@@ -129,7 +129,7 @@ class Fake:
                 if before[0] != body:
                     raise errors.KeyReused
                 return Begun(before[1], self.views[before[1]].seq, True)
-        id = public_id(definition.prefix, 1, frozenset({0}))
+        id = public_id(definition.prefix, 1)
         if key is not None:
             self.keys[scope, key] = (body, id)
         self.add(id, name, Raw(body))

@@ -25,4 +25,4 @@ def openapi(target: str, /) -> None:
     from outlive.web.openapi import document as described
 
     app, found = cast("Outlive", service(target)), load(target)
-    document(described(app, getattr(found, "_wrapped", None)))
+    document(described(app, getattr(found, "wrapped", None)))

@@ -67,7 +67,7 @@ def face(found: Any) -> tuple[ASGI, Service | None]:
 def behind(found: Any) -> Service | None:
     """The `Outlive` inside an ASGI app, through middleware that names what it wraps `app`."""
     for _ in range(WRAPPINGS_MAX):
-        found = getattr(found, "app", None) or getattr(found, "_app", None)
+        found = getattr(found, "app", None)
         if isinstance(found, Service):
             return found
     return None

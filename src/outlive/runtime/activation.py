@@ -20,7 +20,7 @@ from msgspec import Raw, Struct
 
 from outlive import codec, steps
 from outlive.clock import MICROS
-from outlive.errors import Cancelled, Discarded, Drift, OutliveError, StepFailed
+from outlive.errors import Cancelled, Discarded, Drift, OutliveError, StepFailed, TooLarge
 from outlive.kinds.processes import Failure, Head, Journal
 from outlive.kinds.processes.vocabulary import (
     KIND_OF,
@@ -38,6 +38,7 @@ from outlive.model import Append, Batch, Committed, Lease, Ref
 if TYPE_CHECKING:
     from outlive.kinds.processes import Definition
     from outlive.runtime.activations import Activations
+    from outlive.runtime.timers import Timer
 
 PASSIVE_SECONDS = 1.0
 """A process that is parked longer than this leaves memory."""
@@ -47,6 +48,7 @@ class _Parked(Struct):
     future: asyncio.Future[None]
     until: int | None
     wake: Callable[[], Any]
+    timer: Timer | None = None
 
 
 class Activation:
@@ -105,7 +107,7 @@ class Activation:
         self.gone = False
         self.leaving = False
         """Its shard is being handed over: it stops at the next durable point."""
-        self.halted = False
+        self.halted = journal.cancel is not None and not journal.pivoted
         self.shielded = False
         self.extras: list[Struct] = []
         self.started: dict[str, Armed] = {}
@@ -134,6 +136,10 @@ class Activation:
         if head is None:
             return Batch(lease=self.lease, append=tuple(appends), drop=drop)
         self.head = head
+        if head.status == "waiting":
+            due = min((found for found in (due, *journal.dues()) if found is not None), default=due)
+        elif self.parking:
+            self._arm_all()
         if due is not None:
             self.node.note_due(due)
         return Batch(
@@ -159,13 +165,18 @@ class Activation:
     async def record(self, *events: Any, head: Head | None = None, due: int | None = None) -> int:
         """Append and pass the gate; gives the time of the commit. Raises `Discarded` when it was
         refused."""
-        if self.gone:
+        while self.transacting is not None:
+            await self.transacting
+        if self.gone or self.journal.ended is not None:
             raise Discarded
         if self.extras:
             events = (*self.extras, *events)
             self.extras = []
         try:
             committed = await self.append(*events, head=head, due=due)
+        except TooLarge as error:
+            self.node.broken(self, error)
+            raise Discarded from error
         except OutliveError as error:
             self.node.lost(self, error)
             raise Discarded from error
@@ -175,13 +186,13 @@ class Activation:
         return committed.time
 
     def with_status(self, status: str, waits_for: str = "") -> Head:
-        """The head as it will be with another status."""
+        """The head as it will be with another status; it holds the input until that is recorded."""
         return msgspec.structs.replace(
             self.head,
             status=status,
             waits_for=waits_for,
             changed=self.node.clock.wall(),
-            input=codec.NULL,
+            input=self.head.input if self.journal.started is None else codec.NULL,
         )
 
     # --- stopping ---------------------------------------------------------------------------------
@@ -198,14 +209,14 @@ class Activation:
         if self.journal.pivoted or self.shielded:
             return
         self.halted = True
-        self._interrupt(Cancelled())
+        self.interrupt(Cancelled())
 
     def discard(self) -> None:
         """Throw this activation away; nothing it does from here on counts."""
         if self.gone:
             return
         self.gone = self.halted = True
-        self._interrupt(Discarded())
+        self.interrupt(Discarded())
 
     def tell_end(self, event: Ended | None) -> None:
         """Tell who waits in this node that it has ended, or that it is no longer in memory."""
@@ -218,7 +229,8 @@ class Activation:
         if self.parking:
             self.discard()
 
-    def _interrupt(self, reason: BaseException) -> None:
+    def interrupt(self, reason: BaseException) -> None:
+        """End what is parked and what runs, with `reason`."""
         for parked in self.parking.values():
             if not parked.future.done():
                 parked.future.set_exception(reason)
@@ -242,26 +254,31 @@ class Activation:
         node = self.node
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         call = wake or (lambda: self.settle(id))
-        self.parking[id] = _Parked(future, until, call)
+        parked = self.parking[id] = _Parked(future, until, call)
         self.parked_at = node.clock.boot()
-        timer = None
         if until is not None:
             near = until - node.clock.wall() < 2 * PASSIVE_SECONDS * MICROS
             if near or self.head.status != "waiting":
-                timer = node.timers.at(until, call)
+                parked.timer = node.timers.at(until, call)
         try:
             await future
         except asyncio.CancelledError:
             self.check()
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
+            if parked.timer is not None:
+                parked.timer.cancel()
             self.parking.pop(id, None)
             if not self.parking:
                 self.parked_at = None
         if self.halted:
             self.check()
+
+    def _arm_all(self) -> None:
+        """It runs again beside what is still parked: the cell says no longer when to wake it."""
+        for parked in self.parking.values():
+            if parked.timer is None and parked.until is not None:
+                parked.timer = self.node.timers.at(parked.until, parked.wake)
 
     def look(self) -> None:
         """Wake what is parked and due."""
@@ -328,12 +345,34 @@ class Activation:
             if against:
                 await self.drift(against)
             raw = Raw(codec.encode(result))
-        except Cancelled:
-            await rollback.begin(self, self._why_cancelled(), cancelled=True)
-        except Exception as error:
-            await rollback.begin(self, failure_of(error), error=error)
+        except Discarded:
+            raise
+        except BaseException as error:
+            await self._fail(error)
         else:
-            await self.end("done", result=raw)
+            if self._is_cancelled():
+                await rollback.begin(self, self._why_cancelled(), cancelled=True)
+            else:
+                await self.end("done", result=raw)
+
+    async def _fail(self, error: BaseException) -> None:
+        """The body has raised `error`: what that means depends on what was asked of it."""
+        from outlive.runtime import rollback
+
+        if self.gone:
+            raise Discarded from error
+        if self._is_cancelled():
+            await rollback.begin(self, self._why_cancelled(), cancelled=True)
+            return
+        task = asyncio.current_task()
+        ended = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+        if ended or isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
+        await rollback.begin(self, failure_of(error), error=error)
+
+    def _is_cancelled(self) -> bool:
+        """A cancel that was taken holds, whatever the body made of it."""
+        return self.journal.cancel is not None and not self.journal.pivoted
 
     def _why_cancelled(self) -> Failure:
         cancel = self.journal.cancel

@@ -25,6 +25,7 @@ from msgspec import Raw
 from outlive import codec
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
+    Fenced,
     NoSuchProcess,
     NotStuck,
     OutliveError,
@@ -62,6 +63,8 @@ log = logging.getLogger("outlive")
 
 ACTIVE_MAX = 50_000
 """Processes in memory at once; a start beyond it is answered `Overloaded`."""
+STARTS_IN_A_ROW = 256
+"""Processes started in one shard before the next shard's turn comes."""
 SIGNALS_WAITING_MAX = 1000
 """Signals of one process that no wait has taken yet."""
 CRASHES_MAX = 10
@@ -100,6 +103,8 @@ class Activations:
         self.trusted_until = math.inf
         """On the boot clock: after it no step begins, because the shards may be another's."""
         self.leases: dict[int, Lease] = {}
+        self._start_shard = -1
+        self._starts = 0
         self.live: dict[str, Activation] = {}
         self.next_due: int | None = None
         self.threads: ThreadPoolExecutor = thread_pool()
@@ -110,6 +115,22 @@ class Activations:
         self._empty.set()
 
     # --- starting ---------------------------------------------------------------------------------
+
+    def shard_for_start(self) -> int | None:
+        """The shard that new processes go to now; None when this node owns none.
+
+        The same for `STARTS_IN_A_ROW` starts, then the next: what is under way at one time lies
+        close together in the store, so that a commit touches few pages, and in the long run every
+        shard gets the same.
+        """
+        if not self.leases:
+            return None
+        self._starts += 1
+        if self._start_shard not in self.leases or self._starts >= STARTS_IN_A_ROW:
+            later = [shard for shard in self.leases if shard > self._start_shard]
+            self._start_shard = min(later, default=min(self.leases))
+            self._starts = 0
+        return self._start_shard
 
     async def start(
         self,
@@ -221,11 +242,13 @@ class Activations:
         """
         activation = await self.load(command.id)
         if activation is None:
-            raise NoSuchProcess(f"There is no process {command.id} that this node could reach.")
+            raise await self._out_of_reach(command.id)
         activation.users += 1
         try:
             while activation.transacting is not None:
                 await activation.transacting
+            if activation.journal.started is None and command.kind != "start":
+                await self._begin_queued(activation, ())
             match command.kind:
                 case "signal":
                     await self._signal(activation, command, drop)
@@ -238,6 +261,13 @@ class Activations:
         finally:
             activation.users -= 1
             self._put_down_idle(activation)
+
+    async def _out_of_reach(self, id: str) -> OutliveError:
+        """Why a command is not for this node: there is no such process, or another node's turn."""
+        cell = (await self.store.read((ref_of(id, self.store.shards),)))[0]
+        if cell is None or read_head(cell.value).status == GONE:
+            return NoSuchProcess(f"There is no process {id}.")
+        return Fenced(f"{id} does not live on this node; its command waits for the node that can.")
 
     async def _signal(
         self, activation: Activation, command: Command, drop: tuple[Ref, ...]
@@ -296,6 +326,8 @@ class Activations:
         head = activation.head
         if activation.journal.started is not None:
             await self._only_drop(activation, drop)
+            if head.status not in LIVE:
+                return
         else:
             raw = head.input
             running = activation.with_status("running")
@@ -313,8 +345,12 @@ class Activations:
         head: Head | None = None,
         drop: tuple[Ref, ...] = (),
     ) -> int:
+        if self.committer.stalled is not None:
+            raise self.committer.stalled  # decided before anything is changed in memory
+        if activation.gone:
+            raise Fenced(f"{activation.id} has just left this node; nothing was written.")
         try:
-            committed = await activation.append(*events, head=head, drop=drop, patient=False)
+            committed = await activation.append(*events, head=head, drop=drop)
         except OutliveError as error:
             self.lost(activation, error)
             raise
@@ -404,7 +440,8 @@ class Activations:
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError):
                     raise
-                log.warning("a process could not be taken up again: %s", type(error).__name__)
+                log.warning("a process is taken up again later: %s", type(error).__name__)
+                self._revive_later(id)
 
     async def _quarantine(self, activation: Activation) -> None:
         detail = f"its node died {activation.journal.crashes} times in a row while running it"
@@ -447,7 +484,7 @@ class Activations:
         log.info("process thrown away: %s", type(error).__name__)
         self._drop(activation)
         if self._owns(activation) and not self.draining:
-            self.timers.after(REVIVE_SECONDS, lambda: self._revive(activation.id))
+            self._revive_later(activation.id)
 
     def broken(self, activation: Activation, error: Exception) -> None:
         """Our own code failed: pause the process, visibly, instead of running it for ever."""
@@ -464,12 +501,19 @@ class Activations:
             await activation.record(event, head=activation.with_status("paused"))
             self.left(activation)
 
+    def _revive_later(self, id: str) -> None:
+        self.timers.after(REVIVE_SECONDS, lambda: self._revive(id))
+
     def _revive(self, id: str) -> None:
         if id not in self.live and not self.draining:
             self.spawn(self._revive_now(id))
 
     async def _revive_now(self, id: str) -> None:
-        activation = await self.load(id)
+        try:
+            activation = await self.load(id)
+        except OutliveError:
+            self._revive_later(id)
+            raise
         if activation is not None:
             if activation.head.status not in (*FINAL, *_HALTED):
                 activation.run()

@@ -161,7 +161,7 @@ async def call(
         if spec.timeout is not None:
             work = asyncio.get_running_loop().create_task(spec.function(*args, **kwargs))
             return await _within(activation, spec, work)
-        task = activation.task if activation.definition.is_async else asyncio.current_task()
+        task = asyncio.current_task()  # not the body's: steps may run beside each other
         assert task is not None
         interrupt = task.cancel
         activation.interrupts.add(interrupt)

@@ -188,7 +188,7 @@ class Ownership:
             for shard in wanted
             if (lease := await self._take(shard)) is not None
         ]
-        await asyncio.gather(*(self._gained(lease, bool(owner)) for lease, owner in taken))
+        await asyncio.gather(*(self._begin(lease, bool(owner)) for lease, owner in taken))
         if len(self.leases) > quota and len(working) > 1:
             for shard_id in sorted(self.leases)[quota:]:
                 task = asyncio.get_running_loop().create_task(
@@ -196,6 +196,16 @@ class Ownership:
                 )
                 self._leaving[shard_id] = task
                 task.add_done_callback(self._handed_back(shard_id))
+
+    async def _begin(self, lease: Lease, crash: bool) -> None:
+        """Go on with what is in a shard; when that fails it is taken again at the next tick."""
+        try:
+            await self._gained(lease, crash)
+        except OutliveError:
+            if self.leases.get(lease.shard) == lease:
+                del self.leases[lease.shard]
+                self._lost(lease.shard)
+            raise
 
     def _handed_back(self, shard: int) -> Callable[[object], None]:
         def forget(_: object) -> None:

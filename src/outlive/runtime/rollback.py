@@ -10,6 +10,8 @@ Reference: Garcia-Molina & Salem, "Sagas", SIGMOD 1987.
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from outlive import codec, ids, steps
@@ -24,6 +26,8 @@ from outlive.runtime.transactions import transact
 UNDO_RETRY = steps.Retry(attempts=12, base_seconds=0.2, cap_seconds=30.0)
 """How an undo is tried before its process is stuck: for about two minutes."""
 
+SIBLINGS_SECONDS = 5.0
+
 _given = msgspec.json.Decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw]]).decode
 
 
@@ -37,21 +41,39 @@ async def begin(
     """Decide what the failure of a body means, record it, and undo what is to be undone."""
     if activation.gone:
         raise Discarded
+    activation.shielded = True
+    await _end_siblings(activation)
     journal = activation.journal
     declared = activation.definition.rollback_on
     rolls_back = journal.cancel is not None or error is None or _is_any(error, declared)
     if journal.pivoted or not rolls_back:
         await activation.stick(failure, getattr(error, "step", ""))
         return
-    unknown = tuple(activation.started.values())
+    unknown = tuple(
+        armed for armed in activation.started.values() if armed.id not in journal.records
+    )
     if not unknown and not journal.armed():
         await activation.end("cancelled" if cancelled else "failed", error=failure)
         return
-    activation.shielded = True
     await activation.record(
         Compensating(failure, cancelled, unknown), head=activation.with_status("compensating")
     )
     await undo_all(activation)
+
+
+async def _end_siblings(activation: Activation) -> None:
+    """What the body had started beside the failure ends before anything is undone.
+
+    A step that does not let itself be cancelled is left behind after `SIBLINGS_SECONDS`.
+    """
+    activation.interrupt(Discarded())
+    ends = activation.node.clock.boot() + SIBLINGS_SECONDS
+    while activation.interrupts and activation.node.clock.boot() < ends:
+        await asyncio.sleep(SIBLINGS_SECONDS / 1000)
+    while activation.transacting is not None:
+        await activation.transacting
+    if activation.gone:
+        raise Discarded
 
 
 def _is_any(error: Exception, declared: tuple[type[Exception], ...]) -> bool:
@@ -77,8 +99,7 @@ async def undo_all(activation: Activation) -> None:
     activation.shielded = True
     journal = activation.journal
     for armed in journal.armed():
-        if activation.node.draining or activation.leaving:
-            raise Discarded
+        _demand_time(activation)
         if not await _undo(activation, armed):
             return
     await activation.end(journal.outcome(), error=journal.failure())
@@ -90,6 +111,7 @@ async def _undo(activation: Activation, armed: Armed) -> bool:
     past = activation.journal.undo_attempts.get(armed.id)
     number = 1 if past is None else past.number + 1
     if past is not None and past.again_at > node.clock.wall():
+        _demand_time(activation)
         await activation.park(f"undo {armed.id} {past.number}", past.again_at)
     while True:
         began = node.clock.wall()
@@ -112,8 +134,15 @@ async def _undo(activation: Activation, armed: Armed) -> bool:
                 await activation.stick(failure, armed.id)
                 return False
             await activation.record(event)
+            _demand_time(activation)
             await activation.park(f"undo {armed.id} {number}", again_at)
             number += 1
+
+
+def _demand_time(activation: Activation) -> None:
+    """While its node goes down nothing more is undone here, and nothing waits for it."""
+    if activation.node.draining or activation.leaving:
+        raise Discarded
 
 
 async def _undo_outside(activation: Activation, armed: Armed) -> None:

@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from outlive import ids, steps
 from outlive.clock import MICROS
 from outlive.codec import ANYTHING, Shape, fingerprint
-from outlive.errors import WaitTimeout
+from outlive.errors import Discarded, WaitTimeout
 from outlive.kinds.processes.vocabulary import SleepBegan, StepDone, WaitBegan, WaitDone, Woke
 from outlive.runtime import attempts, transactions
 from outlive.runtime.activation import Activation
@@ -203,6 +203,8 @@ class Run:
 
     def _ask(self, id: str) -> int:
         """The order of a new record, which is asked for here."""
+        if self._activation.shielded:
+            raise Discarded  # the body has failed: what it does beside that does not count
         return self._activation.journal.ask(id, self._branch())
 
     def _branch(self) -> object:

@@ -63,6 +63,8 @@ class Presence:
         self._mine.clear()
 
     def _is_free(self, node: str) -> bool:
+        if not _NAME.match(node):
+            return False  # never announced here
         try:
             handle = os.open(self._file(node), os.O_RDWR | os.O_CLOEXEC)
         except OSError:

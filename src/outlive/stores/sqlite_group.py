@@ -39,9 +39,12 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 Marks = tuple[tuple[str, str], ...]
+EventRow = tuple[int, str, int, str, int, bytes, bytes]
 Settled = list[tuple[int, Committed | OutliveError]]
 Settle = Callable[..., Settled]
 PLACE_BITS = 48
+
+NO_MARKS = "[]"
 
 _encode_marks = msgspec.json.Encoder().encode
 _decode_marks = msgspec.json.Decoder(Marks).decode
@@ -130,12 +133,13 @@ class Group:
             for ref in batch.drop:
                 cell = _cell(connection, sql, cells, (ref.space, ref.key))
                 cell.value, cell.version, cell.marks, cell.dirty = None, ABSENT, (), True
-            drawn = tuple(range(version, version + len(batch.put)))
-            version += len(drawn)
-            for number, put in zip(drawn, batch.put, strict=True):
+            first = version
+            for put in batch.put:
                 cell = _cell(connection, sql, cells, (put.ref.space, put.ref.key))
-                cell.value, cell.due, cell.version, cell.dirty = put.value, put.due, number, True
+                cell.value, cell.due, cell.version, cell.dirty = put.value, put.due, version, True
                 cell.marks = put.marks
+                version += 1
+            drawn = tuple(range(first, version)) if batch.put else ()
             place = 0
             if batch.lease is not None:
                 place = len(staged) + 1 if batch.append else 0
@@ -144,9 +148,12 @@ class Group:
                     lengths[append.stream] = append.n + 1
             receipts.append((at, batch.lease, place, drawn))
         heads = self._fence(connection, sql, appends, which)
-        for lease, staged in appends.items():
-            if staged:
-                _write_events(connection, sql, chains, lease.shard, heads[lease], staged, now)
+        rows: list[EventRow] = []
+        for lease in heads:
+            if staged := appends[lease]:
+                _chain_events(connection, sql, chains, lease.shard, heads[lease], staged, now, rows)
+        if rows:
+            _write_events(connection, sql, rows)
         _write_cells(connection, sql, cells)
         return refusals + [
             (at, Committed(now, drawn, heads[lease] + place if lease and place else 0))
@@ -277,12 +284,15 @@ def _cell(
     found = cells.get(key)
     if found is None:
         row = connection.execute(sql["cell_state"], key).fetchone()
-        found = _Cell(ABSENT, ()) if row is None else _Cell(row[0], _decode_marks(row[1]))
+        if row is None:
+            found = _Cell(ABSENT, ())
+        else:
+            found = _Cell(row[0], _decode_marks(row[1]) if row[1] != NO_MARKS else ())
         cells[key] = found
     return found
 
 
-def _write_events(
+def _chain_events(
     connection: apsw.Connection,
     sql: dict[str, str],
     chains: dict[int, tuple[int, bytes]],
@@ -290,9 +300,9 @@ def _write_events(
     head: int,
     appends: list[Append],
     now: int,
+    rows: list[EventRow],
 ) -> None:
-    """Insert `appends` after `head`. Raises `Again` when a stream is not exactly as long as
-    expected."""
+    """Add the rows of `appends` after `head` to `rows`."""
     base = shard << PLACE_BITS
     known = chains.get(shard)
     if known is not None and known[0] == head:
@@ -304,12 +314,17 @@ def _write_events(
         if row is None:
             raise StoreCorrupt(f"Shard {shard} counts {head} events, and the last is missing.")
         chain = row[0]
-    rows = []
     seq = head
     for append in appends:
         seq += 1
-        chain = link(chain, shard, seq, append.stream, append.n, append.kind, now, append.data)
-        rows.append((base | seq, append.stream, append.n, append.kind, now, append.data, chain))
+        stream, n, kind, data = append.stream, append.n, append.kind, append.data
+        chain = link(chain, shard, seq, stream, n, kind, now, data)
+        rows.append((base | seq, stream, n, kind, now, data, chain))
+    chains[shard] = (seq, chain)
+
+
+def _write_events(connection: apsw.Connection, sql: dict[str, str], rows: list[EventRow]) -> None:
+    """Insert events. Raises `Again` when a stream is not exactly as long as expected."""
     before = connection.total_changes()
     try:
         connection.executemany(sql["event_write"], rows)
@@ -317,7 +332,6 @@ def _write_events(
         raise Again from error
     if connection.total_changes() - before != len(rows):
         raise Again
-    chains[shard] = (seq, chain)
 
 
 def _write_cells(connection: apsw.Connection, sql: dict[str, str], cells: dict[Key, _Cell]) -> None:
@@ -331,7 +345,7 @@ def _write_cells(connection: apsw.Connection, sql: dict[str, str], cells: dict[K
         if cell.value is None:
             drops.append((space, key))
         else:
-            marks = _encode_marks(cell.marks).decode()
+            marks = _encode_marks(cell.marks).decode() if cell.marks else NO_MARKS
             puts.append((space, key, cell.value, cell.version, cell.due, marks))
         if cell.marks != cell.old_marks:
             old, new = set(cell.old_marks), set(cell.marks)

@@ -98,6 +98,16 @@ class Face:
         self._routes = Routes()
         self._declared = -1
 
+    @property
+    def app(self) -> Outlive:
+        """The application that is served."""
+        return self._app
+
+    @property
+    def wrapped(self) -> ASGI | None:
+        """The application that answers what is not ours; None: nobody does."""
+        return self._wrapped
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":

@@ -18,7 +18,8 @@ SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'outlive_migr
 INSERT INTO outlive_migration (number, name, checksum, applied) VALUES (?, ?, ?, ?);
 
 -- name: store_make
-INSERT OR IGNORE INTO outlive_store (id, incarnation, shards, version, clock) VALUES (1, ?, ?, 0, 0);
+INSERT OR IGNORE INTO outlive_store (id, incarnation, shards, version, clock)
+VALUES (1, ?, ?, 0, 0);
 
 -- name: shard_make
 INSERT OR IGNORE INTO outlive_shard (id) VALUES (?);
@@ -28,7 +29,8 @@ SELECT incarnation, shards, version, clock FROM outlive_store WHERE id = 1;
 
 -- The clock and the version counter move together, once a transaction.
 -- name: store_move
-UPDATE outlive_store SET version = version + ?1, clock = max(clock, ?2) WHERE id = 1 RETURNING version, clock;
+UPDATE outlive_store SET version = version + ?1, clock = max(clock, ?2) WHERE id = 1
+RETURNING version, clock;
 
 -- name: writer_mark
 INSERT INTO outlive_writer (id, last, time) VALUES (?1, ?2, ?3)
@@ -43,10 +45,12 @@ DELETE FROM outlive_writer WHERE time < ?;
 
 -- The fence: lock, check and gap-free sequencer in one statement. No row back: another owner.
 -- name: fence
-UPDATE outlive_shard SET head = head + ?1 WHERE id = ?2 AND epoch = ?3 AND owner = ?4 RETURNING head;
+UPDATE outlive_shard SET head = head + ?1 WHERE id = ?2 AND epoch = ?3 AND owner = ?4
+RETURNING head;
 
 -- name: shard_take
-UPDATE outlive_shard SET owner = ?1, epoch = epoch + 1 WHERE id = ?2 AND epoch = ?3 RETURNING epoch, head;
+UPDATE outlive_shard SET owner = ?1, epoch = epoch + 1 WHERE id = ?2 AND epoch = ?3
+RETURNING epoch, head;
 
 -- name: shard_release
 UPDATE outlive_shard SET owner = '', epoch = epoch + 1 WHERE id = ?1 AND epoch = ?2 AND owner = ?3;
@@ -61,10 +65,12 @@ SELECT id, owner, epoch, head FROM outlive_shard ORDER BY id;
 INSERT INTO outlive_hold (shard, epoch, owner, head, time, previous) VALUES (?, ?, ?, ?, ?, ?);
 
 -- name: holds
-SELECT shard, epoch, owner, head, time, previous FROM outlive_hold ORDER BY time DESC, shard, epoch DESC LIMIT ?;
+SELECT shard, epoch, owner, head, time, previous FROM outlive_hold
+ORDER BY time DESC, shard, epoch DESC LIMIT ?;
 
 -- name: holds_of
-SELECT shard, epoch, owner, head, time, previous FROM outlive_hold WHERE shard = ? ORDER BY epoch DESC LIMIT ?;
+SELECT shard, epoch, owner, head, time, previous FROM outlive_hold WHERE shard = ?
+ORDER BY epoch DESC LIMIT ?;
 
 -- Writes nothing unless the stream is exactly n long: the index refuses n twice, the test a hole.
 -- name: event_write
@@ -76,13 +82,15 @@ WHERE ?3 = 0 OR EXISTS (SELECT 1 FROM outlive_event WHERE stream = ?2 AND n = ?3
 SELECT chain FROM outlive_event WHERE place = ?;
 
 -- name: events
-SELECT place, stream, n, kind, time, data, chain FROM outlive_event WHERE stream = ? AND n > ? ORDER BY n LIMIT ?;
+SELECT place, stream, n, kind, time, data, chain FROM outlive_event
+WHERE stream = ? AND n > ? ORDER BY n LIMIT ?;
 
 -- name: length
 SELECT max(n) + 1 FROM outlive_event WHERE stream = ?;
 
 -- name: tail
-SELECT place, stream, n, kind, time, data, chain FROM outlive_event WHERE place > ? AND place < ? ORDER BY place LIMIT ?;
+SELECT place, stream, n, kind, time, data, chain FROM outlive_event
+WHERE place > ? AND place < ? ORDER BY place LIMIT ?;
 
 -- name: cell_read
 SELECT space, key, value, version, due FROM outlive_cell WHERE space = ? AND key = ?;
@@ -105,7 +113,8 @@ INSERT OR IGNORE INTO outlive_mark (name, value, space, key) VALUES (?, ?, ?, ?)
 DELETE FROM outlive_mark WHERE name = ? AND value = ? AND space = ? AND key = ?;
 
 -- name: scan
-SELECT space, key, value, version, due FROM outlive_cell WHERE space = ? AND key > ? ORDER BY key LIMIT ?;
+SELECT space, key, value, version, due FROM outlive_cell WHERE space = ? AND key > ?
+ORDER BY key LIMIT ?;
 
 -- name: select_oldest
 SELECT m.value, c.space, c.key, c.value, c.version, c.due

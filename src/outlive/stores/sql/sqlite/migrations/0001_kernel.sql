@@ -1,6 +1,8 @@
--- The kernel: journal, shards, cells. Every kind of state lives in these tables; a new kind adds none.
+-- The kernel: journal, shards, cells. Every kind of state lives in these tables; a new kind adds
+-- none.
 
--- One row: what the store is, its clock's high-water mark, and the counter that cell versions are drawn from.
+-- One row: what the store is, its clock's high-water mark, and the counter that cell versions are
+-- drawn from.
 CREATE TABLE outlive_store (
     id          INTEGER PRIMARY KEY CHECK (id = 1),
     incarnation TEXT    NOT NULL,

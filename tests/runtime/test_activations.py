@@ -1,0 +1,163 @@
+"""Many processes in one node: they leave memory, come back, and one bad one blocks nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.service import Outside, Place, check_grammar, crash, has_status, until
+
+from outlive import Outlive, Run, attempt, step
+from outlive.clock import ManualClock
+from outlive.errors import Fenced, NoSuchProcess, Overloaded
+from outlive.kinds.processes import Command
+
+world = Outside()
+
+
+@pytest.fixture(autouse=True)
+def fresh(outside: Outside) -> None:
+    global world
+    world = outside
+
+
+def sleepers(app: Outlive) -> None:
+    @app.process("/sleepers", version=1)
+    async def sleeper(run: Run, seconds: float) -> str:
+        await run.sleep(seconds)
+        return "awake"
+
+    @app.process("/hangers", version=1)
+    async def hanger(run: Run) -> str:
+        return await run(hang)
+
+
+@step
+async def hang() -> str:
+    world.do(attempt().key, "hang")
+    await asyncio.get_running_loop().create_future()
+    return "never"
+
+
+def live(app: Outlive) -> int:
+    assert app._runtime is not None
+    return len(app._runtime.activations.live)
+
+
+async def test_two_thousand_sleepers_leave_memory_and_all_wake(place: Place) -> None:
+    clock = ManualClock()
+    app = await place.open(sleepers, clock=clock, lease_seconds=300.0)
+    begun = await asyncio.gather(*(app.begin("sleeper", b"50.0") for _ in range(2000)))
+    runtime = app._runtime
+    assert runtime is not None
+    await until(lambda: all(a.parking for a in runtime.activations.live.values()))
+    clock.advance(2)
+    await until(lambda: live(app) == 0, "they leave memory")
+    clock.advance(60)
+    await until(lambda: app.stats().ended.get("done", 0) == 2000, "all wake", 30)
+    assert (await app.view(begun[7].id)).status == "done"
+
+
+async def test_a_process_that_kills_its_node_again_and_again_is_quarantined(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlive.runtime.activations.CRASHES_MAX", 2)
+    app = await place.open(sleepers)
+    begun = await app.begin("hanger", b"null")
+    for number in range(1, 4):
+        await until(lambda number=number: world.calls["hang"] == number)
+        app = await place.again(app, sleepers)
+    view = await has_status(app, begun.id, "paused")
+    assert view.failure.type == "quarantined" and world.calls["hang"] == 3
+    other = await app.begin("sleeper", b"0.0")
+    assert await app.result(other.id, within=10) == "awake"
+    await app.retry(begun.id)
+    await until(lambda: world.calls["hang"] == 4, "an operator lets it try again")
+    check_grammar(await app.journal(begun.id))
+
+
+async def test_progress_between_crashes_is_no_reason_for_quarantine(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlive.runtime.activations.CRASHES_MAX", 1)
+
+    @step(name="part")
+    async def part(n: int) -> None:
+        world.do(attempt().key, f"part {n}")
+
+    def declare(app: Outlive) -> None:
+        @app.process("/parts", version=1)
+        async def parts(run: Run) -> str:
+            for n in range(4):
+                await run.keyed(n)(part, n)
+                await run.wait("go")
+            return "done"
+
+    app = await place.open(declare)
+    begun = await app.begin("parts", b"null")
+    for n in range(4):
+        await until(lambda n=n: world.calls[f"part {n}"] == 1)
+        await has_status(app, begun.id, "waiting")
+        app = await place.again(app, declare)
+        await app.signal(begun.id, "go", b"")
+    assert await app.result(begun.id, within=10) == "done"
+
+
+async def test_a_start_beyond_the_limit_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlive.runtime.activations.ACTIVE_MAX", 2)
+    app = await place.open(sleepers)
+    for _ in range(2):
+        await app.begin("hanger", b"null")
+    with pytest.raises(Overloaded):
+        await app.begin("hanger", b"null")
+
+
+async def test_a_command_for_what_lives_elsewhere_is_refused_as_such_and_never_lost(
+    place: Place,
+) -> None:
+    app = await place.open(sleepers)
+    begun = await app.begin("sleeper", b"60.0")
+    await has_status(app, begun.id, "waiting")
+    runtime = app._runtime
+    assert runtime is not None
+    with pytest.raises(NoSuchProcess):
+        await runtime.activations.command(Command("signal", "sleeper_nobody", "go"))
+    for shard in list(runtime.activations.leases):
+        runtime.activations.release(shard)
+    with pytest.raises(Fenced):
+        await runtime.activations.command(Command("signal", begun.id, "go"))
+
+
+async def test_a_start_command_that_comes_again_runs_nothing_again(place: Place) -> None:
+    app = await place.open(sleepers)
+    begun = await app.begin("sleeper", b"0.0")
+    await app.result(begun.id, within=10)
+    runtime = app._runtime
+    assert runtime is not None
+    before = await app.seq(begun.id)
+    await runtime.activations.command(Command("start", begun.id))
+    await until(lambda: live(app) == 0)
+    assert await app.seq(begun.id) == before
+
+
+async def test_nothing_is_left_in_memory_when_everything_has_ended(place: Place) -> None:
+    app = await place.open(sleepers)
+    begun: Any = [await app.begin("sleeper", b"0.001") for _ in range(20)]
+    for one in begun:
+        await app.result(one.id, within=10)
+    await until(lambda: live(app) == 0)
+    assert app.stats().ended == {"done": 20} and app.stats().started == 20
+
+
+async def test_a_cancel_that_is_sent_twice_is_recorded_once(place: Place) -> None:
+    app = await place.open(sleepers)
+    begun = await app.begin("hanger", b"null")
+    await until(lambda: "hang" in world.log)
+    await asyncio.gather(app.cancel(begun.id), app.cancel(begun.id))
+    await has_status(app, begun.id, "cancelled")
+    kinds = [entry.kind for entry in await app.journal(begun.id)]
+    assert kinds.count("cancel") == 1
+    await crash(app)

@@ -1,0 +1,191 @@
+"""Group commit: one sync for many, nothing leaves before it, and a full disk is only a pause."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from tests.service import Dying, Outside, Place, check_grammar, until
+
+from outlive import Outlive, Run, attempt, step
+from outlive.errors import Conflict, OutcomeUnknown, OutliveError, StoreFull, StoreUnavailable
+from outlive.model import Batch, Committed, Put, Ref, Require
+from outlive.runtime.committer import Committer
+from outlive.stores.memory import MemoryStore
+
+world = Outside()
+
+
+class Unwell(Dying):
+    """A store that raises `error` from its commits while it has one."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.error: OutliveError | None = None
+        self.reads: OutliveError | None = None
+        self.lost = False
+        self.refused = 0
+        self.groups: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("read", "events", "select") and self.reads is not None:
+            raise self.reads
+        return super().__getattr__(name)
+
+    async def commit_group(self, batches: Sequence[Batch]) -> list[Committed | OutliveError]:
+        self.groups.append(len(batches))
+        if self.error is not None:
+            self.refused += 1
+            if self.lost:
+                await self._inner.commit_group(batches)
+            raise self.error
+        return await super().commit_group(batches)
+
+
+@pytest.fixture(autouse=True)
+def fresh(outside: Outside) -> None:
+    global world
+    world = outside
+
+
+def put(key: str) -> Batch:
+    return Batch(put=(Put(Ref("s", key), b"1"),))
+
+
+async def opened() -> tuple[Unwell, Committer]:
+    store = Unwell(MemoryStore())
+    await store._inner.open()
+    return store, Committer(store)
+
+
+async def test_what_one_turn_writes_goes_in_one_commit_and_is_refused_alone() -> None:
+    store, committer = await opened()
+    wrong = Batch(require=(Require(Ref("s", "x"), 7),))
+    futures = [committer.submit(found) for found in (put("a"), wrong, put("b"))]
+    with pytest.raises(Conflict):
+        await futures[1]
+    assert isinstance(await futures[2], Committed)
+    assert store.groups == [3] and (committer.commits, committer.refused) == (1, 1)
+
+
+async def test_what_comes_during_a_commit_is_the_next_group() -> None:
+    store, committer = await opened()
+    first = committer.submit(put("a"))
+    await asyncio.sleep(0)
+    rest = [committer.submit(put(str(n))) for n in range(5)]
+    await asyncio.gather(first, *rest)
+    assert sum(store.groups) == 6 and len(store.groups) <= 3
+
+
+async def test_a_patient_batch_waits_for_space_and_an_impatient_one_is_told() -> None:
+    store, committer = await opened()
+    store.error = StoreFull()
+    patient = committer.submit(put("a"), patient=True)
+    told = committer.submit(put("b"))
+    with pytest.raises(StoreFull):
+        await told
+    assert isinstance(committer.stalled, StoreFull) and not patient.done()
+    with pytest.raises(StoreUnavailable):
+        committer.submit(put("c"))
+    store.error = None
+    await patient
+    assert committer.stalled is None
+    await committer.submit(put("c"))
+
+
+async def test_an_unknown_outcome_is_told_to_everybody_of_its_group_and_to_nobody_else() -> None:
+    store, committer = await opened()
+    store.error = OutcomeUnknown()
+    first = committer.submit(put("a"), patient=True)
+    with pytest.raises(OutcomeUnknown):
+        await first
+    store.error = None
+    await committer.submit(put("b"))
+    await committer.settle()
+
+
+# --- under a process ------------------------------------------------------------------------------
+
+
+@step
+async def work(name: str, seconds: float = 0.0) -> str:
+    await asyncio.sleep(seconds)
+    return world.do(attempt().key, name)
+
+
+def declare(app: Outlive) -> None:
+    @app.process("/things", version=1)
+    async def thing(run: Run) -> list[str]:
+        found = [await run(work, "a"), await run(work, "b", 0.05), await run(work, "c")]
+        return [*found, str(await run.wait("go"))]
+
+
+async def test_a_full_disk_is_only_a_pause_and_no_step_runs_twice_for_it(place: Place) -> None:
+    store = Unwell(place.store())
+    app = await place.open(declare, store=store)
+    begun = await app.begin("thing", b"null")
+    await until(lambda: "a" in world.log)
+    store.error = StoreFull()
+    await until(lambda: store.refused > 1)
+    with pytest.raises(StoreUnavailable):
+        await app.begin("thing", b"null")
+    with pytest.raises(StoreUnavailable):
+        await app.signal(begun.id, "go", b"1")
+    store.error = None
+    await signal(app, begun.id)
+    assert await app.result(begun.id, within=10) == ["a", "b", "c", "1"]
+    assert world.calls == {"a": 1, "b": 1, "c": 1}
+    check_grammar(await app.journal(begun.id))
+
+
+async def signal(app: Outlive, id: str) -> None:
+    async def sent() -> bool:
+        try:
+            await app.signal(id, "go", b"1", key="once")
+        except StoreUnavailable:
+            return False
+        return True
+
+    await until(sent)
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_after_an_unknown_outcome_the_journal_has_the_truth(
+    place: Place, written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlive.runtime.activations.REVIVE_SECONDS", 0.02)
+    store = Unwell(place.store())
+    app = await place.open(declare, store=store)
+    begun = await app.begin("thing", b"null")
+    await until(lambda: "a" in world.log)
+    store.lost, store.error = written, OutcomeUnknown()
+    await until(lambda: store.refused >= 1)
+    store.error = None
+    await signal(app, begun.id)
+    assert await app.result(begun.id, within=10) == ["a", "b", "c", "1"]
+    assert len(world.effects) == 3
+    if written:
+        assert world.calls["a"] == 1
+    check_grammar(await app.journal(begun.id))
+
+
+async def test_a_store_that_cannot_be_read_for_a_while_forgets_no_process(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlive.runtime.activations.REVIVE_SECONDS", 0.02)
+    store = Unwell(place.store())
+    app = await place.open(declare, store=store)
+    begun = await app.begin("thing", b"null")
+    await until(lambda: "a" in world.log)
+    store.reads, store.error = StoreUnavailable(), OutcomeUnknown()
+    await until(lambda: store.refused >= 1)
+    runtime = app._runtime
+    assert runtime is not None
+    await until(lambda: not runtime.activations.live)
+    await asyncio.sleep(0.1)  # several revivals fail
+    store.reads = store.error = None
+    await until(lambda: "c" in world.log, "it goes on by itself")
+    await signal(app, begun.id)
+    await app.result(begun.id, within=10)

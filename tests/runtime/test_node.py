@@ -1,0 +1,76 @@
+"""A running node: its loops survive an unwell store, and idempotency keys end with their time."""
+
+from __future__ import annotations
+
+from tests.service import Dying, Place, has_status, until
+
+from outlive import Outlive, Run
+from outlive.clock import ManualClock
+from outlive.errors import StoreUnavailable
+from outlive.runtime.node import REQUESTS
+
+
+def wait(app: Outlive) -> None:
+    @app.process("/waits", version=1)
+    async def wait(run: Run) -> None:
+        await run.wait("go")
+
+
+class Deaf(Dying):
+    """A store that answers no hint and no claim while it is deaf."""
+
+    deaf = False
+    asked = 0
+
+    def __getattr__(self, name: str) -> object:
+        if name in ("changed", "claim", "scan") and self.deaf:
+            type(self).asked += 1
+            raise StoreUnavailable
+        return super().__getattr__(name)
+
+
+async def test_the_loops_go_on_when_the_store_is_back(place: Place) -> None:
+    store = Deaf(place.store())
+    app = await place.open(wait, store=store)
+    client = await place.client(wait)
+    begun = await client.begin("wait", b"null")
+    await has_status(app, begun.id, "waiting")
+    store.deaf = True
+    await until(lambda: store.asked > 1)
+    await client.signal(begun.id, "go", b"")
+    store.deaf = False
+    await app.result(begun.id, within=10)
+
+
+async def test_a_key_is_kept_while_its_process_is_under_way_and_then_forgotten(
+    place: Place,
+) -> None:
+    clock = ManualClock()
+    app = await place.open(wait, clock=clock, request_seconds=60.0)
+    runtime = app._runtime
+    assert runtime is not None
+    begun = await app.begin("wait", b"null", key="k")
+    await has_status(app, begun.id, "waiting")
+    clock.advance(61)
+    await runtime._expire_requests()
+    assert (await app.begin("wait", b"null", key="k")).id == begun.id
+    await app.signal(begun.id, "go", b"")
+    await app.result(begun.id, within=100)
+    clock.advance(2 * 86_400)
+
+    async def forgotten() -> bool:
+        clock.advance(31)
+        await runtime._expire_requests()
+        return not await app.store.scan(REQUESTS)
+
+    await until(forgotten)
+
+
+async def test_the_counters_of_a_node_add_up(place: Place) -> None:
+    app = await place.open(wait)
+    begun = await app.begin("wait", b"null")
+    await app.signal(begun.id, "go", b"")
+    await app.result(begun.id, within=10)
+    stats = app.stats()
+    assert (stats.started, stats.ended, stats.shards) == (1, {"done": 1}, 4)
+    assert 0 < stats.commits <= stats.batches

@@ -1,0 +1,149 @@
+"""Leases and hints say who should own a shard; the shard's row says who may."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from outlive.clock import ManualClock
+from outlive.errors import Fenced, StoreUnavailable
+from outlive.model import Lease
+from outlive.runtime.ownership import Ownership, nodes_of
+from outlive.stores.memory import MemoryStore
+
+
+class Peer:
+    """One node's ownership, and what it was told."""
+
+    def __init__(self, store: MemoryStore, clock: ManualClock, name: str) -> None:
+        self.gained: list[tuple[int, bool]] = []
+        self.lost: list[int] = []
+        self.released: list[int] = []
+        self.demotions = 0
+        self.trusted = 0.0
+        self.fails = False
+        self.ownership = Ownership(
+            store, name, clock, ("x v1",), self.gain, self.release, self.lost.append,
+            self.demote, self.trust, 10.0,
+        )  # fmt: skip
+
+    async def gain(self, lease: Lease, crash: bool) -> None:
+        if self.fails:
+            raise StoreUnavailable
+        self.gained.append((lease.shard, crash))
+
+    async def release(self, shard: int) -> None:
+        self.released.append(shard)
+
+    def demote(self) -> None:
+        self.demotions += 1
+
+    def trust(self, until: float) -> None:
+        self.trusted = until
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def store(clock: ManualClock) -> MemoryStore:
+    made = MemoryStore(8, clock)
+    await made.open()
+    return made
+
+
+async def settle(*peers: Peer) -> None:
+    for _ in range(6):
+        for peer in peers:
+            await peer.ownership.tick()
+        await asyncio.sleep(0)
+
+
+async def test_one_node_takes_every_shard_and_none_counts_as_a_crash(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    peer = Peer(store, clock, "a")
+    await peer.ownership.join()
+    assert peer.gained == [(shard, False) for shard in range(8)]
+    assert [node.shards for node in await nodes_of(store)] == [8]
+
+
+async def test_a_second_node_gets_its_half_handed_over_in_order(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
+    await a.ownership.join()
+    await b.ownership.join()
+    await settle(a, b)
+    assert len(a.ownership.leases) == len(b.ownership.leases) == 4
+    assert sorted(a.released) == sorted(shard for shard, _ in b.gained)
+    assert not any(crash for _, crash in b.gained)
+
+
+async def test_a_node_whose_lease_ran_out_loses_its_shards_to_the_living(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
+    await a.ownership.join()
+    clock.advance(11)
+    await b.ownership.join()
+    await settle(b)
+    assert len(b.ownership.leases) == 8 and all(crash for _, crash in b.gained)
+    assert [node.id for node in await nodes_of(store)] == ["b"]
+    stale = next(iter(a.ownership.leases.values()))
+    with pytest.raises(Fenced):
+        await store.take(stale.shard, stale.epoch, "a")
+
+
+async def test_a_node_that_could_not_renew_stops_by_itself_before_others_may_begin(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    peer = Peer(store, clock, "a")
+    await peer.ownership.join()
+    assert peer.trusted == clock.boot() + 6.0 < clock.boot() + 10.0
+    clock.advance(6.5)
+    await peer.ownership.tick()
+    assert peer.demotions == 1
+    assert len(peer.ownership.leases) == 8, "it takes them again, at a higher epoch"
+
+
+async def test_a_shard_that_was_taken_away_is_noticed(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    peer = Peer(store, clock, "a")
+    await peer.ownership.join()
+    await store.take(3, 1, "thief")
+    await peer.ownership.tick()
+    assert peer.lost == [3]
+
+
+async def test_a_shard_whose_processes_could_not_be_read_is_taken_again(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    peer = Peer(store, clock, "a")
+    peer.fails = True
+    with pytest.raises(StoreUnavailable):
+        await peer.ownership.join()
+    peer.fails = False
+    await settle(peer)
+    assert sorted(shard for shard, _ in peer.gained) == list(range(8))
+
+
+async def test_leaving_hands_everything_back_and_a_draining_node_takes_nothing(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    a = Peer(store, clock, "a")
+    await a.ownership.join()
+    await a.ownership.say("draining")
+    await a.ownership.leave()
+    owners: list[Any] = await store.owners()
+    assert {shard.owner for shard in owners} == {""}
+    await a.ownership.tick()
+    assert a.ownership.leases == {}
+    b = Peer(store, clock, "b")
+    await b.ownership.join()
+    assert not any(crash for _, crash in b.gained)

@@ -1,0 +1,72 @@
+"""One timer for everything: on the store's clock, in order, and a jump of the clock is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.service import until
+
+from outlive.clock import ManualClock
+from outlive.runtime.timers import Timers
+
+
+async def test_calls_are_made_in_order_of_their_time_and_never_before_it() -> None:
+    clock, made = ManualClock(), list[str]()
+    timers = Timers(clock)
+    for name, seconds in (("late", 30.0), ("early", 10.0), ("middle", 20.0)):
+        timers.after(seconds, lambda name=name: made.append(name))
+    timers.run_due()
+    assert made == []
+    clock.advance(25)
+    timers.run_due()
+    assert made == ["early", "middle"]
+    clock.advance(25)
+    timers.run_due()
+    assert made == ["early", "middle", "late"]
+
+
+async def test_a_cancelled_timer_makes_no_call() -> None:
+    clock, made = ManualClock(), list[int]()
+    timers = Timers(clock)
+    timers.after(1, lambda: made.append(1)).cancel()
+    clock.advance(2)
+    timers.run_due()
+    assert made == []
+
+
+async def test_a_clock_that_jumps_is_noticed() -> None:
+    clock, made = ManualClock(), list[int]()
+    timers = Timers(clock)
+    timers.after(86_400, lambda: made.append(1))
+    clock.advance(86_401)
+    await until(lambda: made, seconds=3)
+
+
+async def test_a_call_may_set_the_next_timer_and_a_stop_ends_them_all() -> None:
+    clock, made = ManualClock(), list[int]()
+    timers = Timers(clock)
+
+    def again() -> None:
+        made.append(1)
+        timers.after(1, again)
+
+    timers.after(1, again)
+    for _ in range(3):
+        clock.advance(1)
+        timers.run_due()
+    assert len(made) == 3
+    timers.stop()
+    clock.advance(10)
+    timers.run_due()
+    assert len(made) == 3
+
+
+async def test_sleeping_follows_the_clock() -> None:
+    clock = ManualClock()
+    timers = Timers(clock)
+    task = asyncio.ensure_future(timers.sleep(60))
+    await asyncio.sleep(0)
+    assert not task.done()
+    clock.advance(61)
+    await asyncio.wait_for(task, 3)
+    timers.stop()

@@ -1,0 +1,134 @@
+"""`run.transact`: the caller's rows and the step's record are there, or neither."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.service import Dying, Outside, Place, check_grammar, crash, has_status, until
+
+from outlive import Outlive, Retry, Run, StepFailed, step
+
+world = Outside()
+
+
+@pytest.fixture(autouse=True)
+def fresh(outside: Outside) -> None:
+    global world
+    world = outside
+
+
+def insert(tables: Any, name: str) -> int:
+    world.do("", f"insert {name}")
+    tables.execute("INSERT INTO person VALUES (?)", (name,))
+    return len(tables.execute("SELECT * FROM person"))
+
+
+def process(body: Any) -> Any:
+    def declare(app: Outlive) -> None:
+        app.schema(lambda db: db.execute("CREATE TABLE IF NOT EXISTS person (name TEXT UNIQUE)"))
+
+        async def thing(run: Run) -> Any:
+            return await body(run)
+
+        app.process("/things", version=1)(thing)
+
+    return declare
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_rows_and_record_are_written_together_or_not_at_all(place: Place, when: str) -> None:
+    body = process(lambda run: run.transact(insert, "ann"))
+    store = Dying(place.store(), 0, when)
+    app = await place.open(body, store=store)
+    store._at = store.commits + 2
+    begun = await app.begin("thing", b"null")
+    await until(store.died.is_set)
+    await crash(app)
+    app = await place.open(body)
+    assert await app.result(begun.id, within=10) == 1
+    assert world.calls["insert ann"] == 1, "before: it had not begun; after: it is recorded"
+    check_grammar(await app.journal(begun.id))
+
+
+async def test_a_violated_constraint_is_the_step_s_own_failure_and_leaves_nothing(
+    place: Place,
+) -> None:
+    twice = step(retry=Retry(attempts=2, base_seconds=0.001), name="twice")(insert)
+
+    async def body(run: Run) -> str:
+        await run.transact(insert, "ann")
+        try:
+            await run.transact(twice, "ann")
+        except StepFailed as error:
+            return error.failure_type
+        return "?"
+
+    app = await place.open(process(body))
+    begun = await app.begin("thing", b"null")
+    assert await app.result(begun.id, within=10) == "ConstraintError"
+    assert world.calls["insert ann"] == 3
+
+
+async def test_what_a_function_must_not_do_is_refused_and_recorded(place: Place) -> None:
+    def forbidden(tables: Any) -> None:
+        tables.execute("DELETE FROM outlive_event")
+
+    async def body(run: Run) -> str:
+        try:
+            await run.transact(forbidden)
+        except StepFailed as error:
+            return error.failure_type
+        return "?"
+
+    app = await place.open(process(body))
+    begun = await app.begin("thing", b"null")
+    assert await app.result(begun.id, within=10) == "NotAllowed"
+
+
+async def test_a_function_that_raises_is_tried_again_and_its_rows_are_taken_back(
+    place: Place,
+) -> None:
+    tries = []
+
+    def second_time(tables: Any) -> int:
+        tables.execute("INSERT INTO person VALUES (?)", (f"try {len(tries)}",))
+        tries.append(1)
+        if len(tries) == 1:
+            raise ConnectionError("first")
+        return len(tables.execute("SELECT * FROM person"))
+
+    declared = step(retry=Retry(attempts=2, base_seconds=0.001), name="second_time")(second_time)
+    app = await place.open(process(lambda run: run.transact(declared)))
+    begun = await app.begin("thing", b"null")
+    assert await app.result(begun.id, within=10) == 1
+    view = await app.view(begun.id)
+    assert [found.outcome for found in view.steps[0].attempts] == ["failed", "done"]
+
+
+async def test_a_signal_that_comes_during_a_transaction_is_kept(place: Place) -> None:
+    async def body(run: Run) -> Any:
+        for number in range(10):
+            await run.keyed(number).transact(insert, f"{number}")
+        return [await run.wait("go") for _ in range(10)]
+
+    app = await place.open(process(body))
+    begun = await app.begin("thing", b"null")
+    for number in range(10):
+        await app.signal(begun.id, "go", str(number).encode())
+    assert await app.result(begun.id, within=10) == list(range(10))
+    check_grammar(await app.journal(begun.id))
+
+
+async def test_state_set_before_a_transaction_is_durable_with_it(place: Place) -> None:
+    async def body(run: Run) -> None:
+        run.state = "with the row"
+        await run.transact(insert, "ann")
+        await run.wait("go")
+
+    app = await place.open(process(body))
+    begun = await app.begin("thing", b"null")
+    view = await has_status(app, begun.id, "waiting")
+    assert bytes(view.data) == b'"with the row"'
+    kinds = [entry.kind for entry in await app.journal(begun.id)]
+    assert kinds[1:3] == ["state", "step"]

@@ -1,0 +1,62 @@
+"""Who waits for news gets it: at once from this node, soon from others, and never waits too long."""
+
+from __future__ import annotations
+
+import asyncio
+
+from outlive.clock import Clock
+from outlive.model import Append, Batch
+from outlive.runtime.watchers import Watchers
+from outlive.stores.memory import MemoryStore
+
+
+async def opened() -> tuple[MemoryStore, Watchers]:
+    store = MemoryStore()
+    await store.open()
+    return store, Watchers(store, Clock())
+
+
+async def append(store: MemoryStore, n: int) -> None:
+    shard = (await store.owners())[0]
+    lease = await store.take(0, shard.epoch, "me")
+    await store.commit(Batch(lease=lease, append=(Append("stream", n, "x", b"1"),)))
+
+
+async def test_news_of_another_node_ends_the_wait() -> None:
+    store, watchers = await opened()
+    wait = asyncio.ensure_future(watchers.changed("id", "stream", 0, 10.0))
+    await asyncio.sleep(0.01)
+    await append(store, 0)
+    assert await asyncio.wait_for(wait, 5) == 1
+    watchers.close()
+
+
+async def test_what_is_longer_already_is_answered_at_once() -> None:
+    store, watchers = await opened()
+    await append(store, 0)
+    assert await watchers.changed("id", "stream", 0, 10.0) == 1
+
+
+async def test_without_news_the_wait_ends_in_time() -> None:
+    _, watchers = await opened()
+    assert await watchers.changed("id", "stream", 0, 0.02) == 0
+    assert not watchers._waiting and not watchers._streams
+    watchers.close()
+
+
+async def test_a_hundred_waits_for_one_process_are_told_together() -> None:
+    store, watchers = await opened()
+    waits = [asyncio.ensure_future(watchers.changed("id", "stream", 0, 10.0)) for _ in range(100)]
+    await asyncio.sleep(0.01)
+    await append(store, 0)
+    watchers.tell("id")
+    assert set(await asyncio.gather(*waits)) == {1}
+    watchers.close()
+
+
+async def test_closing_ends_every_wait() -> None:
+    _, watchers = await opened()
+    wait = asyncio.ensure_future(watchers.changed("id", "stream", 0, 60.0))
+    await asyncio.sleep(0.01)
+    watchers.close()
+    assert await asyncio.wait_for(wait, 5) == 0

@@ -1,0 +1,141 @@
+"""The SQLite store beyond what every store does: other processes are seen at once."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from tests.stores.faults import note, opened, script
+
+from outlive.errors import StoreUnavailable
+from outlive.model import Batch, Put, Ref
+from outlive.stores.sqlite import SHARDS_MAX, SQLiteStore
+from outlive.stores.sqlite_file import CHECKPOINT_PAGES
+
+COMMITS_WHEN_TOLD = """
+import asyncio, sys
+from outlive.model import Batch, Put, Ref
+from outlive.stores.sqlite import SQLiteStore
+async def main():
+    store = SQLiteStore(sys.argv[1])
+    await store.open()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        await store.commit(Batch(put=(Put(Ref("s", line.strip()), b"x"),)))
+        print("done", flush=True)
+    await store.close()
+asyncio.run(main())
+"""
+
+
+async def settled(store: SQLiteStore) -> int:
+    """The count once hints of older commits have passed."""
+    seen = await store.changed(-1, 0)
+    while (later := await store.changed(seen, 0.1)) != seen:
+        seen = later
+    return seen
+
+
+async def test_a_commit_of_another_process_is_seen_within_a_tenth_of_a_second(
+    tmp_path: Path,
+) -> None:
+    store = await opened(tmp_path / "store.db")
+    with script(COMMITS_WHEN_TOLD, store.path, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert await asyncio.to_thread(process.stdout.readline) == "ready\n"
+        delays = []
+        for number in range(5):
+            seen = await settled(store)
+            waiting = asyncio.create_task(store.changed(seen, 10))
+            await asyncio.sleep(0)
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+            await asyncio.to_thread(process.stdout.readline)
+            began = time.monotonic()
+            assert await waiting > seen
+            delays.append(time.monotonic() - began)
+            assert len(await store.scan("s")) == number + 1
+        assert sorted(delays)[2] < 0.1
+        process.stdin.close()
+    await store.close()
+
+
+async def test_a_wait_for_a_change_ends_with_its_time_and_with_the_store(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "store.db")
+    seen = await settled(store)
+    assert await store.changed(seen, 0.05) == seen
+    waiting = asyncio.create_task(store.changed(seen, 30))
+    await asyncio.sleep(0)
+    await store.close()
+    assert await asyncio.wait_for(waiting, 5) > seen
+    await store.close()
+    with pytest.raises(StoreUnavailable):
+        await store.commit(Batch())
+
+
+async def test_an_own_commit_is_seen_at_once_by_every_store_of_the_process(tmp_path: Path) -> None:
+    one, two = await opened(tmp_path / "store.db"), await opened(tmp_path / "store.db")
+    seen = await settled(two)
+    waiting = asyncio.create_task(two.changed(seen, 10))
+    await asyncio.sleep(0)
+    await one.commit(Batch(put=(Put(Ref("s", "k"), b"x"),)))
+    assert await waiting > seen
+    assert await two.scan("s")
+    await one.close()
+    await two.close()
+
+
+async def test_a_cancelled_caller_does_not_cancel_its_commit(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "store.db")
+    lease = await store.take(0, 0, "n")
+    waiting = asyncio.create_task(store.commit(note(lease, "s", 0)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await store.commit(note(lease, "s", 1))
+    assert [event.n for event in await store.tail(0, 0)] == [0, 1]
+    await store.close()
+
+
+async def test_the_log_is_moved_into_the_file_and_does_not_grow_for_ever(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "store.db")
+    log = store.path.with_name("store.db-wal")
+    value = b"x" * 1_000_000
+    for number in range(40):
+        await store.commit(Batch(put=(Put(Ref("s", str(number % 5)), value),), storage="relaxed"))
+    assert log.stat().st_size < 2 * CHECKPOINT_PAGES * 4096
+    await store.close()
+    assert not log.exists()
+
+
+async def test_blobs_are_dated_by_the_clock_of_the_store(tmp_path: Path) -> None:
+    from outlive.clock import ManualClock
+
+    clock = ManualClock()
+    store = await opened(tmp_path / "store.db", clock=clock)
+    name = await store.blobs.put(b"x")
+    stamp = (tmp_path / "store.db-blobs" / name).stat().st_mtime_ns // 1000
+    assert stamp == clock.wall()
+    await store.close()
+
+
+async def test_a_store_reached_by_a_link_has_the_same_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    one = await opened(tmp_path / "real" / "store.db")
+    two = await opened(tmp_path / "link" / "store.db")
+    assert one.path == two.path
+    await one.announce("n")
+    assert await two.departed(["n"]) == set()
+    await one.close()
+    await two.close()
+
+
+@pytest.mark.parametrize("shards", [0, -1, SHARDS_MAX + 1])
+def test_a_number_of_shards_out_of_bounds_is_a_mistake(tmp_path: Path, shards: int) -> None:
+    with pytest.raises(ValueError, match="shards"):
+        SQLiteStore(tmp_path / "store.db", shards=shards)

@@ -1,0 +1,151 @@
+"""Group commit: each batch is refused alone, and the group is one transaction in every case."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.stores.faults import FaultyDisk, faulty_disk, note, opened
+
+from outlive.errors import Conflict, Fenced, Refused, StoreCorrupt, StoreUnavailable, StreamConflict
+from outlive.model import ABSENT, Batch, Committed, Lease, Put, Ref, Require
+from outlive.stores.sqlite import SQLiteStore
+
+
+@pytest.fixture
+def disk() -> Iterator[FaultyDisk]:
+    with faulty_disk() as made:
+        yield made
+
+
+@pytest.fixture
+async def store(disk: FaultyDisk, tmp_path: Path) -> AsyncIterator[SQLiteStore]:
+    made = await opened(tmp_path / "store.db")
+    yield made
+    await made.close()
+
+
+async def test_a_wrong_stream_is_refused_alone_with_one_sync_for_all_others(
+    store: SQLiteStore, disk: FaultyDisk
+) -> None:
+    lease = await store.take(0, 0, "n")
+    await store.commit(note(lease, "a", 0))
+    disk.calls.clear()
+    results = await store.commit_group(
+        [
+            note(lease, "b", 0, key="b"),
+            note(lease, "a", 0, key="twice"),
+            note(lease, "a", 1, key="a"),
+            note(lease, "c", 3, key="hole"),
+            note(lease, "b", 1, key="b"),
+        ]
+    )
+    assert [type(result) for result in results] == [
+        Committed,
+        StreamConflict,
+        Committed,
+        StreamConflict,
+        Committed,
+    ]
+    assert [event.stream for event in await store.tail(0, 0)] == ["a", "b", "a", "b"]
+    assert [cell.key for cell in await store.scan("noted")] == ["a", "b"]
+    assert [result.seq for result in results if isinstance(result, Committed)] == [2, 3, 4]
+    assert disk.calls.count("sync") == 1
+
+
+async def test_a_group_with_a_wrong_stream_that_fails_as_a_whole_left_nothing(
+    store: SQLiteStore, disk: FaultyDisk
+) -> None:
+    lease = await store.take(0, 0, "n")
+    disk.calls.clear()
+    left = disk.fails_once("sync")
+    with pytest.raises(StoreUnavailable):
+        await store.commit_group(
+            [note(lease, "a", 0), note(lease, "b", 7), note(lease, "c", 0), note(lease, "d", 0)]
+        )
+    assert not left
+    assert await store.tail(0, 0) == []
+
+
+async def test_a_stale_lease_is_refused_for_its_batches_only(store: SQLiteStore) -> None:
+    old = await store.take(0, 0, "old")
+    other = await store.take(1, 0, "old")
+    new = await store.take(0, 1, "new")
+    results = await store.commit_group(
+        [note(old, "a", 0), note(other, "b", 0), note(new, "a", 0), Batch(lease=old)]
+    )
+    assert [type(result) for result in results] == [Fenced, Committed, Committed, Fenced]
+
+
+async def test_a_stale_owner_learns_that_it_is_fenced_before_it_hears_of_a_conflict(
+    store: SQLiteStore,
+) -> None:
+    await store.take(0, 0, "n")
+    stale = Lease(0, "n", 0)
+    batch = Batch(lease=stale, require=(Require(Ref("s", "k"), 5),))
+    assert [type(result) for result in await store.commit_group([batch])] == [Fenced]
+
+
+async def test_a_batch_refused_against_a_fenced_one_is_judged_again_without_it(
+    store: SQLiteStore,
+) -> None:
+    await store.take(0, 0, "n")
+    make = Put(Ref("s", "k"), b"stale")
+    mine = Put(Ref("s", "k"), b"mine")
+    results = await store.commit_group(
+        [
+            Batch(lease=Lease(0, "n", 0), put=(make,)),
+            Batch(require=(Require(Ref("s", "k"), ABSENT),), put=(mine,)),
+            Batch(require=(Require(Ref("s", "k"), ABSENT),), put=(make,)),
+        ]
+    )
+    assert [type(result) for result in results] == [Fenced, Committed, Conflict]
+    assert [cell.value for cell in await store.scan("s")] == [b"mine"]
+
+
+async def test_every_mistake_at_once_leaves_the_right_ones(store: SQLiteStore) -> None:
+    lease = await store.take(3, 0, "n")
+    stale = Lease(2, "nobody", 9)
+    results = await store.commit_group(
+        [
+            note(lease, "a", 0),
+            note(stale, "x", 0),
+            note(lease, "b", 1),
+            Batch(storage="volatile"),
+            Batch(require=(Require(Ref("s", "k"), 1),)),
+            note(lease, "a", 1),
+        ]
+    )
+    assert [type(result) for result in results] == [
+        Committed,
+        Fenced,
+        StreamConflict,
+        Refused,
+        Conflict,
+        Committed,
+    ]
+    assert [event.n for event in await store.events("a")] == [0, 1]
+
+
+async def test_events_of_many_shards_in_one_group_are_dense_in_each(store: SQLiteStore) -> None:
+    leases = [await store.take(shard, 0, "n") for shard in range(16)]
+    for turn in range(3):
+        await store.commit_group(
+            [note(leases[at % 16], f"s{at}", turn) for at in range(0, 160, turn + 1) if turn == 0]
+            or [note(leases[at % 16], f"t{turn}-{at}", 0) for at in range(100)]
+        )
+    for shard in range(16):
+        events = await store.tail(shard, 0)
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_a_shard_whose_last_event_is_missing_is_said_to_be_damaged(
+    store: SQLiteStore,
+) -> None:
+    lease = await store.take(0, 0, "n")
+    await store.commit(note(lease, "s", 0))
+    store._file.writer.execute("DELETE FROM outlive_event")
+    store._file.chains.clear()
+    with pytest.raises(StoreCorrupt, match="Shard 0"):
+        await store.commit(note(lease, "t", 0))
