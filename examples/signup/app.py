@@ -24,7 +24,7 @@ app = Outlive()
 partner = httpx.AsyncClient(base_url=PARTNER, timeout=10, limits=httpx.Limits(max_connections=50))
 
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
-Email = Annotated[str, Meta(max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
+Email = Annotated[str, Meta(max_length=254, pattern=r"^[^@ ]+@[^@ ]+\.[^@ ]+$")]
 
 
 class Registration(Struct, rename="camel", forbid_unknown_fields=True):

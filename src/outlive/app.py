@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from msgspec import Raw
 
@@ -316,13 +316,17 @@ class Outlive:
 
     # --- starting ---------------------------------------------------------------------------------
 
+    @overload
     async def start(
-        self,
-        body: Callable[P, Awaitable[R]] | Callable[P, R],
-        value: Any = None,
-        *,
-        key: str | None = None,
-    ) -> Handle[R]:
+        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+    ) -> Handle[R]: ...
+    @overload
+    async def start(
+        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+    ) -> Handle[R]: ...
+    async def start(
+        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+    ) -> Handle[Any]:
         """Start a process by its body; durable when this returns.
 
         `key`: a start repeated with the same key and value gives the same process. Raises

@@ -82,7 +82,10 @@ class Shape:
     def read(self, data: bytes | msgspec.Raw) -> Any:
         """The value in `data`. Raises `ValueError` (msgspec's or pydantic's) when it does not
         fit."""
-        return self._decode(bytes(data) if isinstance(data, msgspec.Raw) else data)
+        try:
+            return self._decode(bytes(data) if isinstance(data, msgspec.Raw) else data)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
 
     def schema(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The JSON schema of the type and the components it refers to under

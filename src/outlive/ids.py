@@ -4,8 +4,7 @@ public    `reg_` + 26 characters of Crockford base 32 carrying 128 random bits. 
           time, count nor internal id can be read from it. This is what leaves the service.
 internal  30 hexadecimal digits, time first: ordered, so that new streams land side by side in an
           index. It never leaves the service.
-node      host, pid and random: a new one for each boot, so that nobody inherits a dead node's
-          identity.
+node      pid and random: a new one for each boot, so that nobody inherits a dead node's identity.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import os
 import random
 import secrets
-import socket
 import zlib
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -32,7 +30,7 @@ def base32(number: int, characters: int) -> str:
 
 
 def public_id(prefix: str, shards: int, shard: int | None = None) -> str:
-    """A new public id, in `shard` if one is given: its last two characters are drawn until it is."""
+    """A new public id, in `shard` if one is given: its end is then drawn until it is."""
     while True:
         number = int.from_bytes(os.urandom(17), "big")
         if shard is None:
@@ -55,8 +53,8 @@ def token(bits: int = 80) -> str:
 
 
 def node_id() -> str:
-    """The identity of this process from now on: host, pid, and random for this boot of it."""
-    return f"{socket.gethostname()}-{os.getpid()}-{token(40)}"
+    """The identity of this process from now on: its pid, and random for this boot of it."""
+    return f"n{os.getpid()}-{token(40)}"
 
 
 def full_jitter(base_seconds: float, cap_seconds: float, attempt: int) -> float:

@@ -105,7 +105,7 @@ class CellStore(Protocol):
         *,
         newest: bool = False,
     ) -> list[tuple[str, Cell]]:
-        """Cells of `spaces` with a mark named `mark` whose value is in [`low`, `high`], with that value.
+        """Cells of `spaces` with a mark `mark` and a value in [`low`, `high`], with that value.
 
         Ordered by (value, space, key) ascending, descending with `newest`. For the next page narrow
         the range. Marks of one name are kept together whatever their space: give a kind's marks its

@@ -31,9 +31,7 @@ SIGN_UP = "examples.signup.app:app"
 DEADLINE_SECONDS = 40.0
 
 
-async def until(
-    condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS
-) -> Any:
+async def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
     """The first true value of `condition` (which may be asynchronous), within the deadline."""
     end = time.monotonic() + seconds
     while True:
@@ -88,7 +86,9 @@ class Service:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         path = os.pathsep.join((str(ROOT), str(ROOT / "src")))
-        self.environment = {**os.environ, "PYTHONPATH": path, **environment}
+        # Compiled modules are kept, so that a worker's start is as quick as it is in production.
+        kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder.parent / "pyc")}
+        self.environment = {**os.environ, "PYTHONPATH": path, **kept, **environment}
         command = (sys.executable, "-m", "outlive.commands", "serve", target)
         self.command = (*command, "--port", str(self.port), "--workers", str(workers))
         self.lives = 0
@@ -96,6 +96,10 @@ class Service:
 
     async def start(self) -> None:
         """Start it and wait until all of it serves."""
+        self._begin()
+        await until(self._ready, "the service is ready")
+
+    def _begin(self) -> None:
         self.lives += 1
         self.out = self.folder / f"service{self.lives}.out"
         self.err = self.folder / f"service{self.lives}.err"
@@ -103,7 +107,6 @@ class Service:
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, env=self.environment, stdout=out, stderr=err
             )
-        await until(self._ready, "the service is ready")
 
     def _ready(self) -> bool:
         assert self.process is not None
@@ -150,10 +153,11 @@ class Service:
 
     async def end(self) -> int:
         """SIGTERM for the supervisor; gives its exit code once it has ended."""
-        assert self.process is not None
-        send(self.pid, signal.SIGTERM)
-        await until(lambda: self.process.poll() is not None, "the service's end")  # type: ignore[union-attr]
-        return int(self.process.returncode)
+        process = self.process
+        assert process is not None
+        send(process.pid, signal.SIGTERM)
+        await until(lambda: process.poll() is not None, "the service's end")
+        return int(process.returncode)
 
     def clean(self) -> None:
         """End whatever of it still lives, frozen or not."""

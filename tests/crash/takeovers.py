@@ -19,10 +19,11 @@ from outlive.testing.oracles import Facts
 
 
 class Kill(Struct, frozen=True):
-    """Which process was ended, and when (microseconds since 1970 UTC)."""
+    """Which process was ended, when (microseconds since 1970 UTC), and how many others served."""
 
     pid: int
     at: int
+    survivors: int = 0
 
 
 class TakeOver(Struct, frozen=True):
@@ -41,18 +42,20 @@ def take_overs(facts: Facts, kills: Iterable[Kill]) -> list[TakeOver]:
     taken: dict[int, list[float]] = {pid: [] for pid in by_pid}
     resumed: dict[int, list[float]] = {pid: [] for pid in by_pid}
     for shard in facts.shards:
-        holds = sorted((hold for hold in facts.holds if hold.shard == shard.id), key=_epoch)
-        for before, after in pairwise(holds):
+        holds = sorted(
+            (hold for hold in facts.holds if hold.shard == shard.id), key=lambda hold: hold.epoch
+        )
+        tail = facts.tails[shard.id]
+        ends = [hold.head for hold in holds[2:]] + [len(tail)]
+        for (before, after), end in zip(pairwise(holds), ends, strict=False):
             pid = pid_of(before.owner)
             if pid not in by_pid or after.previous != before.owner:
                 continue
             at = by_pid[pid].at
             taken[pid].append((after.time - at) / MICROS)
-            taken_up: set[str] = set()
-            for event in facts.tails[shard.id][after.head :]:
-                if event.kind == "taken":
-                    taken_up.add(event.stream)
-                elif event.stream in taken_up:
+            under_way = {event.stream for event in tail[after.head : end] if event.kind == "taken"}
+            for event in tail[after.head :]:
+                if event.kind != "taken" and event.stream in under_way:
                     resumed[pid].append((event.time - at) / MICROS)
                     break
     return [
@@ -66,10 +69,6 @@ def pid_of(node: str) -> int:
     """The pid in a node's name (host-pid-token)."""
     parts = node.rsplit("-", 2)
     return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else 0
-
-
-def _epoch(hold: object) -> int:
-    return int(hold.epoch)  # type: ignore[attr-defined]
 
 
 def figures(found: list[TakeOver]) -> dict[str, str]:

@@ -15,7 +15,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -232,8 +231,3 @@ async def first_answer(
             assert answer.status_code == 503, answer.text
         assert time.monotonic() < end, "nobody answers"
         await asyncio.sleep(0.05)
-
-
-def test_the_planted_bug_is_where_no_service_finds_it() -> None:
-    text = Path(__file__).with_name("planted.py").read_text()
-    assert text.startswith('"""The workshop with a planted bug')

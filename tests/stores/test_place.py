@@ -61,6 +61,7 @@ def test_a_volume_mounted_read_only_is_refused(tmp_path: Path) -> None:
             place.check(folder / "store.db")
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # nothing of ours is open
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_what_this_user_may_not_write_is_refused(tmp_path: Path, what: str) -> None:
     """Root may write everything, so a child with another user id asks."""
@@ -76,14 +77,16 @@ def test_what_this_user_may_not_write_is_refused(tmp_path: Path, what: str) -> N
         at = at.parent
     child = os.fork()
     if child == 0:
-        os.setgroups([])
-        os.setresgid(65534, 65534, 65534)
-        os.setresuid(65534, 65534, 65534)
+        code = 1
         try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
             place.check_writable(path)
         except ReadOnlyStore as error:
-            os._exit(0 if f"The {what} " in error.detail else 2)
-        os._exit(1)
+            code = 0 if f"The {what} " in error.detail else 2
+        finally:
+            os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 

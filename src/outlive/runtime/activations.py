@@ -405,7 +405,8 @@ class Activations:
     async def recover(self, lease: Lease, *, crash: bool) -> int:
         """A shard was taken over: go on with every process in it that was under way; gives how
         many."""
-        self.leases[lease.shard] = lease
+        if self.leases.get(lease.shard) != lease:
+            return 0
         space = space_of(lease.shard)
         found: list[str] = []
         for status in (*LIVE, "no_worker_for_version"):

@@ -48,7 +48,8 @@ PUMP_SECONDS_MIN = 0.02
 PUMP_SECONDS_MAX = 1.0
 COMMANDS_MAX = 256
 WAKES_MAX = 1000
-HOLD_SECONDS = 10.0
+HOLD_SECONDS = 2.0
+"""How long what was claimed waits if this node dies over it: its shard's next owner claims it then."""
 HAND_OVER_SECONDS = 30.0
 REQUESTS = "request"
 """The space of idempotency keys."""
@@ -106,6 +107,7 @@ class NodeRuntime:
             lease_seconds,
         )
         self._loops: list[asyncio.Task[None]] = []
+        self._obeying: set[str] = set()
         self._requests_at = 0.0
 
     async def start(self) -> None:
@@ -156,10 +158,15 @@ class NodeRuntime:
     # --- ownership --------------------------------------------------------------------------------
 
     async def _gained(self, lease: Lease, crash: bool) -> None:
-        await self.activations.recover(lease, crash=crash)
+        """A shard is ours: what was under way in it goes on beside the ticks, which must not wait."""
+        self.activations.leases[lease.shard] = lease
+        self.activations.spawn(self._take_up(lease, crash))
+
+    async def _take_up(self, lease: Lease, crash: bool) -> None:
         due = await self.store.next_due((space_of(lease.shard), inbox_of(lease.shard)))
         if due is not None:
             self.activations.note_due(due)
+        await self.activations.recover(lease, crash=crash)
 
     async def _releasing(self, shard: int) -> None:
         await self.activations.hand_over(shard, HAND_OVER_SECONDS)
@@ -212,7 +219,8 @@ class NodeRuntime:
         if not spaces:
             return
         while cells := await self.store.claim(spaces, COMMANDS_MAX, HOLD_SECONDS):
-            await asyncio.gather(*(self._obey(cell) for cell in cells))
+            fresh = [cell for cell in cells if cell.key not in self._obeying]
+            await asyncio.gather(*(self._obey(cell) for cell in fresh))
             if len(cells) < COMMANDS_MAX:
                 return
 
@@ -220,6 +228,7 @@ class NodeRuntime:
         """Carry a command out; its cell is dropped by the commit that does, or when it can never be
         done."""
         command = read_command(cell.value)
+        self._obeying.add(cell.key)
         try:
             await self.activations.command(command, (cell.ref,))
         except ProcessError as error:
@@ -230,6 +239,8 @@ class NodeRuntime:
             log.info("a command is tried again later: %s", error.code)
         except Exception:
             log.exception("a command failed")
+        finally:
+            self._obeying.discard(cell.key)
 
     async def _drop(self, cell: Cell) -> None:
         batch = Batch(require=(Require(cell.ref, cell.version),), drop=(cell.ref,))

@@ -100,8 +100,8 @@ def _durability(look: Examination) -> Findings:
         yield Finding("durability", "fail", f"the journal mode is {mode}, not wal", remedy)
         return
     text = (
-        "durable = flushed to one disk before the answer (WAL, synchronous=FULL): survives kill -9 "
-        "and power loss, not the loss of that disk; relaxed = power loss may take the last moments"
+        "durable = flushed to one disk before the answer (WAL, synchronous=FULL); relaxed = power "
+        "loss may take the last moments"
     )
     yield Finding("durability", "ok", text)
 

@@ -95,7 +95,6 @@ class SQLiteFile:
             with place.opening:
                 place.check_second_copy(self.path)
                 self.writer = self.connect()
-            self.writer.setwalhook(self._count_pages)
             self._migrate()
             self.users = UserTables(self.connect())
             self.readers = [self.connect(writes=False) for _ in range(self._reader_count)]
@@ -132,6 +131,8 @@ class SQLiteFile:
         except apsw.Error:
             self.disconnect(connection)
             raise
+        if writes:
+            connection.setwalhook(self._count_pages)
         return connection
 
     def disconnect(self, connection: apsw.Connection) -> None:
@@ -281,7 +282,6 @@ class SQLiteFile:
         self.disconnect(self.writer)
         self.writer = self.connect()
         self._full = True
-        self.writer.setwalhook(self._count_pages)
         self.users = UserTables(self.connect())
         self.writer.execute("BEGIN IMMEDIATE")
         row = self.writer.execute(self.sql["writer_read"], (self._writer_id,)).fetchone()

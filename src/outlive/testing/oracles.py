@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -158,7 +159,7 @@ def p4_one_effective_holder(facts: Facts, writer_of: Writer | None = None) -> li
             (hold for hold in facts.holds if hold.shard == shard.id),
             key=lambda hold: (hold.head, hold.epoch),
         )
-        for earlier, later in zip(holds, holds[1:], strict=False):
+        for earlier, later in pairwise(holds):
             if later.epoch <= earlier.epoch or later.time < earlier.time:
                 found.append(f"P4: shard {shard.id}: epoch {earlier.epoch}, then {later.epoch}")
         at, holder = 0, ""
@@ -190,12 +191,13 @@ def p6_work_ends_once(facts: Facts, accepted: Collection[str]) -> list[str]:
         ends = [event for event in process.journal if event.kind == "ended"]
         said = [msgspec.json.decode(event.data)["status"] for event in ends]
         if process.head.status not in FINAL or said != [process.head.status]:
-            found.append(f"P6: {id} is {process.head.status}, its journal says {said}")
+            kinds = " ".join(event.kind for event in process.journal)
+            found.append(f"P6: {id} is {process.head.status}, its journal says {said}: {kinds}")
     return found
 
 
 def p7_journal_grammar(facts: Facts) -> list[str]:
-    """A journal is a sentence: begun once, each step recorded once, undone in reverse, ended last."""
+    """A journal is a sentence: begun once, no step twice, undone in reverse, ended last."""
     found = []
     for process in facts.processes.values():
         found += [f"P7: {process.id}: {flaw}" for flaw in grammar_flaws(process.journal)]

@@ -132,7 +132,7 @@ class Face:
             return
         request = Request(scope, receive, send)
         try:
-            if found is None:
+            if found is None or hides_a_slash(scope):
                 raise NotFound
             request.route, request.id, request.name = found
             response = await self._answer(request, found[0])
@@ -251,6 +251,13 @@ class Face:
                 },
             ),
         )
+
+
+def hides_a_slash(scope: Scope) -> bool:
+    """Whether a slash was sent percent-encoded: what guards us by paths may have read another
+    one."""
+    sent: bytes = scope.get("raw_path") or b""
+    return b"%" in sent and b"%2f" in sent.lower()
 
 
 def ours(path: str) -> bool:

@@ -10,13 +10,15 @@ off, a `Response` is bytes.
     If-None-Match     compared weakly, as RFC 9110 demands for it.
     traceparent       W3C Trace Context: only its trace id is taken, and only when it is valid.
 
-A body is read against its limit, chunk by chunk: the first byte too many ends the reading.
+A body is read against its limit, chunk by chunk: the first byte too many ends the reading. JSON has
+a second limit, its depth: what is nested deeper than a decoder can follow must not be stored.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -38,8 +40,13 @@ Headers = list[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
 KEY_CHARACTERS_MAX = 255
 WAIT_SECONDS_MAX = 30
+DEPTH_MAX = 200
+"""How deep the JSON of a body may be nested."""
 
 _BARE_KEY = re.compile(rb"[A-Za-z0-9_*][!#$%&'*+\-.^_`|~:/=@A-Za-z0-9]*")
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 
@@ -156,14 +163,31 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
     return bytes(collected)
 
 
+async def read_json(request: Request, bytes_max: int) -> bytes:
+    """As `read_body`, for a body that will be read as JSON. Raises `BodyTooLarge` also when it is
+    nested deeper than `DEPTH_MAX`."""
+    body = await read_body(request, bytes_max)
+    if body.count(b"[") + body.count(b"{") > DEPTH_MAX and depth(body) > DEPTH_MAX:
+        raise BodyTooLarge(f"The body may be nested {DEPTH_MAX} levels deep; it is deeper.")
+    return body
+
+
+def depth(body: bytes) -> int:
+    """How deep the brackets of some JSON are nested; those in its strings do not count."""
+    brackets = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
+
+
 def _within(length: int, bytes_max: int) -> None:
     if length > bytes_max:
         raise BodyTooLarge(f"The body may be {bytes_max} bytes long; reading stopped there.")
 
 
 def demand_json(request: Request) -> None:
-    """Refuse a body that is declared to be something other than JSON; a missing declaration
-    passes."""
+    """Refuse a body that is declared to be something other than JSON, or to be compressed; a missing
+    declaration passes."""
+    if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMediaType("The body is declared as encoded; only plain JSON is read here.")
     declared = request.headers.get(b"content-type")
     if declared is None or declared == b"application/json":
         return

@@ -41,8 +41,8 @@ PROBLEM_TEXTS = {
     404: "There is no such process at this path.",
     409: "The state of the process forbids it.",
     410: "The process ended and its record is past its retention.",
-    413: "The body is longer than the limit.",
-    415: "The body is declared as something other than JSON.",
+    413: "The body is longer or deeper than its limits.",
+    415: "The body is declared as something other than plain JSON.",
     422: "The body, the query or the key contradicts what is declared. Nothing was stored.",
     429: "Too many signals wait for the process.",
     500: "Unexpected, or the outcome is unknown: look before you repeat.",
@@ -96,7 +96,7 @@ PARAMETERS: Json = {
         "name": "Prefer",
         "in": "header",
         "description": f"`wait=N`: answer late, after at most N seconds (N ≤ {WAIT_SECONDS_MAX}).",
-        "schema": {"type": "string", "examples": ["wait=10"]},
+        "schema": {"type": "string", "examples": ["wait=1"]},
     },
     "If-None-Match": {
         "name": "If-None-Match",
@@ -108,7 +108,7 @@ PARAMETERS: Json = {
         "name": "Last-Event-ID",
         "in": "header",
         "description": "With `Accept: text/event-stream`: the event after which to go on.",
-        "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+        "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"},
     },
     "status": {
         "name": "status",
@@ -125,7 +125,12 @@ PARAMETERS: Json = {
             "default": PAGE_ITEMS,
         },
     },
-    "cursor": {"name": "cursor", "in": "query", "description": "Opaque.", "schema": _TEXT},
+    "cursor": {
+        "name": "cursor",
+        "in": "query",
+        "description": "Opaque.",
+        "schema": {"type": "string", "pattern": "^([0-9]{1,18}(_[a-z0-9_]{1,64})?)?$"},
+    },
 }
 
 
@@ -214,12 +219,12 @@ def _paths_of(definition: Definition, types: Types) -> Json:
     if definition.signals is None:
         found[f"{item}/signals/{{name}}"] = {
             "parameters": [_parameter("id"), _parameter("signal")],
-            "post": _signal(name, "", {}),
+            "post": _signal(name, "", {}, required=False),
         }
     for signal, kind in (definition.signals or {}).items():
         found[f"{item}/signals/{signal}"] = {
             "parameters": [_parameter("id")],
-            "post": _signal(name, signal, types.schema(kind)),
+            "post": _signal(name, signal, types.schema(kind), required=not takes_null(kind)),
         }
     reason = {"type": "object", "properties": {"reason": {**_TEXT, "maxLength": 1000}}}
     found[f"{item}/cancel"] = {
@@ -246,12 +251,10 @@ def _paths_of(definition: Definition, types: Types) -> Json:
 
 def _start(definition: Definition, types: Types, process: Json) -> Json:
     name = definition.name
+    signals = () if definition.signals is None else definition.signals
     follow = {
-        "status": {
-            "operationId": f"{name}.status",
-            "parameters": {"id": "$response.body#/id"},
-            "description": "The same as the Location header.",
-        }
+        verb: {"operationId": f"{name}.{verb}", "parameters": {"id": "$response.body#/id"}}
+        for verb in ("status", "cancel", *(f"signal.{signal}" for signal in signals))
     }
     headers = _headers(
         "Location", "ETag", "Retry-After", "Preference-Applied", "Idempotent-Replayed"
@@ -306,14 +309,14 @@ def _status(name: str, process: Json) -> Json:
     )
 
 
-def _signal(name: str, signal: str, schema: Json) -> Json:
+def _signal(name: str, signal: str, schema: Json, *, required: bool) -> Json:
     return _operation(
         name,
         f"signal.{signal}" if signal else "signal",
         f"Tell it {signal or 'something'}: durable before this answer, kept until waited for.",
         {"202": _accepted(), **_problems(SIGNALS)},
         parameters=("Idempotency-Key",),
-        body=_body(schema, required=False),
+        body=_body(schema, required=required),
     )
 
 
@@ -505,3 +508,12 @@ class Types:
         made: list[Json] = msgspec.json.decode(whole)
         self.components |= made[1]
         return made[0]
+
+
+def takes_null(shape: Shape) -> bool:
+    """Whether no value, which is read as null, fits `shape`."""
+    try:
+        shape.read(b"null")
+    except ValueError:
+        return False
+    return True

@@ -54,7 +54,7 @@ class PageRoutes:
 
     async def overview(self, request: Request) -> Response:
         """`GET /outlive`."""
-        asked = parse_list(request.query)
+        asked = parse_list(request.query, blanks=False)
         kind = asked.type if asked.type in self._app.definitions else None
         return html(
             await self._pages.overview(

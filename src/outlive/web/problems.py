@@ -97,9 +97,9 @@ class UnsupportedMediaType(HttpError):
 
 
 class BodyTooLarge(HttpError):
-    """The body is longer than the limit.
+    """The body is longer or deeper than its limits.
 
-    Reading stopped at the limit; nothing was stored and no idempotency key was used."""
+    Reading stopped there; nothing was stored and no idempotency key was used."""
 
     code, slug, status = "OL4005", "body-too-large", 413
     remedy = "Send less, or keep the bytes elsewhere and pass a reference."

@@ -16,6 +16,7 @@ key it starts another one.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -34,11 +35,11 @@ from outlive.web.messages import (
     idempotency_key,
     none_match,
     preferred_wait,
-    read_body,
+    read_json,
     wants_stream,
 )
 from outlive.web.problems import InvalidQuery
-from outlive.web.streams import stream
+from outlive.web.streams import last_event_id, stream
 from outlive.web.waiting import Vigil, Waiting
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ person."""
 _WITH_PROBLEM = frozenset(("failed", "rolled_back", "stuck"))
 _VARY: tuple[bytes, bytes] = (b"vary", b"accept")
 _FRESH: tuple[bytes, bytes] = (b"cache-control", b"private, no-cache")
+_CURSOR = re.compile(r"[0-9]{1,18}(_[a-z0-9_]{1,64})?")
 _null = msgspec.Raw(b"null")
 
 
@@ -81,7 +83,7 @@ class Processes:
         definition = declared(request)
         demand_json(request)
         key = idempotency_key(request)
-        body = await read_body(request, self._start_bytes_max)
+        body = await read_json(request, self._start_bytes_max)
         if not body and not definition.takes_input:
             body = b"null"
         scope = "" if key is None else key_scope(request, definition)
@@ -111,6 +113,7 @@ class Processes:
         if wants_stream(request):
             await self._own(request.id, definition)
             return await stream(self._app, self._waiting, request)
+        last_event_id(request)  # refused when it is none, also where it is not needed
         seconds = preferred_wait(request)
         known = none_match(request)
         headers: Headers = [_VARY, _FRESH]
@@ -178,7 +181,7 @@ class Processes:
         definition = declared(request)
         demand_json(request)
         key = idempotency_key(request)
-        body = await read_body(request, SIGNAL_BYTES_MAX)
+        body = await read_json(request, SIGNAL_BYTES_MAX)
         await self._own(request.id, definition)
         await self._app.signal(request.id, request.name, body or b"null", key=key)
         return self._accepted(request, definition)
@@ -187,7 +190,7 @@ class Processes:
         """`POST {path}/{id}/cancel`."""
         definition = declared(request)
         demand_json(request)
-        reason = parse_reason(await read_body(request, SIGNAL_BYTES_MAX))
+        reason = parse_reason(await read_json(request, SIGNAL_BYTES_MAX))
         await self._own(request.id, definition)
         await self._app.cancel(request.id, reason=reason, who="http")
         return self._accepted(request, definition)
@@ -384,13 +387,17 @@ class Asked(msgspec.Struct, frozen=True):
     cursor: str
 
 
-def parse_list(query: bytes) -> Asked:
-    """The query of a list. Raises `InvalidQuery` naming the parameter."""
+def parse_list(query: bytes, *, blanks: bool = True) -> Asked:
+    """The query of a list. Without `blanks`, a parameter without a value counts as not sent: so do
+    forms. Raises `InvalidQuery` naming the parameter."""
     try:
-        given = dict(parse_qsl(query.decode("ascii"), errors="strict", max_num_fields=20))
+        text = query.decode("ascii")
+        given = dict(
+            parse_qsl(text, keep_blank_values=blanks, errors="strict", max_num_fields=20)
+        )
     except ValueError:
         raise InvalidQuery("The query is not a percent-encoded UTF-8 form.") from None
-    status = given.get("status") or None
+    status = given.get("status")
     if status is not None and status not in STATUSES:
         raise InvalidQuery(f"status must be one of {', '.join(STATUSES)}.", parameter="status")
     limit = given.get("limit", str(PAGE_ITEMS))
@@ -398,4 +405,7 @@ def parse_list(query: bytes) -> Asked:
         limit.isascii() and limit.isdigit() and len(limit) < 6 and 1 <= int(limit) <= PAGE_ITEMS_MAX
     ):
         raise InvalidQuery(f"limit must be between 1 and {PAGE_ITEMS_MAX}.", parameter="limit")
-    return Asked(status, given.get("type") or None, int(limit), given.get("cursor", ""))
+    cursor = given.get("cursor", "")
+    if cursor and not _CURSOR.fullmatch(cursor):
+        raise InvalidQuery("cursor must be one that a list has given.", parameter="cursor")
+    return Asked(status, given.get("type") or None, int(limit), cursor)

@@ -1,0 +1,27 @@
+"""One store file for each test, and one instance on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.http.site import Instance, Site
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def instance(site: Site) -> Instance:
+    return await site.open()
+
+
+@pytest.fixture
+def http(instance: Instance) -> httpx.AsyncClient:
+    return instance.http

@@ -1,0 +1,123 @@
+"""The fold that people read: status, past, steps and attempts, from durable events only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Raw
+
+from outlive.kinds.processes import Failure, Head, View, entries, summary_of, view_of
+from outlive.kinds.processes import vocabulary as words
+from outlive.kinds.processes.vocabulary import KIND_OF, pack
+from outlive.model import Cell, Event
+
+HEAD = Head("stream", "register", 1, "running", 1000)
+ERROR = Failure("E", "went wrong")
+STARTED = words.Started("reg_1", "register", 1, Raw(b'"in"'), "node-a")
+
+
+def events(*payloads: Any) -> list[Event]:
+    return [
+        Event(0, n + 1, "stream", n, KIND_OF[type(payload)], pack(payload), 1000 + n, b"")
+        for n, payload in enumerate(payloads)
+    ]
+
+
+def view(*payloads: Any) -> View:
+    return view_of("reg_1", HEAD, events(*payloads))
+
+
+def done(id: str, **other: Any) -> words.StepDone:
+    return words.StepDone(id, id, 0, "h", 1000, **other)
+
+
+def test_before_it_is_started_it_is_queued_and_shows_its_input() -> None:
+    found = view_of("reg_1", Head("s", "t", 1, "queued", 7, input=Raw(b"5")), [])
+    assert (found.status, found.seq, bytes(found.data), found.node) == ("queued", 0, b"5", "")
+
+
+def test_data_is_the_input_until_the_body_sets_its_state() -> None:
+    assert bytes(view(STARTED).data) == b'"in"'
+    assert bytes(view(STARTED, words.StateSet(Raw(b'"now"'))).data) == b'"now"'
+
+
+def test_a_result_is_shown_only_when_it_is_done() -> None:
+    found = view(STARTED, done("a"), words.Ended("done", Raw(b"7")))
+    assert (found.status, found.result and bytes(found.result), found.ended) == ("done", b"7", 1002)
+    assert found.final and found.failure is None
+
+
+def test_a_wait_shows_what_for_and_until_when_and_how_it_ended() -> None:
+    began = words.WaitBegan("wait go", "go", 0, 5000)
+    found = view(STARTED, began)
+    assert (found.status, found.waits_for, found.due) == ("waiting", "go", 5000)
+    over = view(STARTED, began, words.WaitDone("wait go"))
+    assert (over.status, over.waits_for, over.due) == ("running", "", None)
+    assert over.steps[0].outcome == "timeout"
+    early = view(STARTED, words.Signal("go"), words.WaitBegan("wait go", "go", 0, None, 1))
+    assert early.status == "running" and early.steps[0].outcome == "done"
+
+
+def test_every_attempt_is_shown_with_its_error_and_its_node() -> None:
+    found = view(
+        STARTED, words.AttemptFailed("a", "a", 1, 1000, ERROR, 0), done("a", attempt=2)
+    ).steps[0]
+    assert [one.outcome for one in found.attempts] == ["failed", "done"]
+    assert found.attempts[0].error == ERROR and found.attempts[1].node == "node-a"
+
+
+def test_a_crash_shows_the_attempt_it_interrupted_and_counts_one_take_over() -> None:
+    found = view(STARTED, words.Taken("node-b", 2, True), done("a"))
+    assert [one.outcome for one in found.steps[0].attempts] == ["interrupted", "done"]
+    assert (found.takeovers, found.node, found.epoch) == (1, "node-b", 2)
+    handed = view(STARTED, words.Taken("node-b", 2), done("a"))
+    assert handed.takeovers == 0 and len(handed.steps[0].attempts) == 1
+
+
+def test_a_roll_back_shows_why_and_every_undo() -> None:
+    found = view(
+        STARTED, done("a", undo="u"), words.Compensating(ERROR), words.Undone("a", "a", 1001),
+        words.Ended("rolled_back", error=ERROR),
+    )  # fmt: skip
+    assert [past.status for past in found.history] == ["running", "compensating", "rolled_back"]
+    assert [(step.kind, step.outcome) for step in found.steps] == [
+        ("step", "done"),
+        ("undo", "undone"),
+    ]
+    assert found.failure == ERROR and found.result is None
+
+
+def test_stuck_paused_and_stranded_say_what_is_wrong_until_somebody_goes_on() -> None:
+    assert view(STARTED, words.Stuck(ERROR)).failure == ERROR
+    paused = view(STARTED, words.Paused("drift", "the diff"))
+    assert paused.status == "paused" and paused.failure is not None
+    assert (paused.failure.type, paused.failure.message) == ("drift", "the diff")
+    resumed = view(STARTED, words.Paused("drift"), words.Resumed("ann"))
+    assert (resumed.status, resumed.failure) == ("running", None)
+    stranded = view(STARTED, words.Stranded("node-b"))
+    assert stranded.status == "no_worker_for_version"
+    again = view(STARTED, words.Stranded("node-b"), words.Taken("node-c", 3))
+    assert again.status == "running"
+
+
+def test_a_cancel_is_shown_before_it_has_taken_effect() -> None:
+    found = view(STARTED, words.Cancel("enough", "ann"))
+    assert found.cancel_requested and found.status == "running"
+    assert found.history[-1].why == "cancel requested by ann: enough"
+
+
+def test_every_event_is_a_readable_line() -> None:
+    lines = entries(events(STARTED, words.Signal("go"), done("a"), words.Ended("done")))
+    assert [line.text for line in lines] == [
+        "started as register version 1",
+        "signal go",
+        "a done at attempt 1",
+        "ended: done",
+    ]
+    assert {line.node for line in lines} == {"node-a"}
+
+
+def test_a_summary_has_no_due_once_it_has_ended() -> None:
+    for status, due in (("waiting", 9), ("done", None)):
+        cell = Cell("process/0", "reg_1", pack(Head("s", "t", 1, status, 7)), 1, 9)
+        assert summary_of(cell).due == due

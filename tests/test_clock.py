@@ -1,0 +1,23 @@
+"""The clock: one place that asks the time, and one that can be moved."""
+
+from outlive.clock import MICROS, Clock, ManualClock, rfc3339
+
+
+def test_the_machine_s_clocks_move_on_in_microseconds_and_seconds() -> None:
+    clock = Clock()
+    wall, boot = clock.wall(), clock.boot()
+    assert clock.wall() >= wall > 1_600_000_000 * MICROS
+    assert clock.boot() >= boot > 0
+
+
+def test_a_manual_clock_stands_still_until_it_is_moved() -> None:
+    clock = ManualClock(5 * MICROS)
+    assert clock.wall() == clock.wall() == 5 * MICROS
+    clock.advance(1.5)
+    assert (clock.wall(), clock.boot()) == (6_500_000, 6.5)
+    clock.advance(-1)
+    assert clock.wall() == 5_500_000
+
+
+def test_times_are_written_as_rfc_3339_with_microseconds() -> None:
+    assert rfc3339(1_700_000_000_000_007) == "2023-11-14T22:13:20.000007Z"

@@ -1,0 +1,71 @@
+"""What a type checker says about users' code: right calls pass, wrong ones are refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+EXAMPLES = '''
+from typing import Any, assert_type
+
+from outlive import Handle, Outlive, Retry, Run, Unknown, attempt, step
+
+app = Outlive("memory://")
+
+@step(retry=Retry(attempts=3), timeout=3.0, undo="unmake")
+async def make(name: str, count: int = 1) -> list[str]:
+    return [name + attempt().key] * count
+
+async def unmake(name: str, made: list[str] | Unknown) -> None: ...
+
+@step
+def measure(text: str) -> float:
+    return float(len(text))
+
+def insert(tables: Any, name: str) -> int:
+    return len(tables.execute(name))
+
+@app.process("/things", version=1)
+async def thing(run: Run, name: str) -> bytes:
+    assert_type(await run(make, name), list[str])
+    assert_type(await run(make, name, count=2), list[str])
+    assert_type(await run(measure, name), float)
+    assert_type(await run.keyed(1)(measure, name), float)
+    assert_type(await run.transact(insert, name), int)
+    await run(make, 1)                  # refused
+    await run(measure)                  # refused
+    await run(make, name, wrong=2)      # refused
+    await run.sleep("long")             # refused
+    return b""
+
+async def use() -> None:
+    handle = await app.start(thing, "x")
+    assert_type(handle, Handle[bytes])
+    assert_type(await handle.result(), bytes)
+    assert_type(await make("a"), list[str])
+    assert_type(measure("a"), float)
+    Retry("many")                       # refused
+'''
+
+
+def test_right_calls_are_typed_and_wrong_ones_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "examples.py").write_text(EXAMPLES)
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "examples.py"],
+        cwd=tmp_path,
+        env={"MYPYPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = EXAMPLES.splitlines()
+    expected = {number for number, line in enumerate(lines, 1) if line.endswith("# refused")}
+    found = {
+        int(line.split(":")[1])
+        for line in ran.stdout.splitlines()
+        if line.startswith("examples.py:") and ": error:" in line
+    }
+    assert found == expected, ran.stdout + ran.stderr
