@@ -40,7 +40,11 @@ def test_an_error_carries_its_detail_its_facts_and_its_remedy() -> None:
 
 def test_a_failed_step_tells_which_and_why() -> None:
     error = StepFailed("charge", "CardError", "declined", "card-17")
-    assert (error.step, error.failure_type, error.failure_code) == ("charge", "CardError", "card-17")
+    assert (error.step, error.failure_type, error.failure_code) == (
+        "charge",
+        "CardError",
+        "card-17",
+    )
     assert "charge failed: CardError: declined" in str(error)
 
 

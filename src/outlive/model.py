@@ -68,8 +68,8 @@ class Event(Struct, frozen=True, gc=False):
     data: bytes
     time: int
     chain: bytes
-    """BLAKE2b over the shard's previous chain value and this event: an edited row breaks every
-    later one."""
+    """SHA-256, cut to 16 bytes, over the shard's previous chain value and this event: an edited row
+    breaks every later one."""
 
 
 class Require(Struct, frozen=True, gc=False):

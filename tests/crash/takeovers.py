@@ -9,6 +9,7 @@ was under way went on. Both times are the store's clock, which is this host's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -66,9 +67,9 @@ def take_overs(facts: Facts, kills: Iterable[Kill]) -> list[TakeOver]:
 
 
 def pid_of(node: str) -> int:
-    """The pid in a node's name (host-pid-token)."""
-    parts = node.rsplit("-", 2)
-    return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else 0
+    """The pid in a node's name, which ends with it and a random part; 0 when there is none."""
+    found = re.search(r"(\d+)-[^-]+$", node)
+    return int(found[1]) if found else 0
 
 
 def figures(found: list[TakeOver]) -> dict[str, str]:

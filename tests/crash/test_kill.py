@@ -67,10 +67,10 @@ async def finish(machine: Machine, service: Service, load: Load) -> None:
 
 async def test_a_hundred_kills_of_the_only_worker(machine: Machine, record_property) -> None:
     service = await machine.sign_up(workers=1)
-    load = Load(service.url, SEED)
+    load = Load(service.url, SEED, pause_seconds=0.6)
     load.begin()
     await loaded(load, 20)
-    kills = await kill_workers(service, load, 100, random.Random(SEED), 0.15)
+    kills = await kill_workers(service, load, 100, random.Random(SEED), 0.3)
     await service.all_serve()
     await finish(machine, service, load)
     found = await verdict(machine, load)

@@ -22,7 +22,7 @@ async def test_a_draining_instance_refuses_work_and_still_answers(
     tag = (await instance.http.get(waiting)).headers["etag"]
     headers = {"if-none-match": tag, "prefer": "wait=30"}
     poll = asyncio.create_task(instance.http.get(waiting, headers=headers))
-    drain = asyncio.create_task(instance.app.drain(grace_seconds=10))
+    leaving = asyncio.create_task(instance.stop())
     await until(lambda: instance.app.phase == "draining", "the drain begins")
 
     ready = await instance.http.get("/readyz")
@@ -38,8 +38,7 @@ async def test_a_draining_instance_refuses_work_and_still_answers(
     assert (await instance.http.get(waiting)).status_code == 200
 
     site.world.go.set()
-    await drain
-    await instance.stop()
+    await leaving
     restarted = await site.open()
     await restarted.reaches(working, "done")
     seen = events_of(stream.text)

@@ -135,5 +135,3 @@ async def test_a_damaged_store_is_one_line_and_exit_code_5(
     (line,) = err.decode().splitlines()
     assert line.startswith("outlive: ") and "[OL1107]" in line
     assert machine.store.read_bytes() == content
-
-

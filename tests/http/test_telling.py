@@ -20,9 +20,7 @@ async def test_a_signal_under_a_key_counts_once(instance: Instance) -> None:
     await instance.reaches(place, "waiting")
     for _ in range(3):
         key = {"idempotency-key": '"pay-1"'}
-        answer = await instance.http.post(
-            f"{place}/signals/paid", json={"amount": 3}, headers=key
-        )
+        answer = await instance.http.post(f"{place}/signals/paid", json={"amount": 3}, headers=key)
         assert answer.status_code in (202, 409)
     await instance.reaches(place, "done")
     journal = await instance.app.journal(place.rpartition("/")[2])

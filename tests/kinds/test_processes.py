@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from tests.service import Dying, Outside, Place, check_grammar, crash, has_status, recorded
+from tests.service import Dying, Outside, Place, check_grammar, crash, recorded
 
 from outlive import NonRetryable, Outlive, Retry, Run, Unknown, attempt, step
 from outlive.errors import OutliveError, ProcessTerminal
@@ -150,7 +150,6 @@ async def check_end(place: Place, word: str, before: list[str]) -> None:
         if id in before:
             assert world.calls[what] == calls[what], f"{id} was recorded and has run again"
     await app.close()
-
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -1,4 +1,4 @@
-"""The synchronous face: one thread a body, freed while it waits, ended when it is no longer ours."""
+"""The synchronous face: one thread a body, freed while it waits, ended when it is lost."""
 
 from __future__ import annotations
 

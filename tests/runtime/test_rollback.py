@@ -24,9 +24,7 @@ def fresh(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
     world = outside
     gates.clear()
     broken.clear()
-    monkeypatch.setattr(
-        "outlive.runtime.rollback.UNDO_RETRY", Retry(attempts=3, base_seconds=0.05)
-    )
+    monkeypatch.setattr("outlive.runtime.rollback.UNDO_RETRY", Retry(attempts=3, base_seconds=0.05))
 
 
 def gate(name: str) -> asyncio.Event:

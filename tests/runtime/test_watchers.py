@@ -1,4 +1,4 @@
-"""Who waits for news gets it: at once from this node, soon from others, and never waits too long."""
+"""Who waits for news gets it: at once from this node, soon from others, never too late."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-EXAMPLES = '''
+EXAMPLES = """
 from typing import Any, assert_type
 
 from outlive import Handle, Outlive, Retry, Run, Unknown, attempt, step
@@ -48,7 +48,7 @@ async def use() -> None:
     assert_type(await make("a"), list[str])
     assert_type(measure("a"), float)
     Retry("many")                       # refused
-'''
+"""
 
 
 def test_right_calls_are_typed_and_wrong_ones_are_refused(tmp_path: Path) -> None:

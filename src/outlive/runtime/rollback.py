@@ -36,7 +36,7 @@ async def begin(
     failure: Failure,
     *,
     cancelled: bool = False,
-    error: Exception | None = None,
+    error: BaseException | None = None,
 ) -> None:
     """Decide what the failure of a body means, record it, and undo what is to be undone."""
     if activation.gone:
@@ -68,7 +68,7 @@ async def _end_siblings(activation: Activation) -> None:
     """
     activation.interrupt(Discarded())
     ends = activation.node.clock.boot() + SIBLINGS_SECONDS
-    while activation.interrupts and activation.node.clock.boot() < ends:
+    while activation.interrupts and activation.node.clock.boot() < ends:  # noqa: ASYNC110
         await asyncio.sleep(SIBLINGS_SECONDS / 1000)
     while activation.transacting is not None:
         await activation.transacting
@@ -76,7 +76,7 @@ async def _end_siblings(activation: Activation) -> None:
         raise Discarded
 
 
-def _is_any(error: Exception, declared: tuple[type[Exception], ...]) -> bool:
+def _is_any(error: BaseException, declared: tuple[type[Exception], ...]) -> bool:
     """Whether `error`, or what a step gave up with, is one of `declared`."""
     if isinstance(error, declared) or isinstance(error.__cause__, declared):
         return True

@@ -1,9 +1,9 @@
 """The hash chain of a shard: it makes an edited journal visible, and says where it was edited.
 
-Every event carries BLAKE2b over the chain value of the event before it in its shard and over all
-of its own fields. Who changes, removes, adds or swaps an event later breaks the chain there,
-unless every later event is rewritten too: the chain shows damage and careless edits. It is not a
-signature: keep a shard's last value elsewhere too if you fear somebody with write access.
+Every event carries a truncated SHA-256 over the chain value of the event before it in its shard and
+over all of its own fields. Who changes, removes, adds or swaps an event later breaks the chain
+there, unless every later event is rewritten too: the chain shows damage and careless edits. It is
+not a signature: keep a shard's last value elsewhere too if you fear somebody with write access.
 
     GENESIS ── link ──▶ event 1 ── link ──▶ event 2 ── link ──▶ event 3 …
 
@@ -14,7 +14,7 @@ width, and the lengths of all texts and bytes are among them: no two events pack
 from __future__ import annotations
 
 from collections.abc import Iterable
-from hashlib import blake2b
+from hashlib import sha256
 from struct import Struct
 
 from outlive.model import Event
@@ -37,7 +37,7 @@ def link(
     name, sort = stream.encode(), kind.encode()
     fields = _FIELDS.pack(shard, seq, n, time, len(name), len(sort), len(data))
     packed = b"".join((previous, fields, name, sort, data))
-    return blake2b(packed, digest_size=CHAIN_BYTES).digest()
+    return sha256(packed).digest()[:CHAIN_BYTES]
 
 
 def verify(events: Iterable[Event], previous: bytes = GENESIS) -> int | None:

@@ -26,6 +26,7 @@ class Lane:
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._ended = False
+        self._given = self._finished = 0
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -35,13 +36,20 @@ class Lane:
             raise StoreUnavailable("The store is closed; nothing was read or written.")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
+        self._given += 1
         self._jobs.put((loop, future, job))
         return future
 
     def do_later(self, job: Callable[[], None]) -> None:
         """Run `job` after the jobs given so far; nobody waits for it. Callable from the lane
         itself."""
+        self._given += 1
         self._jobs.put((None, None, job))
+
+    @property
+    def idle(self) -> bool:
+        """Whether no job is given or running: what belongs to the lane is at rest."""
+        return self._given == self._finished
 
     async def end(self) -> None:
         """Finish the jobs given so far, then end the thread."""
@@ -60,6 +68,7 @@ class Lane:
                 result = job()
             except BaseException as raised:
                 error = raised
+            self._finished += 1
             if loop is not None:
                 with suppress(RuntimeError):  # the loop was closed: nobody waits any more
                     loop.call_soon_threadsafe(_settle, future, result, error)

@@ -153,7 +153,10 @@ class SQLiteStore:
         if len(batches) > GROUP_BATCHES_MAX:
             raise ValueError(f"a group has at most {GROUP_BATCHES_MAX} batches")
         group, file = Group(batches), self._file
-        results = await self._write(lambda: group.write(file))
+        if self._writing.idle and group.try_prepare(file):
+            results = await self._write(lambda: group.finish(file))
+        else:
+            results = await self._write(lambda: group.write(file))
         self._tell()
         return results
 
@@ -176,7 +179,7 @@ class SQLiteStore:
             result = group.results[0]
             if result is None:
                 version, now = file.move(connection, group.versions_wanted((0,)))
-                settled = group.settle_alone(connection, file.sql, file.chains, (0,), version, now)
+                settled = group.settle_alone(file, connection, (0,), version, now)
                 result = settled[0][1]
             if isinstance(result, OutliveError):
                 raise result
@@ -327,6 +330,7 @@ class SQLiteStore:
 
     async def take(self, shard: int, epoch: int, owner: str) -> Lease:
         def inside(connection: apsw.Connection) -> Lease:
+            self._file.forget_written()  # another owner may have written meanwhile
             before = connection.execute(self._file.sql["shard_read"], (shard,)).fetchone()
             row = connection.execute(self._file.sql["shard_take"], (owner, shard, epoch)).fetchone()
             if row is None:

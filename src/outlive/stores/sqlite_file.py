@@ -70,6 +70,8 @@ class SQLiteFile:
         self.sql = sql.statements("sqlite")
         self.chains: dict[int, tuple[int, bytes]] = {}
         """The head of each shard and its chain value, as this process wrote them last."""
+        self.lengths: dict[str, int] = {}
+        """How long streams are that this process wrote last; good while it keeps their shard."""
         self.unsure = False
         """A commit's outcome is unknown and could not be looked up yet."""
         self.wal_pages = 0
@@ -79,6 +81,7 @@ class SQLiteFile:
         self._frozen_seconds = frozen_seconds
         self._writer_id = ids.node_id()
         self._groups = itertools.count(1)
+        self._group = 0
         self._full = True
         self._high = 0
         self._high_lock = threading.Lock()
@@ -219,32 +222,68 @@ class SQLiteFile:
         try:
             if self.unsure:
                 self._settle()
-            group = next(self._groups)
-            connection = self.users.connection if users else self.writer
-            try:
-                if durable is not self._full and not users:
-                    level = "full" if durable else "normal"
-                    connection.execute(f"PRAGMA synchronous={level}").fetchall()
-                    self._full = durable
-                connection.execute("BEGIN IMMEDIATE")
-                result = work(connection)
-                connection.execute(self.sql["writer_mark"], (self._writer_id, group, self._high))
-            except BaseException as error:
+            result = self._prepare(work, durable, users)
+        except BaseException:
+            self._lock.release()
+            raise
+        self.finish(users=users)
+        return result
+
+    def try_prepare(
+        self, work: Callable[[apsw.Connection], T], *, durable: bool = True
+    ) -> tuple[T] | None:
+        """The first half of `transaction`, up to COMMIT, if nobody else writes this moment.
+
+        Never waits and never flushes, so it may run on the event loop while the writing lane is
+        idle; `finish` must follow in the lane. None when somebody writes: nothing was done. Raises
+        what `work` raises (rolled back).
+        """
+        if self.unsure or not self._lock.try_acquire():
+            return None
+        self.writer.set_busy_timeout(0)
+        try:
+            return (self._prepare(work, durable, False),)
+        except StoreBusy:
+            self._lock.release()
+            return None
+        except BaseException:
+            self._lock.release()
+            raise
+        finally:
+            self.writer.set_busy_timeout(BUSY_MILLISECONDS)
+
+    def _prepare(self, work: Callable[[apsw.Connection], T], durable: bool, users: bool) -> T:
+        """Everything up to COMMIT, with the lock held; rolled back when it raises."""
+        self._group = next(self._groups)
+        connection = self.users.connection if users else self.writer
+        try:
+            if durable is not self._full and not users:
+                level = "full" if durable else "normal"
+                connection.execute(f"PRAGMA synchronous={level}").fetchall()
+                self._full = durable
+            connection.execute("BEGIN IMMEDIATE")
+            result = work(connection)
+            connection.execute(self.sql["writer_mark"], (self._writer_id, self._group, self._high))
+        except BaseException as error:
+            self._rollback(connection)
+            if isinstance(error, apsw.Error):
+                raise self.mapped(error) from error
+            raise
+        return result
+
+    def finish(self, *, users: bool = False) -> None:
+        """COMMIT what was prepared, be certain of its outcome, and let the next writer in."""
+        connection = self.users.connection if users else self.writer
+        try:
+            connection.execute("COMMIT")
+        except apsw.Error as error:
+            if isinstance(error, (apsw.FullError, apsw.BusyError)):
                 self._rollback(connection)
-                if isinstance(error, apsw.Error):
-                    raise self.mapped(error) from error
-                raise
-            try:
-                connection.execute("COMMIT")
-            except apsw.Error as error:
-                if isinstance(error, (apsw.FullError, apsw.BusyError)):
-                    self._rollback(connection)
-                    raise self.mapped(error) from error
-                if not self._look_up(group, error):
-                    raise self.mapped(error) from error
+                raise self.mapped(error) from error
+            if not self._look_up(self._group, error):
+                raise self.mapped(error) from error
         finally:
             self._lock.release()
-        return result
 
     def _look_up(self, group: int, cause: apsw.Error) -> bool:
         """Whether the transaction `group` is in the file, made a fact. Raises `OutcomeUnknown` if
@@ -277,7 +316,7 @@ class SQLiteFile:
 
     def _reopen(self) -> int:
         """Replace both writing connections; gives the last group of this store in the file."""
-        self.chains.clear()
+        self.forget_written()
         self.disconnect(self.users.connection)
         self.disconnect(self.writer)
         self.writer = self.connect()
@@ -293,8 +332,13 @@ class SQLiteFile:
             self.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
         return row[0] if row else 0
 
-    def _rollback(self, connection: apsw.Connection) -> None:
+    def forget_written(self) -> None:
+        """What this process remembers of its own writes is not to be relied on any more."""
         self.chains.clear()
+        self.lengths.clear()
+
+    def _rollback(self, connection: apsw.Connection) -> None:
+        self.forget_written()
         with suppress(apsw.Error):
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

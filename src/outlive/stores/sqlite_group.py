@@ -39,10 +39,11 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 Marks = tuple[tuple[str, str], ...]
-EventRow = tuple[int, str, int, str, int, bytes, bytes]
 Settled = list[tuple[int, Committed | OutliveError]]
 Settle = Callable[..., Settled]
 PLACE_BITS = 48
+LENGTHS_KEPT_MAX = 50_000
+"""Streams whose length a process remembers, so that appending to them needs no read."""
 
 NO_MARKS = "[]"
 
@@ -84,28 +85,53 @@ class Group:
         """Commit all batches in one transaction; gives a receipt or refusal for each."""
         settle = self.settle
         while which := self.open_batches():
-
-            def work(
-                connection: apsw.Connection, settle: Settle = settle, which: list[int] = which
-            ) -> Settled:
-                version, now = file.move(connection, self.versions_wanted(which))
-                return settle(connection, file.sql, file.chains, which, version, now)
-
             try:
-                settled = file.transaction(work, durable=self.durable)
+                settled = file.transaction(self._work(file, settle, which), durable=self.durable)
             except Again:
                 if len(self.open_batches()) == len(which):  # not a fence: a stream
                     settle = self.settle_alone
                 continue
-            for at, result in settled:
-                self.results[at] = result
+            self._note(settled)
         return [result for result in self.results if result is not None]
+
+    def try_prepare(self, file: SQLiteFile) -> bool:
+        """Do all but COMMIT, on the event loop; `finish` must follow in the writing lane.
+
+        False when somebody else writes, or one of the batches must be refused while it is written:
+        then nothing was done, and `write` does it.
+        """
+        work = self._work(file, self.settle, self.open_batches())
+        try:
+            prepared = file.try_prepare(work, durable=self.durable)
+        except Again:
+            return False
+        if prepared is None:
+            return False
+        self._note(prepared[0])
+        return True
+
+    def finish(self, file: SQLiteFile) -> list[Committed | OutliveError]:
+        """COMMIT what was prepared; gives a receipt or refusal for each batch."""
+        file.finish()
+        return [result for result in self.results if result is not None]
+
+    def _work(
+        self, file: SQLiteFile, settle: Settle, which: list[int]
+    ) -> Callable[[apsw.Connection], Settled]:
+        def work(connection: apsw.Connection) -> Settled:
+            version, now = file.move(connection, self.versions_wanted(which))
+            return settle(file, connection, which, version, now)
+
+        return work
+
+    def _note(self, settled: Settled) -> None:
+        for at, result in settled:
+            self.results[at] = result
 
     def settle(
         self,
+        file: SQLiteFile,
         connection: apsw.Connection,
-        sql: dict[str, str],
-        chains: dict[int, tuple[int, bytes]],
         which: Sequence[int],
         version: int,
         now: int,
@@ -122,39 +148,34 @@ class Group:
         appends: dict[Lease, list[Append]] = {}
         receipts: list[tuple[int, Lease | None, int, tuple[int, ...]]] = []
         refusals: Settled = []
+        batches = self.batches
         for at in which:
-            batch = self.batches[at]
-            if batch.lease is not None:
-                staged = appends.setdefault(batch.lease, [])
-            refused = self._check(connection, sql, batch, cells, lengths)
+            batch = batches[at]
+            lease = batch.lease
+            place = 0
+            staged: list[Append] = []
+            if lease is not None:
+                staged = appends.setdefault(lease, staged)
+                place = len(staged) + 1 if batch.append else 0
+            refused = self._check(file, connection, batch, cells, lengths)
             if refused is not None:
                 refusals.append((at, refused))
                 continue
-            for ref in batch.drop:
-                cell = _cell(connection, sql, cells, (ref.space, ref.key))
-                cell.value, cell.version, cell.marks, cell.dirty = None, ABSENT, (), True
-            first = version
-            for put in batch.put:
-                cell = _cell(connection, sql, cells, (put.ref.space, put.ref.key))
-                cell.value, cell.due, cell.version, cell.dirty = put.value, put.due, version, True
-                cell.marks = put.marks
-                version += 1
-            drawn = tuple(range(first, version)) if batch.put else ()
-            place = 0
-            if batch.lease is not None:
-                place = len(staged) + 1 if batch.append else 0
+            drawn: tuple[int, ...] = ()
+            if batch.put or batch.drop:
+                drawn = _stage(file, connection, batch, cells, version)
+                version += len(drawn)
+            if place:
                 staged.extend(batch.append)
                 for append in batch.append:
                     lengths[append.stream] = append.n + 1
-            receipts.append((at, batch.lease, place, drawn))
-        heads = self._fence(connection, sql, appends, which)
-        rows: list[EventRow] = []
-        for lease in heads:
-            if staged := appends[lease]:
-                _chain_events(connection, sql, chains, lease.shard, heads[lease], staged, now, rows)
-        if rows:
-            _write_events(connection, sql, rows)
-        _write_cells(connection, sql, cells)
+            receipts.append((at, lease, place, drawn))
+        heads = self._fence(connection, file.sql, appends, which)
+        _write_events(file, connection, appends, heads, now)
+        _write_cells(connection, file.sql, cells)
+        if len(file.lengths) > LENGTHS_KEPT_MAX:
+            file.lengths.clear()
+        file.lengths.update(lengths)
         return refusals + [
             (at, Committed(now, drawn, heads[lease] + place if lease and place else 0))
             for at, lease, place, drawn in receipts
@@ -162,9 +183,8 @@ class Group:
 
     def settle_alone(
         self,
+        file: SQLiteFile,
         connection: apsw.Connection,
-        sql: dict[str, str],
-        chains: dict[int, tuple[int, bytes]],
         which: Sequence[int],
         version: int,
         now: int,
@@ -175,9 +195,9 @@ class Group:
         for at in which:
             connection.execute("SAVEPOINT outlive_batch")
             try:
-                settled += self.settle(connection, sql, chains, (at,), version, now)
+                settled += self.settle(file, connection, (at,), version, now)
             except Again:
-                chains.clear()
+                file.forget_written()
                 connection.execute("ROLLBACK TO outlive_batch")
                 refused = self.results[at] or stream_conflict(self.batches[at].append[0], None)
                 settled.append((at, refused))
@@ -187,15 +207,15 @@ class Group:
 
     def _check(
         self,
+        file: SQLiteFile,
         connection: apsw.Connection,
-        sql: dict[str, str],
         batch: Batch,
         cells: dict[Key, _Cell],
         lengths: dict[str, int],
     ) -> OutliveError | None:
         for require in batch.require:
             ref = require.ref
-            found = _cell(connection, sql, cells, (ref.space, ref.key)).version
+            found = _cell(connection, file.sql, cells, (ref.space, ref.key)).version
             if found != require.version:
                 return Conflict(
                     f"Cell {ref.space}/{ref.key} is at version {found}, not {require.version}; "
@@ -206,10 +226,15 @@ class Group:
                 )
         expected: dict[str, int] = {}
         for append in batch.append:
-            length = expected.get(append.stream, lengths.get(append.stream))
-            if length is not None and length != append.n:
+            stream = append.stream
+            length = expected.get(stream)
+            if length is None:
+                length = lengths.get(stream)
+            if length is None:
+                length = _length(file, connection, stream, append.n)
+            if length != append.n:
                 return stream_conflict(append, length)
-            expected[append.stream] = append.n + 1
+            expected[stream] = length + 1
         return None
 
     def _fence(
@@ -292,46 +317,80 @@ def _cell(
     return found
 
 
-def _chain_events(
+def _length(file: SQLiteFile, connection: apsw.Connection, stream: str, n: int) -> int:
+    """How long a stream is: known if this process wrote it last, which its lease makes the truth.
+
+    A stream that is said to be new (`n` = 0) is believed: the index refuses it if it is not.
+    """
+    known = file.lengths.get(stream)
+    if known is None:
+        if n == 0:
+            return 0
+        row = connection.execute(file.sql["length"], (stream,)).fetchone()
+        known = row[0] if row is not None and row[0] is not None else 0
+    return known
+
+
+def _stage(
+    file: SQLiteFile,
     connection: apsw.Connection,
-    sql: dict[str, str],
-    chains: dict[int, tuple[int, bytes]],
-    shard: int,
-    head: int,
-    appends: list[Append],
+    batch: Batch,
+    cells: dict[Key, _Cell],
+    version: int,
+) -> tuple[int, ...]:
+    """Put what `batch` makes of its cells into the overlay; gives the versions drawn."""
+    for ref in batch.drop:
+        cell = _cell(connection, file.sql, cells, (ref.space, ref.key))
+        cell.value, cell.version, cell.marks, cell.dirty = None, ABSENT, (), True
+    for number, put in enumerate(batch.put, version):
+        cell = _cell(connection, file.sql, cells, (put.ref.space, put.ref.key))
+        cell.value, cell.due, cell.version, cell.dirty = put.value, put.due, number, True
+        cell.marks = put.marks
+    return tuple(range(version, version + len(batch.put)))
+
+
+def _write_events(
+    file: SQLiteFile,
+    connection: apsw.Connection,
+    appends: dict[Lease, list[Append]],
+    heads: dict[Lease, int],
     now: int,
-    rows: list[EventRow],
 ) -> None:
-    """Add the rows of `appends` after `head` to `rows`."""
-    base = shard << PLACE_BITS
-    known = chains.get(shard)
-    if known is not None and known[0] == head:
-        chain = known[1]
-    elif head == 0:
-        chain = GENESIS
-    else:
-        row = connection.execute(sql["chain_at"], (base | head,)).fetchone()
-        if row is None:
-            raise StoreCorrupt(f"Shard {shard} counts {head} events, and the last is missing.")
-        chain = row[0]
-    seq = head
-    for append in appends:
-        seq += 1
-        stream, n, kind, data = append.stream, append.n, append.kind, append.data
-        chain = link(chain, shard, seq, stream, n, kind, now, data)
-        rows.append((base | seq, stream, n, kind, now, data, chain))
-    chains[shard] = (seq, chain)
-
-
-def _write_events(connection: apsw.Connection, sql: dict[str, str], rows: list[EventRow]) -> None:
-    """Insert events. Raises `Again` when a stream is not exactly as long as expected."""
-    before = connection.total_changes()
+    """Insert what is appended behind each shard's head. Raises `Again` when a stream has one of the
+    events already."""
+    rows = []
+    for lease, staged in appends.items():
+        if not staged:
+            continue
+        shard, seq = lease.shard, heads[lease]
+        base = shard << PLACE_BITS
+        chain = _chain(file, connection, shard, seq)
+        for append in staged:
+            seq += 1
+            stream, n, kind, data = append.stream, append.n, append.kind, append.data
+            chain = link(chain, shard, seq, stream, n, kind, now, data)
+            rows.append((base | seq, stream, n, kind, now, data, chain))
+        file.chains[shard] = (seq, chain)
+    if not rows:
+        return
     try:
-        connection.executemany(sql["event_write"], rows)
+        connection.executemany(file.sql["event_write"], rows)
     except apsw.ConstraintError as error:
         raise Again from error
-    if connection.total_changes() - before != len(rows):
-        raise Again
+
+
+def _chain(file: SQLiteFile, connection: apsw.Connection, shard: int, head: int) -> bytes:
+    """The chain value of the last event of a shard."""
+    known = file.chains.get(shard)
+    if known is not None and known[0] == head:
+        return known[1]
+    if head == 0:
+        return GENESIS
+    row = connection.execute(file.sql["chain_at"], (shard << PLACE_BITS | head,)).fetchone()
+    if row is None:
+        raise StoreCorrupt(f"Shard {shard} counts {head} events, and the last is missing.")
+    found: bytes = row[0]
+    return found
 
 
 def _write_cells(connection: apsw.Connection, sql: dict[str, str], cells: dict[Key, _Cell]) -> None:

@@ -61,13 +61,7 @@ class WriteLock:
     def acquire(self) -> None:
         """Wait for the lock. Raises `StoreBusy` after `wait_seconds`; nothing is held then."""
         pause, began, judged = PAUSE_SECONDS_MIN, 0.0, 0.0
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EINTR):
-                    raise
+        while not self.try_acquire():
             now = time.monotonic()
             began = began or now
             if now - began > self._frozen_seconds and now - judged > JUDGE_SECONDS:
@@ -80,10 +74,20 @@ class WriteLock:
                 )
             time.sleep(pause)
             pause = min(pause * 2, PAUSE_SECONDS_MAX)
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free this moment."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EINTR):
+                raise
+            return False
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._mark = b"%-10d %-20d\n" % (self._pid, start_time(self._pid))
         self._sign(self._mark)
+        return True
 
     def release(self) -> None:
         """Let the next one in."""

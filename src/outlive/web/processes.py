@@ -392,9 +392,7 @@ def parse_list(query: bytes, *, blanks: bool = True) -> Asked:
     forms. Raises `InvalidQuery` naming the parameter."""
     try:
         text = query.decode("ascii")
-        given = dict(
-            parse_qsl(text, keep_blank_values=blanks, errors="strict", max_num_fields=20)
-        )
+        given = dict(parse_qsl(text, keep_blank_values=blanks, errors="strict", max_num_fields=20))
     except ValueError:
         raise InvalidQuery("The query is not a percent-encoded UTF-8 form.") from None
     status = given.get("status")
