@@ -413,7 +413,8 @@ async def listed(app: Outlive, limit: int, **narrow: str) -> list[str]:
     found: list[str] = []
     cursor = ""
     for _ in range(50):
-        page, cursor = await app.processes(limit=limit, cursor=cursor, **narrow)  # type: ignore[arg-type]
+        wanted: dict[str, Any] = {"limit": limit, "cursor": cursor, **narrow}
+        page, cursor = await app.processes(**wanted)
         assert len(page) <= limit
         found += [line.id for line in page]
         if not cursor:

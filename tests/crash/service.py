@@ -3,7 +3,8 @@
     Machine ── partner.py                  its ledger outlives it; it survives what is done to us
            └── outlive serve (Service)     supervisor ── workers, found through /proc
 
-Everything is started by this module and ended by pid. Waits are conditions with a deadline.
+Everything is started by this module and ended by pid; if the tests themselves are killed, the
+kernel tells it. Waits are conditions with a deadline.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from examples.signup.run import die_with_parent
 
 from outlive.stores.sqlite import SQLiteStore
 from outlive.testing.oracles import Effect, Facts, facts_of
@@ -105,7 +107,12 @@ class Service:
         self.err = self.folder / f"service{self.lives}.err"
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
-                self.command, cwd=self.folder, env=self.environment, stdout=out, stderr=err
+                self.command,
+                cwd=self.folder,
+                env=self.environment,
+                stdout=out,
+                stderr=err,
+                preexec_fn=die_with_parent,
             )
 
     def _ready(self) -> bool:
@@ -179,6 +186,7 @@ class Partner:
                 stdout=subprocess.PIPE,
                 stderr=err,
                 text=True,
+                preexec_fn=die_with_parent,
             )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().rpartition(" ")[2].strip()

@@ -12,7 +12,9 @@ from typing import Any
 
 import schemathesis
 
-FITTING = re.compile(r'"[!#-\[\]-~]{1,255}"|[A-Za-z0-9_*][A-Za-z0-9_.:-]{0,254}')
+from outlive.web.openapi import PARAMETERS
+
+FITTING = re.compile(PARAMETERS["Idempotency-Key"]["schema"]["pattern"])
 
 _numbers = count()
 

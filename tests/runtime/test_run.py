@@ -598,7 +598,7 @@ async def test_a_body_that_ends_while_steps_run_beside_it_records_nothing_after_
     tasks = []
 
     async def body(run: Run) -> str:
-        tasks.append(asyncio.ensure_future(run(slow, "behind", 0.02)))  # type: ignore[call-overload]
+        tasks.append(asyncio.create_task(run(slow, "behind", 0.02)))
         await run(one)
         return "early"
 

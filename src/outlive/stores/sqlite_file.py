@@ -4,6 +4,7 @@
     users     the door of `transact`: a connection of its own, also of the writing lane
     readers   one for each reading lane
     watcher   sees that another process committed; used on the event loop, never waits
+    glancer   reads a few rows on the event loop, never waits
 
     queue ─> BEGIN IMMEDIATE ─> work ─> writer's mark ─> COMMIT ──ok──> written
                                   │                        └─error─> look up, in fresh connections
@@ -103,6 +104,8 @@ class SQLiteFile:
             self.readers = [self.connect(writes=False) for _ in range(self._reader_count)]
             self._watcher = self.connect(writes=False)
             self._watcher.set_busy_timeout(0)
+            self.glancer = self.connect(writes=False)
+            self.glancer.set_busy_timeout(0)
             row = self.writer.execute(self.sql["store_read"]).fetchone()
             if row is None:
                 raise StoreCorrupt(f"{self.path} has outlive's tables but no store row.")

@@ -184,8 +184,9 @@ def _within(length: int, bytes_max: int) -> None:
 
 
 def demand_json(request: Request) -> None:
-    """Refuse a body that is declared to be something other than JSON, or to be compressed; a missing
-    declaration passes."""
+    """Refuse a body that is declared to be something other than JSON, or to be compressed.
+
+    A missing declaration passes."""
     if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("The body is declared as encoded; only plain JSON is read here.")
     declared = request.headers.get(b"content-type")
@@ -217,7 +218,11 @@ def idempotency_key(request: Request) -> str | None:
             raise MalformedKey(
                 f"The Idempotency-Key header is not a structured-field string: {why}."
             ) from None
-        key = str(parsed[0]) if isinstance(parsed, tuple) else ""
+        if not isinstance(parsed, tuple) or parsed[1]:
+            raise MalformedKey(
+                "The Idempotency-Key header is more than one structured-field string."
+            )
+        key = str(parsed[0])
     elif _BARE_KEY.fullmatch(value):
         key = value.decode("ascii")
     else:

@@ -89,7 +89,8 @@ PARAMETERS: Json = {
         "description": 'A structured-field string, such as `"order-17"`; a bare token is accepted.',
         "schema": {
             "type": "string",
-            "pattern": r"^(\"[!#-\[\]-~]{1,255}\"|[A-Za-z0-9_*][A-Za-z0-9_.:-]{0,254})$",
+            "pattern": r'^("([ !#-\[\]-~]|\\["\\]){1,255}"'
+            r"|[A-Za-z0-9_*][A-Za-z0-9!#$%&'*+.^_`|~:/=@-]{0,254})$",
         },
     },
     "Prefer": {
