@@ -137,7 +137,7 @@ async def crash(app: Outlive) -> None:
     runtime, store = app._runtime, app.store
     assert runtime is not None
     store = getattr(store, "_inner", store)
-    tasks = [*runtime._loops, *runtime.activations._tasks]
+    tasks = [*runtime._loops, *runtime.activations._tasks, *runtime.ownership._beginning]
     tasks += [found for found in (runtime.committer._task, runtime.watchers._task) if found]
     activations = list(runtime.activations.live.values())
     tasks += [found.task for found in activations if found.task is not None]

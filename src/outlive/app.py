@@ -37,6 +37,7 @@ from outlive.errors import (
     ProcessGone,
     ProcessTerminal,
     StoreUnavailable,
+    StreamConflict,
     TooLarge,
 )
 from outlive.kinds.processes import (
@@ -592,8 +593,8 @@ class Outlive:
             try:
                 await self._runtime.activations.command(command)
                 return
-            except (Fenced, NoSuchProcess):
-                pass  # the shard was lost this moment: its new owner does it
+            except (Fenced, NoSuchProcess, StreamConflict):
+                pass  # the shard or the view was lost this moment: its owner does it from a new one
         key = command.key and codec.digest(command.key.encode())
         now = await self.store.now()
         put = Put(self._inbox(command.id, key or ""), codec.encode(command), now)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 
 MICROS = 1_000_000
 
@@ -47,4 +48,10 @@ def rfc3339(micros: int) -> str:
     """`micros` as an RFC 3339 time in UTC with microseconds, such as
     `2026-01-02T03:04:05.678901Z`."""
     seconds, fraction = divmod(micros, MICROS)
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{fraction:06d}Z"
+    return f"{_second(seconds)}.{fraction:06d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    """The same second is written again and again: every step of a process, on every look at it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]

@@ -35,8 +35,11 @@ TOO_LATE = frozenset((ProcessTerminal.code, PastPivot.code))
 class Load:
     """Registrations of `clients` clients at once, each with a pause of its own."""
 
-    def __init__(self, url: str, seed: int, clients: int = 20, pause_seconds: float = 0.3) -> None:
-        self.url = url
+    def __init__(
+        self, machine: Machine, seed: int, clients: int = 20, pause_seconds: float = 0.3
+    ) -> None:
+        self.url = machine.services[-1].url
+        machine.closing.append(self.close)
         self.random = random.Random(seed)
         self.seed = seed
         self.clients = clients
@@ -63,13 +66,14 @@ class Load:
     async def end(self) -> None:
         """No new registrations; those under way are brought to their end."""
         self._ending.set()
-        try:
-            await asyncio.gather(*self._tasks)
-        finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._http.aclose()
+        await asyncio.gather(*self._tasks)
+
+    async def close(self) -> None:
+        """Leave at once, whatever is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._http.aclose()
 
     def check(self) -> None:
         """Raise what a client has met that no client should meet."""

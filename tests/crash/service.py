@@ -233,6 +233,7 @@ class Machine:
         self.store = (place or folder) / "store.db"
         self.partner: Partner | None = None
         self.services: list[Service] = []
+        self.closing: list[Callable[[], Awaitable[None]]] = []
 
     async def sign_up(self, workers: int = 1) -> Service:
         """Start the partner and the sign-up."""
@@ -266,7 +267,10 @@ class Machine:
             await store.transact(work)
         return found
 
-    def clean(self) -> None:
+    async def clean(self) -> None:
+        """End whatever was started here."""
+        for close in self.closing:
+            await close()
         for service in self.services:
             service.clean()
         if self.partner is not None:

@@ -46,7 +46,7 @@ async def test_sigterm_under_load_records_running_steps_and_counts_no_crash(
     machine: Machine, record_property
 ) -> None:
     service = await machine.sign_up(workers=2)
-    load = Load(service.url, SEED)
+    load = Load(machine, SEED)
     load.begin()
     await loaded(load, 40)
     began = time.monotonic()
@@ -99,7 +99,7 @@ async def test_a_rolling_restart_loses_nothing_and_counts_no_crash(
     machine: Machine, record_property
 ) -> None:
     service = await machine.sign_up(workers=3)
-    load = Load(service.url, SEED + 1)
+    load = Load(machine, SEED + 1)
     load.begin()
     await loaded(load, 20)
     before = service.serving()

@@ -7,7 +7,7 @@ file. Registrations go on until the store is full. Then the ballast is thrown aw
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -36,10 +36,10 @@ def volume(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, volume: Path) -> Iterator[Machine]:
+async def machine(tmp_path: Path, volume: Path) -> AsyncIterator[Machine]:
     made = Machine(tmp_path, volume)
     yield made
-    made.clean()
+    await made.clean()
 
 
 async def test_a_full_disk_is_said_and_survived(
@@ -49,7 +49,7 @@ async def test_a_full_disk_is_said_and_survived(
     ballast.write_bytes(bytes(BALLAST_MIB * 1024 * 1024))
     service = await machine.sign_up(workers=2)
     workers = service.workers()
-    load = Load(service.url, SEED, pause_seconds=0.05)
+    load = Load(machine, SEED, pause_seconds=0.05)
     load.begin()
     await until(lambda: load.statuses[507] >= 20, "the disk is full", 60)
     load.check()

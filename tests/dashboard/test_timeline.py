@@ -94,3 +94,22 @@ def test_only_the_latest_steps_are_drawn() -> None:
     steps = tuple(StepView(f"s{n}", "sleep", T, T, "done") for n in range(ROWS_MAX + 5))
     made = timeline(view(steps=steps), T)
     assert (len(made.rows), made.hidden) == (ROWS_MAX, 5)
+
+
+def test_what_gave_up_does_not_go_on_while_nobody_is_at_it() -> None:
+    failed = AttemptView(1, T, T + S, "failed", None, "n")
+    step = StepView("charge", "undo", T, None, "running", (failed,), None)
+    stuck = timeline(view(status="stuck", steps=(step,), changed=T + S), T + 60 * S)
+    (row,) = stuck.rows
+    assert (row.took, row.note) == ("1 s", "gave up")
+    trying = timeline(view(status="compensating", steps=(step,), changed=T + S), T + 60 * S)
+    assert trying.rows[0].note == "running"
+
+
+def test_the_axis_writes_no_label_twice() -> None:
+    steps = tuple(
+        StepView(f"s{n}", "step", T + 10 * S + n, T + 10 * S + n + 1, "done", (), None)
+        for n in range(0, 9000, 1000)
+    )
+    labels = [tick.label for tick in timeline(view(steps=steps), T + 10 * S + 20_000).ticks]
+    assert len(labels) == len(set(labels))

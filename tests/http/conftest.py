@@ -1,4 +1,4 @@
-"""One store file for each test, and one instance on it."""
+"""One store file for each test and one instance on it; or a machine of real processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.crash.service import Machine
 from tests.http.site import Instance, Site
 
 
@@ -25,3 +26,10 @@ async def instance(site: Site) -> Instance:
 @pytest.fixture
 def http(instance: Instance) -> httpx.AsyncClient:
     return instance.http
+
+
+@pytest.fixture
+async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
+    made = Machine(tmp_path)
+    yield made
+    await made.clean()

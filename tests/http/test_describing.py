@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -47,14 +47,14 @@ async def test_the_description_is_the_same_with_and_without_a_store(
 ) -> None:
     path = os.pathsep.join((str(ROOT), str(ROOT / "src")))
     nowhere = f"sqlite:///{tmp_path}/none/store.db"
-    printed = subprocess.run(
-        [sys.executable, "-m", "outlive.commands", "openapi", "tests.http.shop:shop"],
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "outlive.commands", "openapi", "tests.http.shop:shop"),
         env={**os.environ, "PYTHONPATH": path, "OUTLIVE_STORE": nowhere},
         cwd=tmp_path,
-        capture_output=True,
-        check=True,
+        stdout=asyncio.subprocess.PIPE,
     )
+    printed, _ = await process.communicate()
     served = (await http.get("/openapi.json")).json()
     assert served.pop("servers") == [{"url": "/"}]
-    assert msgspec.json.decode(printed.stdout) == served
+    assert msgspec.json.decode(printed) == served
     assert not (tmp_path / "none").exists()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from tests.crash.service import ROOT, Machine
 EXAMPLES = 12
 SEED = 20_261_122
 LIMIT_SECONDS = 60
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    made = Machine(tmp_path)
-    yield made
-    made.clean()
 
 
 @pytest.mark.slow

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -15,13 +13,6 @@ SHOP = "tests.http.shop:shop"
 STARTS = 10_000
 CONNECTIONS = 200
 TURNS_MAX = 50
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    made = Machine(tmp_path)
-    yield made
-    made.clean()
 
 
 class Wire:

@@ -21,7 +21,7 @@ async def test_a_stream_tells_a_whole_life_once(instance: Instance) -> None:
     assert stream.status == 200
     assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
     events = events_of(stream.text)
-    assert [event["event"] for event in events][0] == "started"
+    assert events[0]["event"] == "started"
     assert [event["event"] for event in events][-2:] == ["ended", "end"]
     assert [int(event["id"]) for event in events[:-1]] == list(range(len(events) - 1))
     assert json.loads(events[-1]["data"])["status"] == "done"

@@ -130,3 +130,31 @@ def test_a_prefix_is_taken_off_whether_the_server_left_it_in_or_not(
     path: str, root: str, local: str
 ) -> None:
     assert local_path(path, root) == local
+
+
+@pytest.mark.parametrize(
+    ("body", "levels"),
+    [
+        (b"", 0),
+        (b"7", 0),
+        (b"[]", 1),
+        (b'{"a":[{}]}', 3),
+        (b"[][][]", 1),
+        (b'"[[[["', 0),
+        (b'["\\"[[", "\\\\", [0]]', 2),
+        (b"[" * 5000, 5000),
+        (b'["unended [[', 1),
+    ],
+)
+def test_depth_counts_brackets_outside_of_texts(body: bytes, levels: int) -> None:
+    assert depth(body) == levels
+
+
+def test_the_depth_of_the_worst_broken_text_is_found_in_one_pass() -> None:
+    assert depth(b"[" * 300 + b'"' + b'\\"' * 500_000) == 300
+
+
+def test_an_encoded_body_is_refused_whatever_its_type() -> None:
+    with pytest.raises(UnsupportedMediaType, match="encoded"):
+        demand_json(request_with(("content-encoding", "gzip")))
+    demand_json(request_with(("content-encoding", "identity")))

@@ -104,6 +104,7 @@ def timeline(view: View, now: int) -> Timeline:
     until = max(now if view.ended is None else view.ended, view.changed)
     steps = view.steps[-ROWS_MAX:]
     axis = Axis(_moments(view, steps, until))
+    stopped = view.status in ("stuck", "paused")
     working = view.status in ("running", "compensating")
     running = None
     if working:
@@ -111,7 +112,7 @@ def timeline(view: View, now: int) -> Timeline:
         running = axis.bar(view.changed, until, "running", title)
     return Timeline(
         states=tuple(_states(view, axis, until)),
-        rows=tuple(_row(step, number, axis, until) for number, step in enumerate(steps)),
+        rows=tuple(_row(step, number, axis, until, stopped) for number, step in enumerate(steps)),
         ticks=tuple(_ticks(axis, view.started)),
         takeovers=tuple(
             Tick(round(axis.at(past.at), 3), past.why, "middle")
@@ -151,8 +152,11 @@ def _states(view: View, axis: Axis, until: int) -> list[Bar]:
     return shown
 
 
-def _row(step: StepView, number: int, axis: Axis, until: int) -> Row:
+def _row(step: StepView, number: int, axis: Axis, until: int, stopped: bool) -> Row:
+    gave_up = step.ended is None and step.attempts and step.attempts[-1].outcome == "failed"
     ended = until if step.ended is None else step.ended
+    if gave_up and stopped:  # nobody is at it any more until a person asks for it
+        ended = step.attempts[-1].ended or until
     took = duration(ended - step.began)
     if step.kind in ("wait", "sleep") or not step.attempts:
         look = "timeout" if step.outcome == "timeout" else step.kind
@@ -164,6 +168,8 @@ def _row(step: StepView, number: int, axis: Axis, until: int) -> Row:
     notes = [f"{tried} attempts"] if tried > 1 else []
     if lost:
         notes.append("killed once" if lost == 1 else f"killed {lost} times")
+    if gave_up and stopped:
+        notes.append("gave up")
     return Row(
         f"step-{number}", step, step.kind, took, tuple(bars), ", ".join(notes) or step.outcome
     )
@@ -179,11 +185,13 @@ def _attempt(step: StepView, attempt: AttemptView, axis: Axis, until: int) -> Ba
 
 
 def _ticks(axis: Axis, started: int) -> list[Tick]:
-    last = axis.moments[-1]
+    whole = f"+{duration(axis.moments[-1] - started)}"
     shown = [Tick(0.0, "0", "start")]
-    for moment in axis.moments[1:]:
-        x = axis.at(moment)
-        if moment != last and x - shown[-1].x >= TICK_GAP_PERCENT and x <= 100 - TICK_GAP_PERCENT:
-            shown.append(Tick(round(x, 3), f"+{duration(moment - started)}", "middle"))
-    shown.append(Tick(100.0, f"+{duration(last - started)}", "end"))
+    for moment in axis.moments[1:-1]:
+        x, label = axis.at(moment), f"+{duration(moment - started)}"
+        if label in (shown[-1].label, whole):  # what happened in one blink is written once
+            continue
+        if shown[-1].x + TICK_GAP_PERCENT <= x <= 100 - TICK_GAP_PERCENT:
+            shown.append(Tick(round(x, 3), label, "middle"))
+    shown.append(Tick(100.0, whole, "end"))
     return shown

@@ -33,7 +33,7 @@ from outlive.kinds.processes.vocabulary import (
     pack,
     put_head,
 )
-from outlive.model import Append, Batch, Committed, Lease, Ref
+from outlive.model import Append, Batch, Committed, Lease, Ref, Require
 
 if TYPE_CHECKING:
     from outlive.kinds.processes import Definition
@@ -116,7 +116,8 @@ class Activation:
         self.parked_at: float | None = None
         self.interrupts: set[Callable[[], Any]] = set()
         self.ending: asyncio.Future[Ended | None] | None = None
-        """Somebody of this node waits for its end: gets it when durable, None when it left memory before."""
+        """Somebody of this node waits for its end, and gets it when it is durable; None when the
+        process left memory before."""
         self.users = 0
         """Commands that are being decided on it: it must not be put down under them."""
         self.transacting: asyncio.Future[None] | None = None
@@ -124,17 +125,20 @@ class Activation:
     # --- writing ----------------------------------------------------------------------------------
 
     def batch(
-        self, events: tuple[Any, ...], head: Head | None, due: int | None, drop: tuple[Ref, ...]
+        self, events: tuple[Any, ...], head: Head | None, due: int | None, done: tuple[Require, ...]
     ) -> Batch:
-        """The write that appends `events` and makes the cell say `head`; applied to memory at
-        once."""
+        """The write that appends `events` and makes the cell say `head`; applied to memory at once.
+
+        `done` names commands' cells, at their versions, that it drops.
+        """
+        drop = tuple(command.ref for command in done)
         journal, stream = self.journal, self.head.stream
         appends = []
         for event in events:
             appends.append(Append(stream, journal.next_n, KIND_OF[type(event)], pack(event)))
             journal.apply(event, 0)
         if head is None:
-            return Batch(lease=self.lease, append=tuple(appends), drop=drop)
+            return Batch(lease=self.lease, require=done, append=tuple(appends), drop=drop)
         self.head = head
         if head.status == "waiting":
             due = min((found for found in (due, *journal.dues()) if found is not None), default=due)
@@ -144,6 +148,7 @@ class Activation:
             self.node.note_due(due)
         return Batch(
             lease=self.lease,
+            require=done,
             append=tuple(appends),
             put=(put_head(self.ref, head, due),),
             drop=drop,
@@ -154,12 +159,12 @@ class Activation:
         *events: Any,
         head: Head | None = None,
         due: int | None = None,
-        drop: tuple[Ref, ...] = (),
+        done: tuple[Require, ...] = (),
         patient: bool = True,
     ) -> asyncio.Future[Committed]:
         """Decide now; durable when the future gives its receipt. Order of appends is order of
         commits."""
-        batch = self.batch(events, head, due, drop)
+        batch = self.batch(events, head, due, done)
         return self.node.committer.submit(batch, patient=patient)
 
     async def record(self, *events: Any, head: Head | None = None, due: int | None = None) -> int:
@@ -438,7 +443,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def spec_for_undo(activation: Activation, armed: Armed) -> steps.Spec:
-    """What was declared about the step to undo. Raises `LookupError` when it is not declared here."""
+    """What was declared about the step to undo. Raises `LookupError` if it is not declared here."""
     spec = steps.spec_named(armed.name, activation.definition.body.__module__)
     if spec is None:
         raise LookupError(f"step {armed.name} is not declared in this program")

@@ -25,6 +25,7 @@ from msgspec import Raw
 from outlive import codec
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
+    Discarded,
     Fenced,
     NoSuchProcess,
     NotStuck,
@@ -109,6 +110,10 @@ class Activations:
         self.next_due: int | None = None
         self.threads: ThreadPoolExecutor = thread_pool()
         self.bodies: ThreadPoolExecutor | None = None
+        self._looking: dict[int, asyncio.Future[None]] = {}
+        """Shards whose processes a recovery is looking for."""
+        self._resuming: dict[str, asyncio.Future[None]] = {}
+        """Processes that a recovery has found and not gone on with yet."""
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._empty = asyncio.Event()
@@ -234,12 +239,13 @@ class Activations:
 
     # --- commands ---------------------------------------------------------------------------------
 
-    async def command(self, command: Command, drop: tuple[Ref, ...] = ()) -> None:
+    async def command(self, command: Command, done: tuple[Require, ...] = ()) -> None:
         """Do what is asked of a process that this node owns; durable when this returns.
 
-        `drop` names the inbox cell of the command, dropped by the same commit. Raises a
-        `ProcessError` when it cannot be done (nothing was written), or the store's refusal.
+        `done` names the inbox cell of the command at its version, dropped by the same commit.
+        Raises a `ProcessError` when it cannot be done, or the store's refusal: nothing was written.
         """
+        await self._recovered(command.id)
         activation = await self.load(command.id)
         if activation is None:
             raise await self._out_of_reach(command.id)
@@ -251,13 +257,13 @@ class Activations:
                 await self._begin_queued(activation, ())
             match command.kind:
                 case "signal":
-                    await self._signal(activation, command, drop)
+                    await self._signal(activation, command, done)
                 case "cancel":
-                    await self._cancel(activation, command, drop)
+                    await self._cancel(activation, command, done)
                 case "retry":
-                    await self._retry(activation, command, drop)
+                    await self._retry(activation, command, done)
                 case "start":
-                    await self._begin_queued(activation, drop)
+                    await self._begin_queued(activation, done)
         finally:
             activation.users -= 1
             self._put_down_idle(activation)
@@ -270,13 +276,13 @@ class Activations:
         return Fenced(f"{id} does not live on this node; its command waits for the node that can.")
 
     async def _signal(
-        self, activation: Activation, command: Command, drop: tuple[Ref, ...]
+        self, activation: Activation, command: Command, done: tuple[Require, ...]
     ) -> None:
         journal = activation.journal
         _demand_open(activation)
         payload = activation.definition.signal_payload(command.name, bytes(command.payload))
         if command.key and command.key in journal.keys:
-            await self._only_drop(activation, drop)
+            await self._only_drop(activation, done)
             return
         if journal.waiting_signals() >= SIGNALS_WAITING_MAX:
             raise TooManySignals(
@@ -286,53 +292,55 @@ class Activations:
         events: tuple[Any, ...] = (Signal(command.name, payload, command.key),)
         wait = journal.open_wait(command.name)
         if activation.head.status in _HALTED:
-            await self._append(activation, *events, drop=drop)
+            await self._append(activation, *events, done=done)
             return
         if wait is None or journal.compensating is not None:
-            await self._append(activation, *events, drop=drop)
+            await self._append(activation, *events, done=done)
         else:
             head = activation.with_status("running")
             events = (*events, WaitDone(wait.id, n))
-            time = await self._append(activation, *events, head=head, drop=drop)
+            time = await self._append(activation, *events, head=head, done=done)
             activation.settle(wait.id, time)
         activation.run()
 
     async def _cancel(
-        self, activation: Activation, command: Command, drop: tuple[Ref, ...]
+        self, activation: Activation, command: Command, done: tuple[Require, ...]
     ) -> None:
         journal = activation.journal
         _demand_open(activation)
         if journal.pivoted:
             raise PastPivot(f"{activation.id} is past its pivot; it was not cancelled.")
         if journal.cancel is not None or journal.compensating is not None:
-            await self._only_drop(activation, drop)
+            await self._only_drop(activation, done)
             return
         resumed = activation.head.status in ("waiting", "paused", "stuck")
         head = activation.with_status("running") if resumed else None
-        await self._append(activation, Cancel(command.reason, command.who), head=head, drop=drop)
+        await self._append(activation, Cancel(command.reason, command.who), head=head, done=done)
         activation.cancel()
         activation.run()
 
-    async def _retry(self, activation: Activation, command: Command, drop: tuple[Ref, ...]) -> None:
+    async def _retry(
+        self, activation: Activation, command: Command, done: tuple[Require, ...]
+    ) -> None:
         _demand_open(activation)
         if activation.head.status not in ("stuck", "paused"):
             raise NotStuck(f"{activation.id} is {activation.head.status}; it was left as it is.")
         undoing = activation.journal.compensating is not None
         head = activation.with_status("compensating" if undoing else "running")
-        await self._append(activation, Resumed(command.who), head=head, drop=drop)
+        await self._append(activation, Resumed(command.who), head=head, done=done)
         activation.run()
 
-    async def _begin_queued(self, activation: Activation, drop: tuple[Ref, ...]) -> None:
+    async def _begin_queued(self, activation: Activation, done: tuple[Require, ...]) -> None:
         head = activation.head
         if activation.journal.started is not None:
-            await self._only_drop(activation, drop)
+            await self._only_drop(activation, done)
             if head.status not in LIVE:
                 return
         else:
             raw = head.input
             running = activation.with_status("running")
             event = Started(activation.id, head.type, head.version, raw, self.name)
-            time = await self._append(activation, event, head=running, drop=drop)
+            time = await self._append(activation, event, head=running, done=done)
             activation.journal.times[""] = time
             activation.loaded = activation.recovered = False
             self.stats.started += 1
@@ -343,23 +351,25 @@ class Activations:
         activation: Activation,
         *events: Any,
         head: Head | None = None,
-        drop: tuple[Ref, ...] = (),
+        done: tuple[Require, ...] = (),
     ) -> int:
         if self.committer.stalled is not None:
             raise self.committer.stalled  # decided before anything is changed in memory
         if activation.gone:
             raise Fenced(f"{activation.id} has just left this node; nothing was written.")
         try:
-            committed = await activation.append(*events, head=head, drop=drop)
+            committed = await activation.append(*events, head=head, done=done)
         except OutliveError as error:
             self.lost(activation, error)
             raise
         self.tell(activation.id)
         return committed.time
 
-    async def _only_drop(self, activation: Activation, drop: tuple[Ref, ...]) -> None:
-        if drop:
-            await self.committer.submit(Batch(lease=activation.lease, drop=drop))
+    async def _only_drop(self, activation: Activation, done: tuple[Require, ...]) -> None:
+        if done:
+            await self.committer.submit(
+                Batch(lease=activation.lease, require=done, drop=tuple(cell.ref for cell in done))
+            )
 
     async def result_of(self, id: str, timeout_seconds: float) -> tuple[Ended, Definition] | None:
         """Wait for the end of a process that lives here, without asking the store.
@@ -407,48 +417,74 @@ class Activations:
         many."""
         if self.leases.get(lease.shard) != lease:
             return 0
-        space = space_of(lease.shard)
+        loop = asyncio.get_running_loop()
+        looking = self._looking[lease.shard] = loop.create_future()
         found: list[str] = []
-        for status in (*LIVE, "no_worker_for_version"):
-            low, high = f"{status} ", f"{status} ~"
-            page = await self.store.select((space,), "process.status", low, high, RECOVER_MAX)
-            found.extend(cell.key for _, cell in page if cell.key not in self.live)
+        try:
+            for status in (*LIVE, "no_worker_for_version"):
+                low, high = f"{status} ", f"{status} ~"
+                space = space_of(lease.shard)
+                page = await self.store.select((space,), "process.status", low, high, RECOVER_MAX)
+                found.extend(cell.key for _, cell in page if cell.key not in self.live)
+            self._resuming.update((id, loop.create_future()) for id in found)
+        finally:
+            looking.set_result(None)
+            if self._looking.get(lease.shard) is looking:
+                del self._looking[lease.shard]
         gate = asyncio.Semaphore(LOADING_MAX)
         await asyncio.gather(*(self._resume(id, lease, crash, gate) for id in found))
         return len(found)
 
+    async def _recovered(self, id: str) -> None:
+        """Wait until a recovery that is under way has gone on with `id`, if it is to."""
+        looking = self._looking.get(shard_of(id, self.store.shards))
+        if looking is not None:
+            await asyncio.shield(looking)
+        resuming = self._resuming.get(id)
+        if resuming is not None:
+            await asyncio.shield(resuming)
+
     async def _resume(self, id: str, lease: Lease, crash: bool, gate: asyncio.Semaphore) -> None:
-        async with gate:
-            try:
+        """Go on with one process after a take-over, which is recorded first."""
+        try:
+            async with gate:
                 activation = await self.load(id)
                 if activation is None or activation.task is not None:
                     return
-                journal = activation.journal
-                if journal.started is None:
-                    await self._begin_queued(activation, ())
-                    return
-                self.stats.takeovers += 1
-                self.stats.crashes += crash
-                event = Taken(self.name, lease.epoch, crash)
-                if activation.head.status == "no_worker_for_version":
-                    await activation.record(event, head=activation.with_status("running"))
-                else:
-                    await activation.record(event)
-                if journal.crashes > CRASHES_MAX:
-                    await self._quarantine(activation)
-                else:
-                    activation.run()
-            except BaseException as error:
-                if isinstance(error, asyncio.CancelledError):
-                    raise
-                log.warning("a process is taken up again later: %s", type(error).__name__)
-                self._revive_later(id)
+                activation.users += 1
+                try:
+                    await self._take_up(activation, lease, crash)
+                finally:
+                    activation.users -= 1
+                    self._put_down_idle(activation)
+        except (OutliveError, Discarded) as error:
+            log.warning("a process is taken up again later: %s", type(error).__name__)
+            self._revive_later(id)
+        finally:
+            resuming = self._resuming.pop(id, None)
+            if resuming is not None and not resuming.done():
+                resuming.set_result(None)
+
+    async def _take_up(self, activation: Activation, lease: Lease, crash: bool) -> None:
+        journal = activation.journal
+        if journal.started is None:
+            await self._begin_queued(activation, ())
+            return
+        self.stats.takeovers += 1
+        self.stats.crashes += crash
+        event = Taken(self.name, lease.epoch, crash)
+        stranded = activation.head.status == "no_worker_for_version"
+        head = activation.with_status("running") if stranded else None
+        await activation.record(event, head=head)
+        if journal.crashes > CRASHES_MAX:
+            await self._quarantine(activation)
+        else:
+            activation.run()
 
     async def _quarantine(self, activation: Activation) -> None:
         detail = f"its node died {activation.journal.crashes} times in a row while running it"
         event = Paused("quarantined", detail)
         await activation.record(event, head=activation.with_status("paused"))
-        self.left(activation)
 
     async def wake(self, cells: Iterable[Cell]) -> None:
         """Cells of processes whose `due` has passed: let them go on, or end their retention."""
@@ -528,9 +564,12 @@ class Activations:
         self._drop(activation)
 
     def _put_down_idle(self, activation: Activation) -> None:
-        """Nothing of it runs and nobody decides on it: it need not stay in memory."""
+        """Nothing of it runs and nobody decides on it: it runs if it is to, or leaves memory."""
         if activation.task is None and not activation.users:
-            self._drop(activation)
+            if activation.head.status in _UNDER_WAY and not activation.gone:
+                activation.run()
+            else:
+                self._drop(activation)
 
     def _drop(self, activation: Activation) -> None:
         activation.discard()
@@ -619,6 +658,7 @@ class Activations:
             log.info("background work ended: %s", type(error).__name__)
 
 
+_UNDER_WAY = ("running", "compensating")
 _HALTED = ("paused", "stuck", "no_worker_for_version")
 """Statuses that only an operator or another node ends."""
 

@@ -49,7 +49,7 @@ PUMP_SECONDS_MAX = 1.0
 COMMANDS_MAX = 256
 WAKES_MAX = 1000
 HOLD_SECONDS = 2.0
-"""How long what was claimed waits if this node dies over it: its shard's next owner claims it then."""
+"""How long what was claimed waits if this node dies over it: the shard's next owner has it then."""
 HAND_OVER_SECONDS = 30.0
 REQUESTS = "request"
 """The space of idempotency keys."""
@@ -158,11 +158,7 @@ class NodeRuntime:
     # --- ownership --------------------------------------------------------------------------------
 
     async def _gained(self, lease: Lease, crash: bool) -> None:
-        """A shard is ours: what was under way in it goes on beside the ticks, which must not wait."""
         self.activations.leases[lease.shard] = lease
-        self.activations.spawn(self._take_up(lease, crash))
-
-    async def _take_up(self, lease: Lease, crash: bool) -> None:
         due = await self.store.next_due((space_of(lease.shard), inbox_of(lease.shard)))
         if due is not None:
             self.activations.note_due(due)
@@ -230,7 +226,7 @@ class NodeRuntime:
         command = read_command(cell.value)
         self._obeying.add(cell.key)
         try:
-            await self.activations.command(command, (cell.ref,))
+            await self.activations.command(command, (Require(cell.ref, cell.version),))
         except ProcessError as error:
             if not error.retryable:
                 log.info("a command was not carried out: %s", error.code)

@@ -84,6 +84,7 @@ class Ownership:
         self._releasing = releasing
         self._lost = lost
         self._leaving: dict[int, asyncio.Task[None]] = {}
+        self._beginning: set[asyncio.Task[None]] = set()
         self._demoted = demoted
         self._trust = trust
         self._since = 0
@@ -119,6 +120,9 @@ class Ownership:
 
     async def leave(self) -> None:
         """Hand every shard back and end in order: not counted as a crash."""
+        for beginning in self._beginning:
+            beginning.cancel()
+        await asyncio.gather(*self._beginning, return_exceptions=True)
         if self._leaving:
             await asyncio.wait(self._leaving.values())
         for lease in list(self.leases.values()):
@@ -167,6 +171,7 @@ class Ownership:
     async def _balance(
         self, owners: Sequence[Shard], alive: Sequence[tuple[str, NodeCell]]
     ) -> None:
+        loop = asyncio.get_running_loop()
         names = {name for name, _ in alive}
         working = sorted(name for name, cell in alive if cell.phase == "ready")
         if self._node not in working:
@@ -188,24 +193,27 @@ class Ownership:
             for shard in wanted
             if (lease := await self._take(shard)) is not None
         ]
-        await asyncio.gather(*(self._begin(lease, bool(owner)) for lease, owner in taken))
+        for lease, owner in taken:
+            self._beginning.add(task := loop.create_task(self._begin(lease, bool(owner))))
+            task.add_done_callback(self._beginning.discard)
         if len(self.leases) > quota and len(working) > 1:
             for shard_id in sorted(self.leases)[quota:]:
-                task = asyncio.get_running_loop().create_task(
-                    self._hand_back(self.leases.pop(shard_id))
-                )
+                task = loop.create_task(self._hand_back(self.leases.pop(shard_id)))
                 self._leaving[shard_id] = task
                 task.add_done_callback(self._handed_back(shard_id))
 
     async def _begin(self, lease: Lease, crash: bool) -> None:
-        """Go on with what is in a shard; when that fails it is taken again at the next tick."""
+        """Go on with what is in a shard, beside the ticks, which must not wait for it.
+
+        When that fails the shard is let go and taken again at the next tick.
+        """
         try:
             await self._gained(lease, crash)
-        except OutliveError:
+        except Exception as error:
+            log.warning("shard %d could not be taken up: %s", lease.shard, type(error).__name__)
             if self.leases.get(lease.shard) == lease:
                 del self.leases[lease.shard]
                 self._lost(lease.shard)
-            raise
 
     def _handed_back(self, shard: int) -> Callable[[object], None]:
         def forget(_: object) -> None:

@@ -180,10 +180,9 @@ class Face:
         route = request.route
         if route is None:
             self._metrics.answered["", "unknown", status] += 1
-        else:
-            name = "" if route.definition is None else route.definition.name
-            method = request.method if request.method in route.handlers else "other"
-            self._metrics.answered[name, f"{method} {route.template}", status] += 1
+            return
+        name, kind = route.counted.get(request.method) or route.counted["other"]
+        self._metrics.answered[name, kind, status] += 1
 
     def _build(self) -> None:
         """Make the table anew from what is declared now."""

@@ -44,7 +44,8 @@ DEPTH_MAX = 200
 """How deep the JSON of a body may be nested."""
 
 _BARE_KEY = re.compile(rb"[A-Za-z0-9_*][!#$%&'*+\-.^_`|~:/=@A-Za-z0-9]*")
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+# The closing quote may be missing: else each quote of a broken text would be looked at from anew.
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
@@ -220,7 +221,7 @@ def idempotency_key(request: Request) -> str | None:
             ) from None
         if not isinstance(parsed, tuple) or parsed[1]:
             raise MalformedKey(
-                "The Idempotency-Key header is more than one structured-field string."
+                "The Idempotency-Key header is more than a structured-field string."
             )
         key = str(parsed[0])
     elif _BARE_KEY.fullmatch(value):

@@ -93,7 +93,8 @@ class Processes:
         seconds = preferred_wait(request)
         if seconds and view.status not in FINAL:
             view = await self._until_final(request, view, seconds)
-        location = item_url(request, definition, begun.id).encode()
+        url = item_url(request, definition, begun.id)
+        location = url.encode()
         status = definition.status_code
         headers: Headers = [JSON, (b"location", location), entity_tag(view.seq)]
         if seconds:
@@ -105,7 +106,7 @@ class Processes:
             headers.append(come_back(view))
         if begun.replayed:
             headers.append((b"idempotent-replayed", b"true"))
-        return Response(status, representation(view, definition, request.root), headers)
+        return Response(status, representation(view, url, request.root), headers)
 
     async def status(self, request: Request) -> Response | None:
         """`GET {path}/{id}`."""
@@ -132,7 +133,8 @@ class Processes:
         headers += [JSON, entity_tag(view.seq)]
         if view.status not in FINAL:
             headers.append(come_back(view))
-        return Response(200, representation(view, definition, request.root), headers)
+        url = item_url(request, definition, view.id)
+        return Response(200, representation(view, url, request.root), headers)
 
     async def _until_final(self, request: Request, view: View, seconds: float) -> View:
         if not self._waiting.open:
@@ -238,8 +240,8 @@ class Processes:
 # --- what is sent ---
 
 
-def representation(view: View, definition: Definition, root: str) -> bytes:
-    """The status body of a process: nothing in it says more than is durable."""
+def representation(view: View, url: str, root: str) -> bytes:
+    """The status body of the process at `url`: nothing in it says more than is durable."""
     body: dict[str, Any] = {
         "id": view.id,
         "type": view.type,
@@ -261,7 +263,7 @@ def representation(view: View, definition: Definition, root: str) -> bytes:
         {"status": past.status, "at": rfc3339(past.at), "why": past.why} for past in view.history
     ]
     body["steps"] = [step(found) for found in view.steps]
-    body["links"] = links(f"{quote(root + definition.path)}/{quote(view.id)}")
+    body["links"] = links(url)
     return msgspec.json.encode(body)
 
 
@@ -339,8 +341,11 @@ def come_back(view: View) -> tuple[bytes, bytes]:
 
 
 def item_url(request: Request, definition: Definition, id: str) -> str:
-    """The path of one process, under the prefix we are mounted at: the same on every instance."""
-    return f"{quote(request.root + definition.path)}/{quote(id)}"
+    """The path of one process, under the prefix we are mounted at: the same on every instance.
+
+    Paths as they may be declared, and the ids of processes that exist, need no quoting.
+    """
+    return f"{quote(request.root)}{definition.path}/{id}"
 
 
 # --- what is read ---

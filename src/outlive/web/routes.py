@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Route:
     """One path template and the handlers of its methods."""
 
-    __slots__ = ("allow", "definition", "handlers", "local", "template")
+    __slots__ = ("allow", "counted", "definition", "handlers", "local", "template")
 
     def __init__(
         self,
@@ -43,6 +43,11 @@ class Route:
         self.definition = definition
         self.local = local
         """The methods that only clients on this machine may use."""
+        name = "" if definition is None else definition.name
+        self.counted = {
+            method: (name, f"{method} {template}") for method in (*self.handlers, "other")
+        }
+        """How an answer to each method is counted: the type of process, the kind of request."""
         self.allow = ", ".join(sorted([*self.handlers, "OPTIONS"])).encode()
 
     def options(self) -> Response:
