@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from outlive.app import Handle, Outlive
+    from outlive.app import Outlive
     from outlive.errors import (
         Cancelled,
         Drift,
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         StepFailed,
         WaitTimeout,
     )
+    from outlive.handle import Handle
     from outlive.kinds.processes import Unknown, View
     from outlive.runtime.blocking import BlockingRun
     from outlive.runtime.run import Run
@@ -29,7 +30,7 @@ _HOMES = {
     "BlockingRun": "runtime.blocking",
     "Cancelled": "errors",
     "Drift": "errors",
-    "Handle": "app",
+    "Handle": "handle",
     "NonRetryable": "errors",
     "OutcomeUnknown": "errors",
     "Outlive": "app",
@@ -67,11 +68,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{home}"), name)
+    found = getattr(_importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = found
     return found
 

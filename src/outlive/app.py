@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from msgspec import Raw
 
@@ -40,6 +40,7 @@ from outlive.errors import (
     StreamConflict,
     TooLarge,
 )
+from outlive.handle import Handle
 from outlive.kinds.processes import (
     FINAL,
     Begun,
@@ -86,31 +87,6 @@ REQUEST_SECONDS = 7 * 86_400.0
 LEASE_SECONDS = 10.0
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 PAGE_MAX = 200
-
-
-class Handle(Generic[R]):
-    """One process, from outside its body."""
-
-    def __init__(self, app: Outlive, id: str) -> None:
-        self.id = id
-        self._app = app
-
-    async def view(self) -> View:
-        """What is durable about it now."""
-        return await self._app.view(self.id)
-
-    async def result(self, within: float | None = None) -> R:
-        """Wait for its end; gives its result. Raises `ProcessFailed` when it ended otherwise,
-        `TimeoutError` after `within` seconds."""
-        return await self._app.result(self.id, within)  # type: ignore[no-any-return]
-
-    async def signal(self, name: str, payload: Any = None, *, key: str | None = None) -> None:
-        """Send it a signal; durable when this returns."""
-        await self._app.signal(self.id, name, codec.encode(payload), key=key)
-
-    async def cancel(self, *, reason: str = "", who: str = "") -> None:
-        """Ask it to stop and roll back; durable when this returns."""
-        await self._app.cancel(self.id, reason=reason, who=who)
 
 
 class Outlive:

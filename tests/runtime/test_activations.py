@@ -62,7 +62,7 @@ async def test_two_thousand_sleepers_leave_memory_and_all_wake(place: Place) -> 
 async def test_a_process_that_kills_its_node_again_and_again_is_quarantined(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outlive.runtime.activations.CRASHES_MAX", 2)
+    monkeypatch.setattr("outlive.runtime.recovery.CRASHES_MAX", 2)
     app = await place.open(sleepers)
     begun = await app.begin("hanger", b"null")
     for number in range(1, 4):
@@ -80,7 +80,7 @@ async def test_a_process_that_kills_its_node_again_and_again_is_quarantined(
 async def test_progress_between_crashes_is_no_reason_for_quarantine(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outlive.runtime.activations.CRASHES_MAX", 1)
+    monkeypatch.setattr("outlive.runtime.recovery.CRASHES_MAX", 1)
 
     @step(name="part")
     async def part(n: int) -> None:

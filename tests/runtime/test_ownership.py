@@ -68,6 +68,7 @@ async def test_one_node_takes_every_shard_and_none_counts_as_a_crash(
 ) -> None:
     peer = Peer(store, clock, "a")
     await peer.ownership.join()
+    await settle(peer)
     assert peer.gained == [(shard, False) for shard in range(8)]
     assert [node.shards for node in await nodes_of(store)] == [8]
 
@@ -126,8 +127,9 @@ async def test_a_shard_whose_processes_could_not_be_read_is_taken_again(
 ) -> None:
     peer = Peer(store, clock, "a")
     peer.fails = True
-    with pytest.raises(StoreUnavailable):
-        await peer.ownership.join()
+    await peer.ownership.join()
+    await asyncio.sleep(0)
+    assert not peer.gained and not peer.ownership.leases
     peer.fails = False
     await settle(peer)
     assert sorted(shard for shard, _ in peer.gained) == list(range(8))

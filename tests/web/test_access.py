@@ -25,7 +25,8 @@ async def test_what_shows_or_changes_the_work_of_all_is_refused_to_other_machine
         answer = await client.request(method, path)
         assert (answer.status_code, answer.json()["code"]) == (403, "OL4006")
     assert fake.count("retry") == 0
-    async with client_of(create(fake, open_to_all=True), peer="203.0.113.9") as client:  # type: ignore[arg-type]
+    face = create(fake, open_to_all=True)  # type: ignore[arg-type]
+    async with client_of(face, peer="203.0.113.9") as client:
         assert (await client.request(method, path)).status_code < 300
 
 

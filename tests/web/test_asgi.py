@@ -145,7 +145,8 @@ async def test_a_websocket_goes_to_the_wrapped_application(fake: Fake) -> None:
     async def inner(scope: Any, receive: Any, send: Any) -> None:
         seen.append(scope["type"])
 
-    await Exchange(create(fake, inner), "GET", "/s", type="websocket").end()  # type: ignore[arg-type]
+    face = create(fake, inner)  # type: ignore[arg-type]
+    await Exchange(face, "GET", "/s", type="websocket").end()
     assert seen == ["websocket"]
 
 
@@ -180,3 +181,16 @@ async def test_the_words_of_a_store_error_stay_inside(
     assert (answer.status_code, answer.json()["code"]) == (507, "OL1021")
     assert "/srv" not in answer.text
     assert "retry-after" in answer.headers
+
+
+async def test_a_slash_that_was_hidden_is_not_found(client: httpx.AsyncClient) -> None:
+    for path in ("/registrations/reg_1%2Fcancel", "/registrations/reg_1%2fsignals%2fconfirmed"):
+        answer = await client.post(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "OL4001")
+
+
+def test_a_face_says_what_it_serves_and_what_it_wraps(fake: Fake) -> None:
+    other = wrapped()
+    face = create(fake, other)  # type: ignore[arg-type]
+    assert (face.app, face.wrapped) == (fake, other)
+    assert create(fake).wrapped is None  # type: ignore[arg-type]

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from outlive.errors import MalformedKey
 from outlive.web.messages import (
     Request,
+    demand_json,
+    depth,
     idempotency_key,
     local_path,
     none_match,
@@ -18,6 +20,7 @@ from outlive.web.messages import (
     trace_id,
     wants_stream,
 )
+from outlive.web.problems import UnsupportedMediaType
 
 
 def request(**fields: str) -> Request:
@@ -156,5 +159,5 @@ def test_the_depth_of_the_worst_broken_text_is_found_in_one_pass() -> None:
 
 def test_an_encoded_body_is_refused_whatever_its_type() -> None:
     with pytest.raises(UnsupportedMediaType, match="encoded"):
-        demand_json(request_with(("content-encoding", "gzip")))
-    demand_json(request_with(("content-encoding", "identity")))
+        demand_json(request(content_encoding="gzip"))
+    demand_json(request(content_encoding="identity"))

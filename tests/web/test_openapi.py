@@ -12,7 +12,7 @@ from tests.web.driver import Exchange
 from tests.web.fake import Fake, declare
 
 from outlive.web.asgi import create
-from outlive.web.openapi import document
+from outlive.web.openapi import document, takes_null
 
 
 @dataclass
@@ -99,7 +99,8 @@ def test_schemas_come_from_structs_dataclasses_and_pydantic_and_the_rest_is_anyt
 
 
 async def test_the_document_is_served_with_the_prefix_as_its_server(fake: Fake) -> None:
-    sent = Exchange(create(fake), "GET", "/api/openapi.json", root_path="/api")  # type: ignore[arg-type]
+    face = create(fake)  # type: ignore[arg-type]
+    sent = Exchange(face, "GET", "/api/openapi.json", root_path="/api")
     await sent.end()
     assert sent.status == 200
     assert '"servers":[{"url":"/api"}]' in sent.text
@@ -127,3 +128,15 @@ async def test_the_catalogue_of_problems_is_part_of_it(client: httpx.AsyncClient
     found = (await client.get("/openapi.json")).json()["x-problems"]
     slugs = {problem["slug"] for problem in found}
     assert {"draining", "key-reused", "body-too-large"} <= slugs
+
+
+async def test_a_signal_needs_a_body_unless_nothing_fits_it(fake: Fake) -> None:
+    paths = document(fake)["paths"]  # type: ignore[arg-type]
+    bodies = {
+        path.rpartition("/")[2]: item["post"]["requestBody"]["required"]
+        for path, item in paths.items()
+        if "/signals/" in path
+    }
+    for definition in fake.definitions.values():
+        for signal, kind in (definition.signals or {}).items():
+            assert bodies[signal] is not takes_null(kind)

@@ -1,5 +1,4 @@
-"""A body that a declared type would accept in shape: for the command the empty dashboard teaches
-with."""
+"""A body of the shape a declared type accepts: for the command the empty dashboard teaches."""
 
 from __future__ import annotations
 

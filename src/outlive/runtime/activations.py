@@ -3,7 +3,7 @@
     start      one commit (cell, first event, idempotency key), then the body runs
     command    a signal, cancel or retry: appended to the journal by the owner, at once or from the
                inbox
-    recover    a shard was taken over: every process in it that was under way goes on
+    recover    a shard was taken over: what was under way in it goes on (recovery.py)
     wake       a cell's `due` has passed: load its process and let it go on
     sweep      what has been parked for longer than a second leaves memory
 
@@ -25,7 +25,6 @@ from msgspec import Raw
 from outlive import codec
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
-    Discarded,
     Fenced,
     NoSuchProcess,
     NotStuck,
@@ -46,17 +45,16 @@ from outlive.kinds.processes.vocabulary import (
     Signal,
     Started,
     Stranded,
-    Taken,
     WaitDone,
     read_head,
     ref_of,
-    space_of,
     unpack,
 )
 from outlive.model import Batch, Cell, Committed, Lease, Put, Ref, Require, shard_of
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import thread_pool
 from outlive.runtime.committer import Committer
+from outlive.runtime.recovery import Recovery
 from outlive.runtime.timers import Timers
 from outlive.store import Store
 
@@ -68,12 +66,6 @@ STARTS_IN_A_ROW = 256
 """Processes started in one shard before the next shard's turn comes."""
 SIGNALS_WAITING_MAX = 1000
 """Signals of one process that no wait has taken yet."""
-CRASHES_MAX = 10
-"""Crashes in a row without a new record after which a process is paused instead of run again."""
-RECOVER_MAX = 1_000_000
-"""Processes under way in one shard."""
-LOADING_MAX = 64
-"""Journals loaded at once during a recovery."""
 REVIVE_SECONDS = 0.5
 
 
@@ -110,10 +102,7 @@ class Activations:
         self.next_due: int | None = None
         self.threads: ThreadPoolExecutor = thread_pool()
         self.bodies: ThreadPoolExecutor | None = None
-        self._looking: dict[int, asyncio.Future[None]] = {}
-        """Shards whose processes a recovery is looking for."""
-        self._resuming: dict[str, asyncio.Future[None]] = {}
-        """Processes that a recovery has found and not gone on with yet."""
+        self.recovery = Recovery(self)
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._empty = asyncio.Event()
@@ -245,7 +234,7 @@ class Activations:
         `done` names the inbox cell of the command at its version, dropped by the same commit.
         Raises a `ProcessError` when it cannot be done, or the store's refusal: nothing was written.
         """
-        await self._recovered(command.id)
+        await self.recovery.passed(command.id)
         activation = await self.load(command.id)
         if activation is None:
             raise await self._out_of_reach(command.id)
@@ -254,7 +243,7 @@ class Activations:
             while activation.transacting is not None:
                 await activation.transacting
             if activation.journal.started is None and command.kind != "start":
-                await self._begin_queued(activation, ())
+                await self.begin_queued(activation, ())
             match command.kind:
                 case "signal":
                     await self._signal(activation, command, done)
@@ -263,10 +252,10 @@ class Activations:
                 case "retry":
                     await self._retry(activation, command, done)
                 case "start":
-                    await self._begin_queued(activation, done)
+                    await self.begin_queued(activation, done)
         finally:
             activation.users -= 1
-            self._put_down_idle(activation)
+            self.put_down_idle(activation)
 
     async def _out_of_reach(self, id: str) -> OutliveError:
         """Why a command is not for this node: there is no such process, or another node's turn."""
@@ -330,7 +319,7 @@ class Activations:
         await self._append(activation, Resumed(command.who), head=head, done=done)
         activation.run()
 
-    async def _begin_queued(self, activation: Activation, done: tuple[Require, ...]) -> None:
+    async def begin_queued(self, activation: Activation, done: tuple[Require, ...]) -> None:
         head = activation.head
         if activation.journal.started is not None:
             await self._only_drop(activation, done)
@@ -410,81 +399,7 @@ class Activations:
         if self.next_due is None or due < self.next_due:
             self.next_due = due
 
-    # --- recovery and waking ----------------------------------------------------------------------
-
-    async def recover(self, lease: Lease, *, crash: bool) -> int:
-        """A shard was taken over: go on with every process in it that was under way; gives how
-        many."""
-        if self.leases.get(lease.shard) != lease:
-            return 0
-        loop = asyncio.get_running_loop()
-        looking = self._looking[lease.shard] = loop.create_future()
-        found: list[str] = []
-        try:
-            for status in (*LIVE, "no_worker_for_version"):
-                low, high = f"{status} ", f"{status} ~"
-                space = space_of(lease.shard)
-                page = await self.store.select((space,), "process.status", low, high, RECOVER_MAX)
-                found.extend(cell.key for _, cell in page if cell.key not in self.live)
-            self._resuming.update((id, loop.create_future()) for id in found)
-        finally:
-            looking.set_result(None)
-            if self._looking.get(lease.shard) is looking:
-                del self._looking[lease.shard]
-        gate = asyncio.Semaphore(LOADING_MAX)
-        await asyncio.gather(*(self._resume(id, lease, crash, gate) for id in found))
-        return len(found)
-
-    async def _recovered(self, id: str) -> None:
-        """Wait until a recovery that is under way has gone on with `id`, if it is to."""
-        looking = self._looking.get(shard_of(id, self.store.shards))
-        if looking is not None:
-            await asyncio.shield(looking)
-        resuming = self._resuming.get(id)
-        if resuming is not None:
-            await asyncio.shield(resuming)
-
-    async def _resume(self, id: str, lease: Lease, crash: bool, gate: asyncio.Semaphore) -> None:
-        """Go on with one process after a take-over, which is recorded first."""
-        try:
-            async with gate:
-                activation = await self.load(id)
-                if activation is None or activation.task is not None:
-                    return
-                activation.users += 1
-                try:
-                    await self._take_up(activation, lease, crash)
-                finally:
-                    activation.users -= 1
-                    self._put_down_idle(activation)
-        except (OutliveError, Discarded) as error:
-            log.warning("a process is taken up again later: %s", type(error).__name__)
-            self._revive_later(id)
-        finally:
-            resuming = self._resuming.pop(id, None)
-            if resuming is not None and not resuming.done():
-                resuming.set_result(None)
-
-    async def _take_up(self, activation: Activation, lease: Lease, crash: bool) -> None:
-        journal = activation.journal
-        if journal.started is None:
-            await self._begin_queued(activation, ())
-            return
-        self.stats.takeovers += 1
-        self.stats.crashes += crash
-        event = Taken(self.name, lease.epoch, crash)
-        stranded = activation.head.status == "no_worker_for_version"
-        head = activation.with_status("running") if stranded else None
-        await activation.record(event, head=head)
-        if journal.crashes > CRASHES_MAX:
-            await self._quarantine(activation)
-        else:
-            activation.run()
-
-    async def _quarantine(self, activation: Activation) -> None:
-        detail = f"its node died {activation.journal.crashes} times in a row while running it"
-        event = Paused("quarantined", detail)
-        await activation.record(event, head=activation.with_status("paused"))
+    # --- waking ----------------------------------------------------------------------
 
     async def wake(self, cells: Iterable[Cell]) -> None:
         """Cells of processes whose `due` has passed: let them go on, or end their retention."""
@@ -496,7 +411,7 @@ class Activations:
                 if activation.head.status not in _HALTED:
                     activation.run()
                     activation.look()
-                self._put_down_idle(activation)
+                self.put_down_idle(activation)
 
     async def _forget(self, cell: Cell, head: Head) -> None:
         """The retention of an ended process is over: a tombstone first, then nothing."""
@@ -521,7 +436,7 @@ class Activations:
         log.info("process thrown away: %s", type(error).__name__)
         self._drop(activation)
         if self._owns(activation) and not self.draining:
-            self._revive_later(activation.id)
+            self.revive_later(activation.id)
 
     def broken(self, activation: Activation, error: Exception) -> None:
         """Our own code failed: pause the process, visibly, instead of running it for ever."""
@@ -538,7 +453,7 @@ class Activations:
             await activation.record(event, head=activation.with_status("paused"))
             self.left(activation)
 
-    def _revive_later(self, id: str) -> None:
+    def revive_later(self, id: str) -> None:
         self.timers.after(REVIVE_SECONDS, lambda: self._revive(id))
 
     def _revive(self, id: str) -> None:
@@ -549,12 +464,12 @@ class Activations:
         try:
             activation = await self.load(id)
         except OutliveError:
-            self._revive_later(id)
+            self.revive_later(id)
             raise
         if activation is not None:
             if activation.head.status not in (*FINAL, *_HALTED):
                 activation.run()
-            self._put_down_idle(activation)
+            self.put_down_idle(activation)
 
     def _owns(self, activation: Activation) -> bool:
         return self.leases.get(activation.lease.shard) == activation.lease
@@ -563,13 +478,18 @@ class Activations:
         """The body of `activation` has ended, for whatever reason."""
         self._drop(activation)
 
-    def _put_down_idle(self, activation: Activation) -> None:
+    def put_down_idle(self, activation: Activation) -> None:
         """Nothing of it runs and nobody decides on it: it runs if it is to, or leaves memory."""
         if activation.task is None and not activation.users:
             if activation.head.status in _UNDER_WAY and not activation.gone:
                 activation.run()
             else:
                 self._drop(activation)
+
+    def forget(self, activation: Activation) -> None:
+        """Take `activation` out of memory without running it; it is loaded again in time."""
+        if activation.task is None and not activation.users:
+            self._drop(activation)
 
     def _drop(self, activation: Activation) -> None:
         activation.discard()

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -157,12 +158,16 @@ class NodeRuntime:
 
     # --- ownership --------------------------------------------------------------------------------
 
-    async def _gained(self, lease: Lease, crash: bool) -> None:
+    def _gained(self, lease: Lease, crash: bool) -> Coroutine[Any, Any, None]:
+        """A shard is ours at once; going on with what is in it is the work that is given back."""
         self.activations.leases[lease.shard] = lease
+        return self._take_up(lease, crash)
+
+    async def _take_up(self, lease: Lease, crash: bool) -> None:
         due = await self.store.next_due((space_of(lease.shard), inbox_of(lease.shard)))
         if due is not None:
             self.activations.note_due(due)
-        await self.activations.recover(lease, crash=crash)
+        await self.activations.recovery.recover(lease, crash=crash)
 
     async def _releasing(self, shard: int) -> None:
         await self.activations.hand_over(shard, HAND_OVER_SECONDS)

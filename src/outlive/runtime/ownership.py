@@ -59,9 +59,9 @@ _read = msgspec.json.Decoder(NodeCell).decode
 class Ownership:
     """The shards of one node: taken, kept and handed back.
 
-    `gained(lease, crash)` is called after each take-over, `releasing(shard)` before a shard is
-    handed back, `lost(shard)` when it turns out to be another's, `demoted()` when this node may not
-    trust its leases any more.
+    `gained(lease, crash)` is called after each take-over and gives the work that follows from it,
+    `releasing(shard)` before a shard is handed back, `lost(shard)` when it turns out to be
+    another's, `demoted()` when this node may not trust its leases any more.
     """
 
     def __init__(
@@ -194,7 +194,8 @@ class Ownership:
             if (lease := await self._take(shard)) is not None
         ]
         for lease, owner in taken:
-            self._beginning.add(task := loop.create_task(self._begin(lease, bool(owner))))
+            work = self._gained(lease, bool(owner))
+            self._beginning.add(task := loop.create_task(self._begin(lease, work)))
             task.add_done_callback(self._beginning.discard)
         if len(self.leases) > quota and len(working) > 1:
             for shard_id in sorted(self.leases)[quota:]:
@@ -202,13 +203,13 @@ class Ownership:
                 self._leaving[shard_id] = task
                 task.add_done_callback(self._handed_back(shard_id))
 
-    async def _begin(self, lease: Lease, crash: bool) -> None:
+    async def _begin(self, lease: Lease, work: Awaitable[object]) -> None:
         """Go on with what is in a shard, beside the ticks, which must not wait for it.
 
         When that fails the shard is let go and taken again at the next tick.
         """
         try:
-            await self._gained(lease, crash)
+            await work
         except Exception as error:
             log.warning("shard %d could not be taken up: %s", lease.shard, type(error).__name__)
             if self.leases.get(lease.shard) == lease:

@@ -73,7 +73,7 @@ class SQLiteStore:
         shards: int = 16,
         clock: Clock | None = None,
         *,
-        frozen_seconds: float = 6.0,
+        frozen_seconds: float = 3.0,
     ) -> None:
         if not 1 <= shards <= SHARDS_MAX:
             raise ValueError(f"shards must be 1 to {SHARDS_MAX}, not {shards}")

@@ -45,7 +45,7 @@ class WriteLock:
     """
 
     def __init__(
-        self, path: Path, frozen_seconds: float = 6.0, wait_seconds: float = WAIT_SECONDS_MAX
+        self, path: Path, frozen_seconds: float = 3.0, wait_seconds: float = WAIT_SECONDS_MAX
     ) -> None:
         self._frozen_seconds = frozen_seconds
         self._wait_seconds = wait_seconds

@@ -1,2 +1,4 @@
-"""The HTTP face: bare ASGI over the application object. Start at `asgi.py`; the rules are in
-docs/http.md."""
+"""The HTTP face: bare ASGI over the application object.
+
+Start at `asgi.py`; the rules are in docs/http.md.
+"""

@@ -220,9 +220,7 @@ def idempotency_key(request: Request) -> str | None:
                 f"The Idempotency-Key header is not a structured-field string: {why}."
             ) from None
         if not isinstance(parsed, tuple) or parsed[1]:
-            raise MalformedKey(
-                "The Idempotency-Key header is more than a structured-field string."
-            )
+            raise MalformedKey("The Idempotency-Key header is more than a structured-field string.")
         key = str(parsed[0])
     elif _BARE_KEY.fullmatch(value):
         key = value.decode("ascii")

@@ -1,5 +1,4 @@
-"""Waiting with a client: for the next durable event, the client's leaving, the drain or the end of
-patience.
+"""Waiting with a client: for news, the client's leaving, the drain or the end of patience.
 
 A waiting client costs three small tasks and no store connection: `app.changed` is told by the
 commits of this node. It ends early in two cases. The client left: nothing is done on its behalf any

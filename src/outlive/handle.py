@@ -1,0 +1,41 @@
+"""`Handle`: one process, from outside its body.
+
+It holds nothing but the id: what it says is read from the store, wherever the process lives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from outlive import codec
+from outlive.kinds.processes import View
+
+if TYPE_CHECKING:
+    from outlive.app import Outlive
+
+R = TypeVar("R")
+
+
+class Handle(Generic[R]):
+    """One process, from outside its body."""
+
+    def __init__(self, app: Outlive, id: str) -> None:
+        self.id = id
+        self._app = app
+
+    async def view(self) -> View:
+        """What is durable about it now."""
+        return await self._app.view(self.id)
+
+    async def result(self, within: float | None = None) -> R:
+        """Wait for its end; gives its result. Raises `ProcessFailed` when it ended otherwise,
+        `TimeoutError` after `within` seconds."""
+        return await self._app.result(self.id, within)  # type: ignore[no-any-return]
+
+    async def signal(self, name: str, payload: Any = None, *, key: str | None = None) -> None:
+        """Send it a signal; durable when this returns."""
+        await self._app.signal(self.id, name, codec.encode(payload), key=key)
+
+    async def cancel(self, *, reason: str = "", who: str = "") -> None:
+        """Ask it to stop and roll back; durable when this returns."""
+        await self._app.cancel(self.id, reason=reason, who=who)

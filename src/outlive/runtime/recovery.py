@@ -1,0 +1,153 @@
+"""After a take-over: what was under way in a shard goes on, and suspects one by one.
+
+    look      which processes of the shard are queued, running or compensating
+    take up   record `taken` (whether the last owner died), then run the body again from its journal
+    suspect   it was under way in 3 or more deaths of its node in a row, with no new record between:
+              it runs when its turn comes, so that the one which kills the node is known from those
+              that were beside it
+    paused    10 such deaths: it waits for an operator, and its neighbours live on
+
+A command for a process waits until its recovery has gone on with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from outlive.errors import Discarded, OutliveError
+from outlive.kinds.processes.vocabulary import LIVE, Paused, Taken, space_of
+from outlive.model import Lease, shard_of
+from outlive.runtime.activation import Activation
+
+if TYPE_CHECKING:
+    from outlive.runtime.activations import Activations
+
+log = logging.getLogger("outlive")
+
+SUSPECT_CRASHES = 3
+CRASHES_MAX = 10
+"""Deaths of its node in a row, without a new record, after which a process is paused."""
+TURN_SECONDS = 2.0
+"""How long a suspect runs before the next one's turn, unless it makes a record."""
+TURN_LOOKS = 40
+FOUND_MAX = 1_000_000
+"""Processes under way in one shard."""
+LOADING_MAX = 64
+"""Journals loaded at once."""
+
+
+class Recovery:
+    """The take-overs of one node."""
+
+    def __init__(self, node: Activations) -> None:
+        self._node = node
+        self._looking: dict[int, asyncio.Future[None]] = {}
+        """Shards in which what was under way is being looked for."""
+        self._resuming: dict[str, asyncio.Future[None]] = {}
+        """Processes that were found and not gone on with yet."""
+        self._turn = asyncio.Semaphore(1)
+
+    async def recover(self, lease: Lease, *, crash: bool) -> int:
+        """Go on with every process of a shard that was under way; gives how many.
+
+        `crash`: the last owner did not hand the shard over. Raises what the store raises while it
+        is asked what there is; a single process that cannot be read is tried again later.
+        """
+        node = self._node
+        if node.leases.get(lease.shard) != lease:
+            return 0
+        loop = asyncio.get_running_loop()
+        looking = self._looking[lease.shard] = loop.create_future()
+        found: list[str] = []
+        try:
+            for status in (*LIVE, "no_worker_for_version"):
+                low, high = f"{status} ", f"{status} ~"
+                space = space_of(lease.shard)
+                page = await node.store.select((space,), "process.status", low, high, FOUND_MAX)
+                found.extend(cell.key for _, cell in page if cell.key not in node.live)
+            self._resuming.update((id, loop.create_future()) for id in found)
+        finally:
+            looking.set_result(None)
+            if self._looking.get(lease.shard) is looking:
+                del self._looking[lease.shard]
+        gate = asyncio.Semaphore(LOADING_MAX)
+        await asyncio.gather(*(self._resume(id, lease, crash, gate) for id in found))
+        return len(found)
+
+    async def passed(self, id: str) -> None:
+        """Wait until a recovery that is under way has gone on with `id`, if it is to."""
+        looking = self._looking.get(shard_of(id, self._node.store.shards))
+        if looking is not None:
+            await asyncio.shield(looking)
+        resuming = self._resuming.get(id)
+        if resuming is not None:
+            await asyncio.shield(resuming)
+
+    async def _resume(self, id: str, lease: Lease, crash: bool, gate: asyncio.Semaphore) -> None:
+        try:
+            async with gate:
+                await self._take_up(id, lease, crash, in_turn=False)
+        except (OutliveError, Discarded) as error:
+            log.warning("a process is taken up again later: %s", type(error).__name__)
+            self._node.revive_later(id)
+        finally:
+            resuming = self._resuming.pop(id, None)
+            if resuming is not None and not resuming.done():
+                resuming.set_result(None)
+
+    async def _take_up(self, id: str, lease: Lease, crash: bool, *, in_turn: bool) -> None:
+        node = self._node
+        activation = await node.load(id)
+        if activation is None or activation.task is not None:
+            return
+        journal = activation.journal
+        if journal.crashes >= SUSPECT_CRASHES and not in_turn:
+            node.forget(activation)
+            node.spawn(self._suspect(id, lease, crash))
+            return
+        activation.users += 1
+        try:
+            if journal.started is None:
+                await node.begin_queued(activation, ())
+                return
+            node.stats.takeovers += 1
+            node.stats.crashes += crash
+            stranded = activation.head.status == "no_worker_for_version"
+            head = activation.with_status("running") if stranded else None
+            await activation.record(Taken(node.name, lease.epoch, crash), head=head)
+            if journal.crashes > CRASHES_MAX:
+                await _quarantine(activation)
+            else:
+                activation.run()
+        finally:
+            activation.users -= 1
+            node.put_down_idle(activation)
+        if in_turn:
+            await _progress(activation)
+
+    async def _suspect(self, id: str, lease: Lease, crash: bool) -> None:
+        """Its take-over is recorded when its turn has come: waiting for it counts nothing."""
+        async with self._turn:
+            if self._node.leases.get(lease.shard) != lease:
+                return
+            try:
+                await self._take_up(id, lease, crash, in_turn=True)
+            except (OutliveError, Discarded) as error:
+                log.warning("a suspect is taken up again later: %s", type(error).__name__)
+                self._node.revive_later(id)
+
+
+async def _quarantine(activation: Activation) -> None:
+    detail = f"its node died {activation.journal.crashes} times in a row while running it"
+    event = Paused("quarantined", detail)
+    await activation.record(event, head=activation.with_status("paused"))
+
+
+async def _progress(activation: Activation) -> None:
+    """Wait until a suspect has made a record, has left memory, or its turn is over."""
+    for _ in range(TURN_LOOKS):
+        if activation.gone or activation.journal.crashes == 0 or activation.parking:
+            return
+        await activation.node.timers.sleep(TURN_SECONDS / TURN_LOOKS)
