@@ -475,11 +475,21 @@ class Activations:
         return self.leases.get(activation.lease.shard) == activation.lease
 
     def left(self, activation: Activation) -> None:
-        """The body of `activation` has ended, for whatever reason."""
+        """The body of `activation` has ended, for whatever reason.
+
+        Asked to go on while it was ending (a retry), it is built anew.
+        """
+        again = not (activation.gone or activation.leaving or self.draining)
         self._drop(activation)
+        if again and activation.head.status in _UNDER_WAY and self._owns(activation):
+            self.spawn(self._revive_now(activation.id))
 
     def put_down_idle(self, activation: Activation) -> None:
         """Nothing of it runs and nobody decides on it: it runs if it is to, or leaves memory."""
+        if activation.gone and activation.head.status in _UNDER_WAY and not self.draining:
+            if self._owns(activation) and not activation.leaving:
+                self.spawn(self._revive_now(activation.id))
+            return
         if activation.task is None and not activation.users:
             if activation.head.status in _UNDER_WAY and not activation.gone:
                 activation.run()
