@@ -53,7 +53,6 @@ from outlive.kinds.processes import (
     Summary,
     View,
     entries,
-    fresh_view,
     summary_of,
     view_of,
 )
@@ -354,8 +353,7 @@ class Outlive:
                     committed = await self._runtime.activations.start(
                         made, ref, stream, Raw(raw), value, request
                     )
-                    view = fresh_view(id, made, Raw(raw), self.node, committed.time)
-                    return Begun(id, 1, False, view)
+                    return Begun(id, 1, False, committed.time, Raw(raw))
                 except Fenced:
                     pass  # the shard was lost this moment: its new owner starts it
             await self._queue(made, ref, stream, raw, request)

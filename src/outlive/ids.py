@@ -2,7 +2,7 @@
 
 public    `reg_` + 26 characters of Crockford base 32 carrying 128 random bits. Guess-proof; neither
           time, count nor internal id can be read from it. This is what leaves the service.
-internal  30 hexadecimal digits, time first: ordered, so that new streams land side by side in an
+internal  23 hexadecimal digits, time first: ordered, so that new streams land side by side in an
           index. It never leaves the service.
 node      pid and random: a new one for each boot, so that nobody inherits a dead node's identity.
 """
@@ -43,8 +43,8 @@ def public_id(prefix: str, shards: int, shard: int | None = None) -> str:
 
 
 def internal_id(micros: int) -> str:
-    """A new internal id: 56 bits of `micros` and 64 random bits, in hexadecimal."""
-    return f"{micros:014x}{os.urandom(8).hex()}"
+    """A new internal id: `micros` and 40 random bits, in hexadecimal."""
+    return f"{micros:013x}{os.urandom(5).hex()}"
 
 
 def token(bits: int = 80) -> str:

@@ -131,8 +131,13 @@ class Activation:
 
         `done` names commands' cells, at their versions, that it drops.
         """
-        drop = tuple(command.ref for command in done)
         journal, stream = self.journal, self.head.stream
+        if head is None and not done and len(events) == 1:  # a step's record: most of all writes
+            event = events[0]
+            append = Append(stream, journal.next_n, KIND_OF[type(event)], pack(event))
+            journal.apply(event, 0)
+            return Batch(lease=self.lease, append=(append,))
+        drop = tuple(command.ref for command in done)
         appends = []
         for event in events:
             appends.append(Append(stream, journal.next_n, KIND_OF[type(event)], pack(event)))
@@ -178,7 +183,8 @@ class Activation:
             events = (*self.extras, *events)
             self.extras = []
         try:
-            committed = await self.append(*events, head=head, due=due)
+            batch = self.batch(events, head, due, ())
+            committed = await self.node.committer.submit(batch, patient=True)
         except TooLarge as error:
             self.node.broken(self, error)
             raise Discarded from error

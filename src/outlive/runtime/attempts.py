@@ -1,5 +1,4 @@
-"""How a step's function is called: on the loop or in a thread, with a time limit, again after a
-failure.
+"""How a step's function is called: on the loop or in a thread, in time, and again if it fails.
 
 An asynchronous function runs on the event loop and is cancelled when its time is up. A synchronous
 one runs in a thread that cannot be stopped: it is abandoned, and its late result is refused. Every

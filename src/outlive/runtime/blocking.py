@@ -12,14 +12,15 @@ memory, or is lost to another node, gets `Discarded` raised from its call; let i
 from __future__ import annotations
 
 import asyncio
-import random
-import uuid
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from uuid import UUID
 
 if TYPE_CHECKING:
+    from random import Random
+
     from outlive.runtime.activations import Activations
     from outlive.runtime.run import Run
 
@@ -68,11 +69,11 @@ class BlockingRun:
         """See `Run.now`."""
         return self._run.now()
 
-    def uuid(self) -> uuid.UUID:
+    def uuid(self) -> UUID:
         """See `Run.uuid`."""
         return self._run.uuid()
 
-    def random(self) -> random.Random:
+    def random(self) -> Random:
         """See `Run.random`."""
         return self._run.random()
 

@@ -21,7 +21,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -70,7 +71,7 @@ class Ownership:
         node: str,
         clock: Clock,
         runs: Sequence[str],
-        gained: Callable[[Lease, bool], Awaitable[object]],
+        gained: Callable[[Lease, bool], Coroutine[Any, Any, object]],
         releasing: Callable[[int], Awaitable[None]],
         lost: Callable[[int], None],
         demoted: Callable[[], None],
@@ -196,12 +197,19 @@ class Ownership:
         for lease, owner in taken:
             work = self._gained(lease, bool(owner))
             self._beginning.add(task := loop.create_task(self._begin(lease, work)))
-            task.add_done_callback(self._beginning.discard)
+            task.add_done_callback(self._begun(work))
         if len(self.leases) > quota and len(working) > 1:
             for shard_id in sorted(self.leases)[quota:]:
                 task = loop.create_task(self._hand_back(self.leases.pop(shard_id)))
                 self._leaving[shard_id] = task
                 task.add_done_callback(self._handed_back(shard_id))
+
+    def _begun(self, work: Coroutine[Any, Any, object]) -> Callable[[asyncio.Task[None]], None]:
+        def forget(task: asyncio.Task[None]) -> None:
+            self._beginning.discard(task)
+            work.close()  # it was never begun if the task was cancelled at once
+
+        return forget
 
     async def _begin(self, lease: Lease, work: Awaitable[object]) -> None:
         """Go on with what is in a shard, beside the ticks, which must not wait for it.

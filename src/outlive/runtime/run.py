@@ -1,5 +1,4 @@
-"""`Run`: what a process's body holds in its hands. Every durable boundary of a body is a call on
-it.
+"""`Run`: what a process's body holds in its hands; each durable boundary is a call on it.
 
     account = await run(open_account, form)             a step: once recorded, never run again
     answer = await run.wait("confirmed", within=3600)   leaves memory while it waits
@@ -13,11 +12,10 @@ chance from `run.random()`, and everything that touches the world inside a step.
 from __future__ import annotations
 
 import asyncio
-import random
-import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from uuid import UUID
 
 from outlive import ids, steps
 from outlive.clock import MICROS
@@ -26,6 +24,9 @@ from outlive.errors import Discarded, WaitTimeout
 from outlive.kinds.processes.vocabulary import SleepBegan, StepDone, WaitBegan, WaitDone, Woke
 from outlive.runtime import attempts, transactions
 from outlive.runtime.activation import Activation
+
+if TYPE_CHECKING:
+    from random import Random
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,7 +45,7 @@ class _Course:
         self.states = 0
         self.state: Any = None
         self.uuids = 0
-        self.random: random.Random | None = None
+        self.random: Random | None = None
 
     def pass_time(self, time: int) -> None:
         """Parallel branches are replayed one after the other: the time never goes back."""
@@ -82,14 +83,14 @@ class Run:
         """The time of the last record before this point: the same on every replay."""
         return datetime.fromtimestamp(self._course.time / MICROS, UTC)
 
-    def uuid(self) -> uuid.UUID:
+    def uuid(self) -> UUID:
         """A new UUID (version 4): the same on every replay."""
         self._course.uuids += 1
         seed = f"{self._activation.head.stream} uuid {self._course.uuids}"
         bits = ids.seeded(seed).getrandbits(128)
-        return uuid.UUID(int=bits, version=4)
+        return UUID(int=bits, version=4)
 
-    def random(self) -> random.Random:
+    def random(self) -> Random:
         """A source of chance that gives the same numbers on every replay. Not for secrets."""
         if self._course.random is None:
             self._course.random = ids.seeded(self._activation.head.stream)

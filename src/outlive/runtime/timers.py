@@ -1,5 +1,4 @@
-"""One timer for everything a node waits for: a heap on the store's clock, and one handle on the
-event loop.
+"""One timer for all that a node waits for: a heap on the store's clock, one handle on the loop.
 
 A timer only says "look now": whether something is due is decided by the store's clock at that
 moment. Cancelled timers stay in the heap until they surface, so cancelling costs nothing.

@@ -157,6 +157,12 @@ class Group:
             if lease is not None:
                 staged = appends.setdefault(lease, staged)
                 place = len(staged) + 1 if batch.append else 0
+            if place and _is_step(file, batch, lengths):
+                append = batch.append[0]
+                lengths[append.stream] = append.n + 1
+                staged.append(append)
+                receipts.append((at, lease, place, ()))
+                continue
             refused = self._check(file, connection, batch, cells, lengths)
             if refused is not None:
                 refusals.append((at, refused))
@@ -315,6 +321,17 @@ def _cell(
             found = _Cell(row[0], _decode_marks(row[1]) if row[1] != NO_MARKS else ())
         cells[key] = found
     return found
+
+
+def _is_step(file: SQLiteFile, batch: Batch, lengths: dict[str, int]) -> bool:
+    """Whether `batch` is one event behind a stream of known length, and nothing else: most are."""
+    if len(batch.append) != 1 or batch.put or batch.require or batch.drop:
+        return False
+    append = batch.append[0]
+    known = lengths.get(append.stream)
+    if known is None:
+        known = file.lengths.get(append.stream)
+    return known == append.n
 
 
 def _length(file: SQLiteFile, connection: apsw.Connection, stream: str, n: int) -> int:

@@ -11,7 +11,7 @@ All choices come from one seeded generator: the same seed does the same work aga
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -19,6 +19,9 @@ from outlive.clock import MICROS, ManualClock
 from outlive.errors import Fenced, OutliveError
 from outlive.model import ABSENT, Append, Batch, Cell, Committed, Lease, Put, Ref, Require
 from outlive.store import CLAIM_CELLS_MAX, CellStore, Store
+
+if TYPE_CHECKING:
+    from random import Random
 
 _SPACES = ("red", "blue")
 _KEYS = ("a", "b", "c", "d", "é", "🦀")

@@ -24,7 +24,7 @@ import msgspec
 
 from outlive.clock import Clock, rfc3339
 from outlive.errors import InvalidInput, MalformedInput, NoSuchProcess
-from outlive.kinds.processes import FINAL, STATUSES
+from outlive.kinds.processes import FINAL, STATUSES, fresh_view
 from outlive.web import problems
 from outlive.web.messages import (
     JSON,
@@ -89,7 +89,10 @@ class Processes:
         scope = "" if key is None else key_scope(request, definition)
         begun = await self._app.begin(definition.name, body, key=key, scope=scope)
         self._remember(begun.id, definition.name)
-        view = begun.view or await self._app.view(begun.id)
+        if begun.time:
+            view = fresh_view(begun.id, definition, begun.data, self._app.node, begun.time)
+        else:
+            view = await self._app.view(begun.id)
         seconds = preferred_wait(request)
         if seconds and view.status not in FINAL:
             view = await self._until_final(request, view, seconds)

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
+from outlive.codec import NULL
 from outlive.kinds.processes import vocabulary as words
 from outlive.kinds.processes.definition import Definition
 from outlive.kinds.processes.vocabulary import Failure, Head, unpack
@@ -107,8 +108,10 @@ class Begun(Struct, frozen=True):
     id: str
     seq: int
     replayed: bool
-    view: View | None = None
-    """What is durable about it at this moment, when that is known without asking the store."""
+    time: int = 0
+    """When it was started by this call, on the store's clock; 0 when it is queued or replayed."""
+    data: Raw = NULL
+    """What it was started with, if this call started it."""
 
 
 class Node(Struct, frozen=True):

@@ -1,5 +1,4 @@
-"""The words of a process: the events of its journal, the cell beside it, and the commands that
-reach it.
+"""The words of a process: its journal's events, its cell, and the commands that reach it.
 
 Every event is one small struct, stored as JSON under its kind. Fields that hold their default are
 left out, so that a field can be added without touching what is stored. `id` in them is a step's
