@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from outlive import Outlive
+from outlive import Outlive, Run
 from outlive.errors import OutliveError
 from outlive.kinds.processes import Entry
 from outlive.model import Batch, Committed
@@ -25,6 +25,7 @@ from outlive.stores.sqlite import SQLiteStore
 DEADLINE_SECONDS = 15.0
 
 Declare = Callable[[Outlive], Any]
+Body = Callable[[Run], Awaitable[Any]]
 
 
 async def until(
@@ -61,6 +62,18 @@ async def never(condition: Callable[[], Any], looks: int = 20) -> None:
     for _ in range(looks):
         assert not condition()
         await asyncio.sleep(0.01)
+
+
+def process(body: Body, version: int = 1, **options: Any) -> Declare:
+    """Declares the process `thing`, whose body is `body`."""
+
+    def declare(app: Outlive) -> None:
+        async def thing(run: Run) -> Any:
+            return await body(run)
+
+        app.process("/things", version=version, **options)(thing)
+
+    return declare
 
 
 class Outside:

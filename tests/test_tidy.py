@@ -73,7 +73,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "commands": FACE,
     "prove": FACE,
     "audit": frozenset(("errors",)),
-    "__init__": FOUNDATION | {"app", "kinds", "runtime", "steps"},
+    "__init__": FOUNDATION | {"app", "handle", "kinds", "runtime", "steps"},
 }
 """Which part of the package may import which; a part may always import itself."""
 LAZY_IMPORTS = frozenset((("app", "web"), ("commands", "web")))

@@ -5,21 +5,29 @@ It holds nothing but the id: what it says is read from the store, wherever the p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from outlive import codec
 from outlive.kinds.processes import View
 
-if TYPE_CHECKING:
-    from outlive.app import Outlive
-
 R = TypeVar("R")
+
+
+class Processes(Protocol):
+    """What a handle asks and tells: the application's own calls."""
+
+    async def view(self, id: str) -> View: ...
+    async def result(self, id: str, within: float | None = None) -> Any: ...
+    async def signal(
+        self, id: str, name: str, payload: bytes, *, key: str | None = None
+    ) -> None: ...
+    async def cancel(self, id: str, *, reason: str = "", who: str = "") -> None: ...
 
 
 class Handle(Generic[R]):
     """One process, from outside its body."""
 
-    def __init__(self, app: Outlive, id: str) -> None:
+    def __init__(self, app: Processes, id: str) -> None:
         self.id = id
         self._app = app
 

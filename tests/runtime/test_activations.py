@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.service import Outside, Place, check_grammar, crash, has_status, until
+from tests.service import Outside, Place, crash, has_status, process, until
 
 from outlive import Outlive, Run, attempt, step
 from outlive.clock import ManualClock
@@ -57,51 +57,6 @@ async def test_two_thousand_sleepers_leave_memory_and_all_wake(place: Place) -> 
     clock.advance(60)
     await until(lambda: app.stats().ended.get("done", 0) == 2000, "all wake", 30)
     assert (await app.view(begun[7].id)).status == "done"
-
-
-async def test_a_process_that_kills_its_node_again_and_again_is_quarantined(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("outlive.runtime.recovery.CRASHES_MAX", 2)
-    app = await place.open(sleepers)
-    begun = await app.begin("hanger", b"null")
-    for number in range(1, 4):
-        await until(lambda number=number: world.calls["hang"] == number)
-        app = await place.again(app, sleepers)
-    view = await has_status(app, begun.id, "paused")
-    assert view.failure.type == "quarantined" and world.calls["hang"] == 3
-    other = await app.begin("sleeper", b"0.0")
-    assert await app.result(other.id, within=10) == "awake"
-    await app.retry(begun.id)
-    await until(lambda: world.calls["hang"] == 4, "an operator lets it try again")
-    check_grammar(await app.journal(begun.id))
-
-
-async def test_progress_between_crashes_is_no_reason_for_quarantine(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("outlive.runtime.recovery.CRASHES_MAX", 1)
-
-    @step(name="part")
-    async def part(n: int) -> None:
-        world.do(attempt().key, f"part {n}")
-
-    def declare(app: Outlive) -> None:
-        @app.process("/parts", version=1)
-        async def parts(run: Run) -> str:
-            for n in range(4):
-                await run.keyed(n)(part, n)
-                await run.wait("go")
-            return "done"
-
-    app = await place.open(declare)
-    begun = await app.begin("parts", b"null")
-    for n in range(4):
-        await until(lambda n=n: world.calls[f"part {n}"] == 1)
-        await has_status(app, begun.id, "waiting")
-        app = await place.again(app, declare)
-        await app.signal(begun.id, "go", b"")
-    assert await app.result(begun.id, within=10) == "done"
 
 
 async def test_a_start_beyond_the_limit_is_refused(
@@ -161,3 +116,27 @@ async def test_a_cancel_that_is_sent_twice_is_recorded_once(place: Place) -> Non
     kinds = [entry.kind for entry in await app.journal(begun.id)]
     assert kinds.count("cancel") == 1
     await crash(app)
+
+
+async def test_a_retry_that_comes_while_the_stuck_process_is_still_ending_is_not_lost(
+    place: Place,
+) -> None:
+    tries: dict[str, int] = {}
+
+    async def body(run: Run) -> str:
+        run.pivot()
+        await run.sleep(0)
+        tries[run.id] = tries.get(run.id, 0) + 1
+        if tries[run.id] == 1:
+            raise RuntimeError("not yet")
+        return "through"
+
+    app = await place.open(process(body))
+    for _ in range(200):
+        id = (await app.begin("thing", b"null")).id
+        seen = 0
+        while (await app.journal(id))[-1].kind != "stuck":
+            seen = await app.changed(id, seen, 5.0)
+        await app.retry(id)
+        assert await app.result(id, within=10) == "through"
+        assert tries[id] == 2

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 import pytest
-from tests.service import Outside, Place, check_grammar, crash, has_status, until
+from tests.service import (
+    Body,
+    Outside,
+    Place,
+    check_grammar,
+    crash,
+    has_status,
+    process,
+    until,
+)
 
 from outlive import Outlive, Retry, Run, StepFailed, Unknown, WaitTimeout, attempt, step
 from outlive.clock import MICROS, ManualClock
 from outlive.errors import InvalidInput, MalformedInput, NotStuck, SignalNotExpected, TooManySignals
 
 world = Outside()
-
-Body = Callable[[Run], Awaitable[Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -60,16 +66,6 @@ async def fails(what: str = "x") -> str:
 async def slow(what: str, seconds: float) -> str:
     await asyncio.sleep(seconds)
     return world.do(attempt().key, f"slow {what}")
-
-
-def process(body: Body, version: int = 1, **options: Any) -> Callable[[Outlive], None]:
-    def declare(app: Outlive) -> None:
-        async def thing(run: Run) -> Any:
-            return await body(run)
-
-        app.process("/things", version=version, **options)(thing)
-
-    return declare
 
 
 async def start(app: Outlive) -> str:
@@ -404,6 +400,26 @@ async def test_a_negative_sleep_is_refused(place: Place) -> None:
     await app.result(await start(app), within=10)
 
 
+async def test_a_year_of_sleep_passes_in_a_second(place: Place) -> None:
+    async def body(run: Run) -> int:
+        for _ in range(12):
+            await run.sleep(30 * 86_400)
+        return 12
+
+    clock = ManualClock()
+    app = await place.open(process(body), clock=clock)
+    id = await start(app)
+    for month in range(12):
+        await until(lambda month=month: slept(app, id, month + 1))
+        clock.advance(30 * 86_400 + 1)
+    assert await app.result(id, within=10) == 12
+    assert clock.wall() > 1_700_000_000 * MICROS + 350 * 86_400 * MICROS
+
+
+async def slept(app: Outlive, id: str, times: int) -> bool:
+    return [e.kind for e in await app.journal(id)].count("sleep") >= times
+
+
 # --- drift ----------------------------------------------------------------------------------------
 
 
@@ -560,139 +576,6 @@ async def test_a_signal_to_a_paused_process_is_kept_until_it_goes_on(place: Plac
     app = await place.again(app, process(good))
     await app.retry(id)
     assert await app.result(id, within=10) == [1, 2]
-
-
-# --- bodies that do not behave --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("swallowed", [Exception, BaseException])
-async def test_a_body_that_swallows_everything_cannot_run_a_recorded_step_again(
-    place: Place, swallowed: type[BaseException]
-) -> None:
-    async def body(run: Run) -> list[str]:
-        found = []
-        for number in range(4):
-            try:
-                found.append(await run.keyed(number)(slow, str(number), 0.01))
-            except swallowed as error:
-                found.append(type(error).__name__)
-        try:
-            await run.wait("go")
-        except swallowed as error:
-            found.append(type(error).__name__)
-        return found
-
-    app = await place.open(process(body))
-    id = await start(app)
-    await until(lambda: "slow 1" in world.log)
-    app = await place.again(app, process(body))
-    await app.signal(id, "go", b"")
-    assert await app.result(id, within=10) == ["slow 0", "slow 1", "slow 2", "slow 3"]
-    assert world.calls["slow 0"] == 1
-    check_grammar(await app.journal(id))
-
-
-async def test_a_body_that_ends_while_steps_run_beside_it_records_nothing_after_its_end(
-    place: Place,
-) -> None:
-    tasks = []
-
-    async def body(run: Run) -> str:
-        tasks.append(asyncio.create_task(run(slow, "behind", 0.02)))
-        await run(one)
-        return "early"
-
-    app = await place.open(process(body))
-    id = await start(app)
-    assert await app.result(id, within=10) == "early"
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert [e.kind for e in await app.journal(id)][-1] == "ended"
-
-
-async def test_a_body_that_leaves_by_its_own_base_exception_does_not_run_for_ever(
-    place: Place,
-) -> None:
-    class Leave(BaseException):
-        pass
-
-    async def body(run: Run) -> None:
-        await run(one)
-        raise Leave("bye")
-
-    app = await place.open(process(body))
-    id = await start(app)
-    view = await has_status(app, id, "failed", "paused", "stuck")
-    assert view.failure.type in ("Leave", "internal error")
-
-
-async def test_a_body_that_lets_a_foreign_cancellation_out_is_stuck_and_does_not_loop(
-    place: Place,
-) -> None:
-    async def body(run: Run) -> None:
-        world.do("", "body")
-        await run(one)
-        raise asyncio.CancelledError
-
-    app = await place.open(process(body))
-    id = await start(app)
-    await has_status(app, id, "stuck")
-    assert world.calls["body"] == 1
-
-
-async def test_a_time_limit_of_the_body_s_own_around_a_step_is_an_error_of_the_body(
-    place: Place,
-) -> None:
-    async def body(run: Run) -> str:
-        try:
-            async with asyncio.timeout(0.02):
-                await run(slow, "late", 5.0)
-        except TimeoutError:
-            return "in time"
-        return "late"
-
-    app = await place.open(process(body))
-    assert await app.result(await start(app), within=10) == "in time"
-
-
-async def test_a_result_that_cannot_be_recorded_fails_the_process(place: Place) -> None:
-    async def body(run: Run) -> object:
-        return object()
-
-    app = await place.open(process(body))
-    view = await has_status(app, await start(app), "failed")
-    assert "cannot be recorded" in view.failure.message
-
-
-async def test_a_result_that_is_too_large_never_loops(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def body(run: Run) -> str:
-        world.do("", "body")
-        return "x" * (9 * 1024 * 1024)
-
-    app = await place.open(process(body))
-    await has_status(app, await start(app), "failed", "paused", "stuck")
-    assert world.calls["body"] <= 2
-
-
-async def test_a_year_of_sleep_passes_in_a_second(place: Place) -> None:
-    async def body(run: Run) -> int:
-        for _ in range(12):
-            await run.sleep(30 * 86_400)
-        return 12
-
-    clock = ManualClock()
-    app = await place.open(process(body), clock=clock)
-    id = await start(app)
-    for month in range(12):
-        await until(lambda month=month: slept(app, id, month + 1))
-        clock.advance(30 * 86_400 + 1)
-    assert await app.result(id, within=10) == 12
-    assert clock.wall() > 1_700_000_000 * MICROS + 350 * 86_400 * MICROS
-
-
-async def slept(app: Outlive, id: str, times: int) -> bool:
-    return [e.kind for e in await app.journal(id)].count("sleep") >= times
 
 
 async def test_nothing_of_a_dead_application_is_written(place: Place) -> None:

@@ -321,8 +321,11 @@ class Activation:
     # --- the body ---------------------------------------------------------------------------------
 
     def run(self, value: Any = None, *, decoded: bool = False) -> None:
-        """Begin, or begin again: replay what is recorded and go on from there."""
-        if self.task is None and not self.gone:
+        """Begin, or begin again: replay what is recorded and go on from there.
+
+        A suspect that waits for its turn does not run, whoever asks.
+        """
+        if self.task is None and not self.gone and not self.node.recovery.holds(self.id):
             loop = asyncio.get_running_loop()
             self.task = loop.create_task(self._live(value, decoded))
 
@@ -351,7 +354,7 @@ class Activation:
         try:
             if not decoded:
                 value = self.definition.input_type.read(started.input)
-            result = await self.node.call_body(self, value)
+            result = await self._call_body(value)
             against = self.journal.forgotten()
             if against:
                 await self.drift(against)
@@ -365,6 +368,18 @@ class Activation:
                 await rollback.begin(self, self._why_cancelled(), cancelled=True)
             else:
                 await self.end("done", result=raw)
+
+    async def _call_body(self, value: Any) -> Any:
+        """On the loop, or in a thread when it is synchronous."""
+        from outlive.runtime.run import Run
+
+        run, definition = Run(self), self.definition
+        args = (value,) if definition.takes_input else ()
+        if definition.is_async:
+            return await definition.body(run, *args)
+        from outlive.runtime.blocking import call_blocking
+
+        return await call_blocking(self.node, definition.body, run, args)
 
     async def _fail(self, error: BaseException) -> None:
         """The body has raised `error`: what that means depends on what was asked of it."""

@@ -493,7 +493,7 @@ class Activations:
         if activation.task is None and not activation.users:
             if activation.head.status in _UNDER_WAY and not activation.gone:
                 activation.run()
-            else:
+            if activation.task is None:
                 self._drop(activation)
 
     def forget(self, activation: Activation) -> None:
@@ -560,21 +560,6 @@ class Activations:
         self.threads.shutdown(wait=False, cancel_futures=True)
         if self.bodies is not None:
             self.bodies.shutdown(wait=False, cancel_futures=True)
-
-    # --- bodies -----------------------------------------------------------------------------------
-
-    async def call_body(self, activation: Activation, value: Any) -> Any:
-        """Call the body of a process: on the loop, or in a thread when it is synchronous."""
-        from outlive.runtime.run import Run
-
-        run = Run(activation)
-        definition = activation.definition
-        args = (value,) if definition.takes_input else ()
-        if definition.is_async:
-            return await definition.body(run, *args)
-        from outlive.runtime.blocking import call_blocking
-
-        return await call_blocking(self, definition.body, run, args)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run `work` beside everything else; what it raises is logged by name."""

@@ -161,13 +161,7 @@ class NodeRuntime:
     def _gained(self, lease: Lease, crash: bool) -> Coroutine[Any, Any, None]:
         """A shard is ours at once; going on with what is in it is the work that is given back."""
         self.activations.leases[lease.shard] = lease
-        return self._take_up(lease, crash)
-
-    async def _take_up(self, lease: Lease, crash: bool) -> None:
-        due = await self.store.next_due((space_of(lease.shard), inbox_of(lease.shard)))
-        if due is not None:
-            self.activations.note_due(due)
-        await self.activations.recovery.recover(lease, crash=crash)
+        return self.activations.recovery.recover(lease, crash=crash)
 
     async def _releasing(self, shard: int) -> None:
         await self.activations.hand_over(shard, HAND_OVER_SECONDS)

@@ -7,17 +7,19 @@
               that were beside it
     paused    10 such deaths: it waits for an operator, and its neighbours live on
 
-A command for a process waits until its recovery has gone on with it.
+A command for a process waits until its recovery has gone on with it. For a suspect it is recorded
+at once and carried out when its turn has come.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from outlive.errors import Discarded, OutliveError
-from outlive.kinds.processes.vocabulary import LIVE, Paused, Taken, space_of
+from outlive.kinds.processes.vocabulary import LIVE, Paused, Taken, inbox_of, space_of
 from outlive.model import Lease, shard_of
 from outlive.runtime.activation import Activation
 
@@ -47,34 +49,53 @@ class Recovery:
         """Shards in which what was under way is being looked for."""
         self._resuming: dict[str, asyncio.Future[None]] = {}
         """Processes that were found and not gone on with yet."""
+        self._suspects: dict[str, Lease] = {}
+        """Processes that do not run before their turn."""
         self._turn = asyncio.Semaphore(1)
 
-    async def recover(self, lease: Lease, *, crash: bool) -> int:
-        """Go on with every process of a shard that was under way; gives how many.
+    def recover(self, lease: Lease, *, crash: bool) -> Coroutine[Any, Any, None]:
+        """Go on with every process of a shard that was under way: the work is given back.
 
-        `crash`: the last owner did not hand the shard over. Raises what the store raises while it
-        is asked what there is; a single process that cannot be read is tried again later.
+        From this call on, before the work begins, commands for the shard wait for it. `crash`: the
+        last owner did not hand the shard over. The work raises what the store raises while it is
+        asked what there is; a single process that cannot be read is tried again later.
         """
-        node = self._node
-        if node.leases.get(lease.shard) != lease:
-            return 0
+        looking = asyncio.get_running_loop().create_future()
+        self._looking[lease.shard] = looking
+        return self._recover(lease, crash, looking)
+
+    async def _recover(self, lease: Lease, crash: bool, looking: asyncio.Future[None]) -> None:
         loop = asyncio.get_running_loop()
-        looking = self._looking[lease.shard] = loop.create_future()
-        found: list[str] = []
         try:
-            for status in (*LIVE, "no_worker_for_version"):
-                low, high = f"{status} ", f"{status} ~"
-                space = space_of(lease.shard)
-                page = await node.store.select((space,), "process.status", low, high, FOUND_MAX)
-                found.extend(cell.key for _, cell in page if cell.key not in node.live)
-            self._resuming.update((id, loop.create_future()) for id in found)
+            resuming = {id: loop.create_future() for id in await self._look(lease)}
+            self._resuming.update(resuming)
         finally:
             looking.set_result(None)
             if self._looking.get(lease.shard) is looking:
                 del self._looking[lease.shard]
         gate = asyncio.Semaphore(LOADING_MAX)
-        await asyncio.gather(*(self._resume(id, lease, crash, gate) for id in found))
-        return len(found)
+        try:
+            await asyncio.gather(
+                *(self._resume(id, lease, crash, gate, gone_on) for id, gone_on in resuming.items())
+            )
+        finally:
+            for id, gone_on in resuming.items():
+                self._let_pass(id, gone_on)
+
+    async def _look(self, lease: Lease) -> list[str]:
+        """What was under way in the shard of `lease`; nothing when that is another's again."""
+        node, space = self._node, space_of(lease.shard)
+        found: list[str] = []
+        due = await node.store.next_due((space, inbox_of(lease.shard)))
+        if due is not None:
+            node.note_due(due)
+        if node.leases.get(lease.shard) != lease:
+            return []
+        for status in (*LIVE, "no_worker_for_version"):
+            low, high = f"{status} ", f"{status} ~"
+            page = await node.store.select((space,), "process.status", low, high, FOUND_MAX)
+            found.extend(cell.key for _, cell in page if cell.key not in node.live)
+        return found
 
     async def passed(self, id: str) -> None:
         """Wait until a recovery that is under way has gone on with `id`, if it is to."""
@@ -85,7 +106,18 @@ class Recovery:
         if resuming is not None:
             await asyncio.shield(resuming)
 
-    async def _resume(self, id: str, lease: Lease, crash: bool, gate: asyncio.Semaphore) -> None:
+    def holds(self, id: str) -> bool:
+        """Whether `id` is a suspect whose turn has not come: its body must not run."""
+        return id in self._suspects
+
+    async def _resume(
+        self,
+        id: str,
+        lease: Lease,
+        crash: bool,
+        gate: asyncio.Semaphore,
+        gone_on: asyncio.Future[None],
+    ) -> None:
         try:
             async with gate:
                 await self._take_up(id, lease, crash, in_turn=False)
@@ -93,9 +125,14 @@ class Recovery:
             log.warning("a process is taken up again later: %s", type(error).__name__)
             self._node.revive_later(id)
         finally:
-            resuming = self._resuming.pop(id, None)
-            if resuming is not None and not resuming.done():
-                resuming.set_result(None)
+            self._let_pass(id, gone_on)
+
+    def _let_pass(self, id: str, gone_on: asyncio.Future[None]) -> None:
+        """The commands that wait for this take-up of `id` go on; a later take-over has its own."""
+        if not gone_on.done():
+            gone_on.set_result(None)
+        if self._resuming.get(id) is gone_on:
+            del self._resuming[id]
 
     async def _take_up(self, id: str, lease: Lease, crash: bool, *, in_turn: bool) -> None:
         node = self._node
@@ -104,6 +141,7 @@ class Recovery:
             return
         journal = activation.journal
         if journal.crashes >= SUSPECT_CRASHES and not in_turn:
+            self._suspects[id] = lease
             node.forget(activation)
             node.spawn(self._suspect(id, lease, crash))
             return
@@ -117,6 +155,7 @@ class Recovery:
             stranded = activation.head.status == "no_worker_for_version"
             head = activation.with_status("running") if stranded else None
             await activation.record(Taken(node.name, lease.epoch, crash), head=head)
+            self._suspects.pop(id, None)
             if journal.crashes > CRASHES_MAX:
                 await _quarantine(activation)
             else:
@@ -129,14 +168,16 @@ class Recovery:
 
     async def _suspect(self, id: str, lease: Lease, crash: bool) -> None:
         """Its take-over is recorded when its turn has come: waiting for it counts nothing."""
-        async with self._turn:
-            if self._node.leases.get(lease.shard) != lease:
-                return
-            try:
-                await self._take_up(id, lease, crash, in_turn=True)
-            except (OutliveError, Discarded) as error:
-                log.warning("a suspect is taken up again later: %s", type(error).__name__)
-                self._node.revive_later(id)
+        try:
+            async with self._turn:
+                if self._node.leases.get(lease.shard) == lease:
+                    await self._take_up(id, lease, crash, in_turn=True)
+        except (OutliveError, Discarded) as error:
+            log.warning("a suspect is taken up again later: %s", type(error).__name__)
+            self._node.revive_later(id)
+        finally:
+            if self._suspects.get(id) == lease:
+                del self._suspects[id]
 
 
 async def _quarantine(activation: Activation) -> None:
