@@ -5,9 +5,7 @@
 
 Kill it (kill -9) wherever you like and start it again: it goes on where it was. The row, the
 customer and the mail are made once. If the partner fails us, or nobody confirms in time, what was
-made is unmade, the last first. There is no queue, no cron job, no status column to look after.
-
-    outlive serve examples.signup.app:app
+made is unmade, the last first. Serve it with `outlive serve examples.signup.app:app`.
 """
 
 import os
@@ -67,6 +65,7 @@ async def register(run: Run, form: Registration) -> Account:
     run.state = structs.replace(progress, stage="waiting for the confirmation")
     answer = await run.wait("confirmed", within=24 * 60 * 60)
     run.pivot()
+    run.state = structs.replace(progress, stage="active")
     return await run.transact(activate, Account(run.id, form.email, customer, answer.newsletter))
 
 

@@ -118,9 +118,11 @@ async def test_a_cancel_that_is_sent_twice_is_recorded_once(place: Place) -> Non
     await crash(app)
 
 
+@pytest.mark.parametrize("seen_in", ["memory", "store"])
 async def test_a_retry_that_comes_while_the_stuck_process_is_still_ending_is_not_lost(
-    place: Place,
+    place: Place, seen_in: str
 ) -> None:
+    """In memory it is stuck before that is durable, in the store before its body has ended."""
     tries: dict[str, int] = {}
 
     async def body(run: Run) -> str:
@@ -132,11 +134,20 @@ async def test_a_retry_that_comes_while_the_stuck_process_is_still_ending_is_not
         return "through"
 
     app = await place.open(process(body))
+    runtime = app._runtime
+    assert runtime is not None
     for _ in range(200):
         id = (await app.begin("thing", b"null")).id
-        seen = 0
-        while (await app.journal(id))[-1].kind != "stuck":
-            seen = await app.changed(id, seen, 5.0)
-        await app.retry(id)
+        if seen_in == "memory":
+            activation = runtime.activations.live[id]
+            while activation.head.status != "stuck":
+                await asyncio.sleep(0)
+            await runtime.activations.command(Command("retry", id))
+        else:
+            while (await app.journal(id))[-1].kind != "stuck":
+                await asyncio.sleep(0)
+            await app.retry(id)
         assert await app.result(id, within=10) == "through"
         assert tries[id] == 2
+        kinds = [entry.kind for entry in await app.journal(id)]
+        assert kinds.count("stuck") == kinds.count("resumed") == 1

@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from outlive.codec import NULL
 from outlive.kinds.processes import vocabulary as words
 from outlive.kinds.processes.definition import Definition
-from outlive.kinds.processes.vocabulary import Failure, Head, unpack
+from outlive.kinds.processes.vocabulary import KIND_OF, Failure, Head, unpack
 from outlive.model import Cell, Event
 
 
@@ -371,7 +371,7 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
         data=fold.state if fold.state is not None else fold.input,
         result=fold.result,
         failure=fold.failure,
-        started=head.started,
+        started=events[0].time if events else head.started,
         changed=events[-1].time if events else head.started,
         ended=fold.ended,
         waits_for=fold.waits_for,
@@ -484,4 +484,10 @@ def line_of(event: Any) -> str:
             return f"paused: {event.why} {event.detail}".strip()
         case words.Ended():
             return f"ended: {event.status}"
-    return type(event).__name__.lower()
+        case words.StateSet():
+            return "state set"
+        case words.Stranded():
+            return f"{event.node} does not run this version"
+        case words.Cancel():
+            return f"cancel requested: {event.reason}".rstrip(": ")
+    return KIND_OF[type(event)]
