@@ -561,11 +561,12 @@ class Activations:
         if self.bodies is not None:
             self.bodies.shutdown(wait=False, cancel_futures=True)
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run `work` beside everything else; what it raises is logged by name."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._spawned)
+        return task
 
     def _spawned(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

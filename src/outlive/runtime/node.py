@@ -48,6 +48,7 @@ log = logging.getLogger("outlive")
 PUMP_SECONDS_MIN = 0.02
 PUMP_SECONDS_MAX = 1.0
 COMMANDS_MAX = 256
+OBEY_SECONDS = 1.0
 WAKES_MAX = 1000
 HOLD_SECONDS = 2.0
 """How long what was claimed waits if this node dies over it: the shard's next owner has it then."""
@@ -215,7 +216,9 @@ class NodeRuntime:
             return
         while cells := await self.store.claim(spaces, COMMANDS_MAX, HOLD_SECONDS):
             fresh = [cell for cell in cells if cell.key not in self._obeying]
-            await asyncio.gather(*(self._obey(cell) for cell in fresh))
+            obeying = [self.activations.spawn(self._obey(cell)) for cell in fresh]
+            if obeying:  # one that must wait (for a recovery) does not hold up the others
+                await asyncio.wait(obeying, timeout=OBEY_SECONDS)
             if len(cells) < COMMANDS_MAX:
                 return
 

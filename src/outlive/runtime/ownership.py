@@ -195,7 +195,7 @@ class Ownership:
             if (lease := await self._take(shard)) is not None
         ]
         for lease, owner in taken:
-            work = self._gained(lease, bool(owner))
+            work = self._gained(lease, owner not in ("", self._node))
             self._beginning.add(task := loop.create_task(self._begin(lease, work)))
             task.add_done_callback(self._begun(work))
         if len(self.leases) > quota and len(working) > 1:
