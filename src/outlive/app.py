@@ -56,7 +56,7 @@ from outlive.kinds.processes import (
     summary_of,
     view_of,
 )
-from outlive.kinds.processes.definition import input_error
+from outlive.kinds.processes.definition import any_payload, input_error
 from outlive.kinds.processes.vocabulary import (
     GONE,
     inbox_of,
@@ -534,7 +534,7 @@ class Outlive:
         if made is not None:
             raw = made.signal_payload(name, payload)
         else:
-            raw = Raw(codec.encode(codec.ANYTHING.read(payload)))
+            raw = any_payload(payload)
         if head.status in FINAL:
             raise ProcessTerminal(f"{id} has ended: {head.status}. The signal was not kept.")
         await self._tell(Command("signal", id, name, raw, key or ""))

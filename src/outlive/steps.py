@@ -59,9 +59,11 @@ class Retry(Struct, frozen=True, kw_only=True):
 class Attempt:
     """The try that is running: see `attempt()`."""
 
-    __slots__ = ("_stream", "id", "number", "process")
+    __slots__ = ("_stream", "id", "number", "process", "undoing")
 
-    def __init__(self, stream: str, id: str, number: int, process: str) -> None:
+    def __init__(
+        self, stream: str, id: str, number: int, process: str, *, undoing: bool = False
+    ) -> None:
         self._stream = stream
         self.id = id
         """The identity of the step inside its process."""
@@ -69,14 +71,19 @@ class Attempt:
         """1 for the first try."""
         self.process = process
         """The public id of the process; empty outside of any."""
+        self.undoing = undoing
+        """Whether this takes the step back."""
 
     @property
     def key(self) -> str:
-        """An opaque key, the same for every try of this step, also after a crash, and for its undo.
+        """An opaque key, the same for every try, also after a crash: for the outside, as an
+        idempotency key. An undo has one of its own."""
+        return step_key(self._stream, f"undo {self.id}" if self.undoing else self.id)
 
-        Give it to the outside as an idempotency key, and to take back what was made under it.
-        """
-        return step_key(self._stream, self.id)
+    @property
+    def undoes(self) -> str:
+        """In an undo: the key that the step had, to name to the outside what is taken back."""
+        return step_key(self._stream, self.id) if self.undoing else ""
 
 
 def step_key(stream: str, id: str) -> str:

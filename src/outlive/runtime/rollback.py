@@ -116,7 +116,8 @@ async def _undo(activation: Activation, armed: Armed) -> bool:
     while True:
         began = node.clock.wall()
         stream = activation.head.stream
-        steps.set_attempt(steps.Attempt(stream, armed.id, number, activation.id))
+        undoing = steps.Attempt(stream, armed.id, number, activation.id, undoing=True)
+        steps.set_attempt(undoing)
         try:
             if armed.transact:
                 await _undo_in_transaction(activation, armed, began, number)

@@ -109,6 +109,14 @@ class Definition:
         return f"{self.name} v{self.version}"
 
 
+def any_payload(payload: bytes) -> Raw:
+    """The payload of a signal for a type that is not declared here. Raises `MalformedInput`."""
+    try:
+        return Raw(codec.encode(codec.ANYTHING.read(payload)))
+    except ValueError as error:
+        raise input_error(payload, error) from None
+
+
 def input_error(body: bytes, error: ValueError) -> ProcessError:
     """Why `body` cannot be read as declared: not JSON at all, or JSON that does not fit."""
     try:
