@@ -56,7 +56,7 @@ class FileBlobs:
         Raises `TooLarge`, `StoreFull` or `StoreUnavailable`: then no name was given and what may be
         left is an orphan for `sweep`, as it is when the process dies before the name came back.
         """
-        name = _name(data, self._bytes_max)
+        name = named(data, self._bytes_max)
         await asyncio.to_thread(self._write, name, data)
         return name
 
@@ -66,7 +66,7 @@ class FileBlobs:
         Raises `KeyError` when there are none of that name, `StoreCorrupt` when they were altered,
         `StoreUnavailable` when they could not be read.
         """
-        return _verified(name, await asyncio.to_thread(self._read, _checked(name)))
+        return verified(name, await asyncio.to_thread(self._read, checked(name)))
 
     async def drop(self, name: str) -> None:
         """Forget the bytes; no error when they are gone already.
@@ -85,7 +85,7 @@ class FileBlobs:
         before = self._clock.wall() - round(older_than_seconds * MICROS)
         removed = 0
         for name in await asyncio.to_thread(self._older, before):
-            if name.startswith(_TEMPORARY) or not await _is_kept(kept, name):
+            if name.startswith(_TEMPORARY) or not await is_kept(kept, name):
                 await asyncio.to_thread((self.folder / name).unlink, missing_ok=True)
                 removed += 1
         return removed
@@ -142,7 +142,7 @@ class MemoryBlobs:
 
     async def put(self, data: bytes) -> str:
         """Keep `data` until it is dropped or swept. Raises `TooLarge`."""
-        name = _name(data, self._bytes_max)
+        name = named(data, self._bytes_max)
         self._kept[name] = (self._clock.wall(), bytes(data))
         return name
 
@@ -158,26 +158,26 @@ class MemoryBlobs:
         """Remove blobs older than `older_than_seconds` that nobody names; gives how many."""
         before = self._clock.wall() - round(older_than_seconds * MICROS)
         older = [name for name, (time, _) in self._kept.items() if time < before]
-        orphans = [name for name in older if not await _is_kept(kept, name)]
+        orphans = [name for name in older if not await is_kept(kept, name)]
         for name in orphans:
             await self.drop(name)
         return len(orphans)
 
 
-def _name(data: bytes, bytes_max: int) -> str:
+def named(data: bytes, bytes_max: int) -> str:
     if len(data) > bytes_max:
         raise TooLarge(f"a blob of {len(data)} bytes; the limit is {bytes_max}")
     return f"{token(80)}-{_digest(data)}"
 
 
-def _checked(name: str) -> str:
+def checked(name: str) -> str:
     """`name`, once it is certain that it is one of ours and leads out of no folder."""
     if not _NAME.fullmatch(name):
         raise KeyError(name)
     return name
 
 
-def _verified(name: str, data: bytes) -> bytes:
+def verified(name: str, data: bytes) -> bytes:
     if name.rpartition("-")[2] != _digest(data):
         raise StoreCorrupt(f"blob {name} is not what was put: its digest differs", name=name)
     return data
@@ -187,7 +187,7 @@ def _digest(data: bytes) -> str:
     return blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
-async def _is_kept(kept: Kept, name: str) -> bool:
+async def is_kept(kept: Kept, name: str) -> bool:
     return name in kept if isinstance(kept, set) else await kept(name)
 
 

@@ -1,0 +1,357 @@
+"""One group commit on PostgreSQL: many batches, one function call, one transaction.
+
+    at once     plan on what is believed (heads known, every require and length as the batches
+                say) ─> one call, which checks everything under its locks and then writes
+    surely      only when that was refused: BEGIN ─> the facts, under locks that stay ─> plan on
+                the facts, refusing batches alone ─> the same call ─> COMMIT
+
+A plan goes through the batches in order over an overlay of what the group touches, so each sees
+the ones before it, and a cell is written once, in its last state. The chain of the events is made
+here: the owner of a shard knows its head, and the call is refused when the head is another.
+
+Refusals of the first way are valid only when its call went through, because then all that was
+believed was true. Versions are drawn by the call, as one block for the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from outlive.errors import (
+    Conflict,
+    Fenced,
+    OutliveError,
+    Refused,
+    StoreCorrupt,
+    StreamConflict,
+    TooLarge,
+)
+from outlive.model import ABSENT, Append, Batch, Committed, Lease, Ref
+from outlive.store import VALUE_BYTES_MAX
+from outlive.stores.chain import GENESIS, link
+
+Key = tuple[str, str]
+Chains = dict[int, tuple[int, bytes]]
+PUTS_MAX = 65_536
+"""Cells put by one group: the size of a block of versions."""
+NO_MARKS = "[]"
+_ANY, _PUT, _DROP = 0, 1, 2
+
+_encode_marks = msgspec.json.Encoder().encode
+_decode = msgspec.json.decode
+
+
+class ShardFact(Struct, frozen=True):
+    """A shard's row, locked."""
+
+    owner: str
+    epoch: int
+    head: int
+    time: int
+    chain: bytes
+
+
+class Facts(Struct, frozen=True):
+    """What the store says about everything a group touches, under locks that are still held."""
+
+    clock: int
+    shards: dict[int, ShardFact]
+    versions: dict[Key, int]
+    lengths: dict[str, int]
+
+
+class _Cell(Struct):
+    """A cell touched by the group, and what the group makes of it."""
+
+    need: int | None = None
+    action: int = _ANY
+    value: bytes | None = None
+    due: int | None = None
+    marks: str | None = None
+    draw: int | None = None
+
+
+class _Receipt(Struct):
+    at: int
+    lease: Lease | None
+    place: int
+    first: int
+    puts: int
+
+
+class Plan(Struct):
+    """What one call shall check and write, and what the batches are told when it did."""
+
+    now: int
+    cells: dict[Key, _Cell] = {}
+    streams: dict[str, int] = {}
+    appends: dict[Lease, list[Append]] = {}
+    lengths: dict[str, int] = {}
+    receipts: list[_Receipt] = []
+    refusals: dict[int, OutliveError] = {}
+    unread: list[tuple[int, Ref, int, int]] = []
+    """Conflicts with a put of the same group: batch, cell, version wanted, which draw it is at."""
+    heads: dict[Lease, tuple[int, bytes]] = {}
+    chains: Chains = {}
+    draws: int = 0
+
+    def cell(self, key: Key) -> _Cell:
+        found = self.cells.get(key)
+        if found is None:
+            found = self.cells[key] = _Cell()
+        return found
+
+    def results(self, base: int) -> dict[int, Committed | OutliveError]:
+        """What each batch is told, once the call went through with versions from `base` on."""
+        told: dict[int, Committed | OutliveError] = dict(self.refusals)
+        for at, ref, wanted, draw in self.unread:
+            told[at] = conflict(ref, wanted, base + draw)
+        for done in self.receipts:
+            versions = tuple(range(base + done.first, base + done.first + done.puts))
+            seq = self.heads[done.lease][0] + done.place if done.lease and done.place else 0
+            told[done.at] = Committed(self.now, versions, seq)
+        return told
+
+
+class Unsure(Exception):
+    """The group cannot be planned without knowing what the store says."""
+
+
+class Group:
+    """The work of one group commit. Raises `ValueError` when a batch appends without a lease."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.batches = batches
+        self.flaws = {at: found for at, batch in enumerate(batches) if (found := flaw(batch))}
+        self.open = [at for at in range(len(batches)) if at not in self.flaws]
+        self.relaxed = all(batch.storage == "relaxed" for batch in batches)
+        if sum(len(batches[at].put) for at in self.open) > PUTS_MAX:
+            raise ValueError(f"a group puts at most {PUTS_MAX} cells")
+
+    def plan(self, now: int, chains: Chains, facts: Facts | None = None) -> Plan:
+        """What to write, on the `facts` or on belief. Raises `Unsure` when belief does not do."""
+        plan = Plan(now)
+        for at in self.open:
+            batch = self.batches[at]
+            lease = batch.lease
+            if lease is not None and facts is not None:
+                row = facts.shards.get(lease.shard)
+                if row is None or (row.owner, row.epoch) != (lease.owner, lease.epoch):
+                    plan.refusals[at] = fenced(lease)
+                    continue
+            if self._refused(plan, at, facts):
+                continue
+            self._stage(plan, at)
+        shards = [lease.shard for lease in plan.appends]
+        if len(set(shards)) < len(shards):
+            raise Unsure  # two leases of one shard: one of them is stale
+        for lease, appends in plan.appends.items():
+            if appends:
+                plan.heads[lease] = _head(lease, chains, facts)
+        return plan
+
+    def _refused(self, plan: Plan, at: int, facts: Facts | None) -> bool:
+        """Check batch `at` against the overlay and the facts; notes what is believed and why not."""
+        batch = self.batches[at]
+        for require in batch.require:
+            ref, wanted = require.ref, require.version
+            cell = plan.cell((ref.space, ref.key))
+            if cell.action == _PUT:
+                assert cell.draw is not None
+                plan.unread.append((at, ref, wanted, cell.draw))
+                return True
+            if cell.action == _DROP:
+                found = ABSENT
+            elif facts is not None:
+                found = cell.need = facts.versions[ref.space, ref.key]
+            elif cell.need in (None, wanted):
+                found = cell.need = wanted
+            else:
+                raise Unsure
+            if found != wanted:
+                plan.refusals[at] = conflict(ref, wanted, found)
+                return True
+        expected: dict[str, int] = {}
+        for append in batch.append:
+            stream = append.stream
+            length = expected.get(stream, plan.lengths.get(stream))
+            if length is None:
+                length = append.n if facts is None else facts.lengths[stream]
+                plan.streams[stream] = length
+            if length != append.n:
+                plan.refusals[at] = stream_conflict(append, length)
+                return True
+            expected[stream] = append.n + 1
+        plan.lengths.update(expected)
+        return False
+
+    def _stage(self, plan: Plan, at: int) -> None:
+        batch = self.batches[at]
+        for ref in batch.drop:
+            cell = plan.cell((ref.space, ref.key))
+            cell.action, cell.value, cell.due, cell.marks, cell.draw = _DROP, None, None, "[]", None
+        first = plan.draws
+        for put in batch.put:
+            cell = plan.cell((put.ref.space, put.ref.key))
+            cell.action, cell.value, cell.due, cell.draw = _PUT, put.value, put.due, plan.draws
+            cell.marks = _encode_marks(put.marks).decode() if put.marks else NO_MARKS
+            plan.draws += 1
+        place = 0
+        if batch.lease is not None:
+            staged = plan.appends.setdefault(batch.lease, [])
+            place = len(staged) + 1 if batch.append else 0
+            staged.extend(batch.append)
+        plan.receipts.append(_Receipt(at, batch.lease, place, first, len(batch.put)))
+
+    def question(self, now: int) -> Plan:
+        """A plan that writes nothing and touches all there is, to get and lock the facts."""
+        plan = Plan(now)
+        for at in self.open:
+            batch = self.batches[at]
+            refs = [require.ref for require in batch.require]
+            for ref in (*refs, *batch.drop, *(put.ref for put in batch.put)):
+                plan.cell((ref.space, ref.key))
+            if batch.lease is not None:
+                plan.appends.setdefault(batch.lease, [])
+            for append in batch.append:
+                plan.streams[append.stream] = 0
+        return plan
+
+
+def arguments(plan: Plan) -> list[Any]:
+    """The arrays of `commit_group` for `plan`, in order; completes its chains."""
+    leases = sorted(plan.appends, key=lambda lease: (lease.shard, lease.epoch, lease.owner))
+    shards: list[int] = []
+    seqs: list[int] = []
+    added: list[Append] = []
+    links: list[bytes] = []
+    for lease in leases:
+        appends = plan.appends[lease]
+        if not appends:
+            continue
+        shard, (seq, chain) = lease.shard, plan.heads[lease]
+        for add in appends:
+            seq += 1
+            chain = link(chain, shard, seq, add.stream, add.n, add.kind, plan.now, add.data)
+            shards.append(shard)
+            seqs.append(seq)
+            added.append(add)
+            links.append(chain)
+        plan.chains[shard] = (seq, chain)
+    keys = sorted(plan.cells, key=_utf8)
+    cells = [plan.cells[key] for key in keys]
+    return [
+        [lease.shard for lease in leases],
+        [lease.epoch for lease in leases],
+        [lease.owner for lease in leases],
+        [plan.heads[lease][0] if plan.appends[lease] else None for lease in leases],
+        [len(plan.appends[lease]) for lease in leases],
+        [key[0] for key in keys],
+        [key[1] for key in keys],
+        [cell.need for cell in cells],
+        [cell.action for cell in cells],
+        [cell.value for cell in cells],
+        [cell.due for cell in cells],
+        [cell.marks for cell in cells],
+        [cell.draw for cell in cells],
+        list(plan.streams),
+        list(plan.streams.values()),
+        shards,
+        seqs,
+        [add.stream for add in added],
+        [add.n for add in added],
+        [add.kind for add in added],
+        [add.data for add in added],
+        links,
+    ]
+
+
+def facts_of(plan: Plan, row: Any) -> Facts:
+    """The facts in the answer to `plan`, which was not carried out."""
+    rows = _decode(row["shards"]) if row["shards"] is not None else []
+    keys = sorted(plan.cells, key=_utf8)
+    return Facts(
+        row["clock"],
+        {
+            shard: ShardFact(owner, epoch, head, time, bytes.fromhex(chain))
+            for shard, owner, epoch, head, time, chain in rows
+        },
+        dict(zip(keys, row["versions"] or (), strict=True)),
+        dict(zip(plan.streams, row["lengths"] or (), strict=True)),
+    )
+
+
+def _utf8(key: Key) -> tuple[bytes, bytes]:
+    return key[0].encode(), key[1].encode()
+
+
+def _head(lease: Lease, chains: Chains, facts: Facts | None) -> tuple[int, bytes]:
+    """The head of a shard before the group; a wrong belief is refused by the call."""
+    known = chains.get(lease.shard)
+    if facts is None:
+        if known is None:
+            raise Unsure
+        return known
+    row = facts.shards[lease.shard]
+    if row.head == 0:
+        return 0, GENESIS
+    if not row.chain:
+        raise StoreCorrupt(f"Shard {lease.shard} counts {row.head} events, and the last is missing.")
+    return row.head, row.chain
+
+
+def flaw(batch: Batch) -> OutliveError | None:
+    """What is wrong with `batch` by itself, before any state is looked at."""
+    if batch.storage == "volatile":
+        return Refused("PostgreSQL keeps no volatile cells; nothing was written.")
+    if batch.append and batch.lease is None:
+        raise ValueError("a batch that appends needs a lease")
+    for put in batch.put:
+        if len(put.value) > VALUE_BYTES_MAX:
+            return too_large(f"cell {put.ref.space}/{put.ref.key}", len(put.value))
+    for append in batch.append:
+        if len(append.data) > VALUE_BYTES_MAX:
+            return too_large(f"event {append.n} of a stream", len(append.data))
+    texts = [text for put in batch.put for text in (put.ref.space, put.ref.key)]
+    texts += [text for put in batch.put for mark in put.marks for text in mark]
+    texts += [text for add in batch.append for text in (add.stream, add.kind)]
+    texts += [text for need in batch.require for text in (need.ref.space, need.ref.key)]
+    texts += [text for ref in batch.drop for text in (ref.space, ref.key)]
+    if any("\0" in text for text in texts):
+        return Refused("PostgreSQL keeps no text with a NUL character; nothing was written.")
+    return None
+
+
+def too_large(what: str, size: int) -> TooLarge:
+    return TooLarge(f"The value of {what} has {size} bytes; at most {VALUE_BYTES_MAX} are kept.")
+
+
+def conflict(ref: Ref, wanted: int, found: int) -> Conflict:
+    return Conflict(
+        f"Cell {ref.space}/{ref.key} is at version {found}, not {wanted}; nothing was written.",
+        ref=ref,
+        wanted=wanted,
+        found=found,
+    )
+
+
+def fenced(lease: Lease) -> Fenced:
+    return Fenced(
+        f"Shard {lease.shard} is no longer held by {lease.owner} at epoch {lease.epoch}; "
+        "nothing was written.",
+        shard=lease.shard,
+        epoch=lease.epoch,
+    )
+
+
+def stream_conflict(append: Append, length: int) -> StreamConflict:
+    return StreamConflict(
+        f"Event {append.n} was expected to be next, but the stream has {length} events; "
+        "nothing was written.",
+        wanted=append.n,
+        found=length,
+    )

@@ -1,0 +1,250 @@
+"""The connections to a PostgreSQL server: bounded, renewed, and safe behind a pooler.
+
+    link    one connection. It holds no state between two transactions: no session settings, no
+            LISTEN, nothing to reset when it is given back, so a PgBouncer in transaction mode may
+            stand between.
+    cut     an error after which nobody knows what the server did with the last statement: the
+            connection broke, the server went down, or no answer came in time.
+
+A link that failed is thrown away; so is one that has lived `LIFE_SECONDS`, so that a server behind
+a moved address is found again. A new one is tried `CONNECT_ATTEMPTS` times with jitter between.
+
+Every error of the driver becomes one of ours here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg
+
+from outlive import ids
+from outlive.clock import Clock
+from outlive.errors import (
+    OutliveError,
+    StoreBusy,
+    StoreCorrupt,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
+from outlive.stores import sql
+
+Connection = Any
+"""An `asyncpg.Connection`; the driver ships no types for what it gives back."""
+
+LIFE_SECONDS = 1800.0
+CONNECT_SECONDS = 5.0
+CONNECT_ATTEMPTS = 3
+CONNECT_BASE_SECONDS = 0.05
+STATEMENT_SECONDS = 30.0
+"""How long an answer is waited for; then the statement is cancelled and the link thrown away."""
+CLOSE_SECONDS = 2.0
+KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+SYNC_WAIT_CANCELLED = "01000"
+"""The warning of a commit that is on this server, and not known to be on its standby."""
+
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
+_WORD = re.compile(r"\boutlive\b")
+
+CUT = (
+    OSError,  # TimeoutError too
+    EOFError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.DatabaseDroppedError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InternalClientError,
+    asyncpg.InterfaceError,
+)
+RACE = (
+    asyncpg.UniqueViolationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.LockNotAvailableError,
+)
+"""Nothing was written because somebody else was faster: the same work may be tried again."""
+
+
+class Superseded(Exception):
+    """A writer's mark was higher than the number of the group, or was not there."""
+
+
+def schema_checked(schema: str) -> str:
+    """`schema`, if it is a plain name. Raises `ValueError`."""
+    if not _SCHEMA.match(schema):
+        raise ValueError(f"{schema!r} is no name for a schema: a-z, 0-9 and _, at most 63")
+    return schema
+
+
+def placed(text: str, schema: str) -> str:
+    """SQL as shipped, with its tables and functions in `schema`."""
+    return _WORD.sub(f'"{schema_checked(schema)}"', text)
+
+
+def statements(schema: str) -> dict[str, str]:
+    """The named statements of PostgreSQL for a store in `schema`."""
+    return {name: placed(text, schema) for name, text in sql.statements("postgres").items()}
+
+
+def is_cut(error: BaseException) -> bool:
+    """Whether what the server did is unknown after `error`."""
+    return isinstance(error, CUT) and not isinstance(error, asyncpg.DataError)
+
+
+def mapped(error: BaseException) -> OutliveError:
+    """A driver's error as one of ours; the only place where they are told apart."""
+    if isinstance(error, OutliveError):
+        return error
+    text = f"PostgreSQL: {type(error).__name__}: {error}"
+    if isinstance(error, (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)):
+        return StoreFull(f"{text}. Nothing was written; what was committed before is intact.")
+    if isinstance(error, (*RACE, asyncpg.QueryCanceledError)):
+        return StoreBusy(f"{text}. Nothing was written.")
+    if isinstance(error, (asyncpg.DataCorruptedError, asyncpg.IndexCorruptedError)):
+        return StoreCorrupt(f"{text}. The database is damaged.")
+    refused = (
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.InsufficientPrivilegeError,
+        asyncpg.UndefinedTableError,
+        asyncpg.UndefinedFunctionError,
+        asyncpg.InvalidSchemaNameError,
+    )
+    if isinstance(error, refused):
+        return StoreRefused(f"{text}. Nothing was written.")
+    return StoreUnavailable(f"{text}. Nothing was written.")
+
+
+class Link(asyncpg.Connection):  # type: ignore[misc]
+    """A connection that needs no reset, because nothing is ever left in it."""
+
+    __slots__ = ("born", "doubtful")
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+class Links:
+    """At most `limit` connections to the server at `dsn`, made when they are needed.
+
+    `statement_cache_size=0` is for a pooler that knows no prepared statements. `borrow` raises
+    `StoreUnavailable` when there is no connection to be had; what is raised inside of it passes
+    through, after the connection was thrown away if it may be in an unknown state.
+    """
+
+    def __init__(self, dsn: str, limit: int, statement_cache_size: int, clock: Clock) -> None:
+        self._dsn = dsn
+        self._limit = asyncio.Semaphore(limit)
+        self._cache_size = statement_cache_size
+        self._clock = clock
+        self._idle: list[Connection] = []
+        self._closed = False
+
+    @asynccontextmanager
+    async def borrow(self) -> AsyncIterator[Connection]:
+        """A connection outside any transaction, for the time of the block."""
+        async with self._limit:
+            link = await self._get()
+            try:
+                yield link
+            except BaseException as error:
+                if not isinstance(error, OutliveError) or link.is_closed():
+                    plain = isinstance(error, asyncpg.PostgresError) and not is_cut(error)
+                    if not plain or link.is_in_transaction():
+                        link.terminate()
+                raise
+            finally:
+                if self._closed or link.is_closed() or link.is_in_transaction():
+                    link.terminate()
+                else:
+                    self._idle.append(link)
+
+    async def _get(self) -> Connection:
+        while self._idle:
+            link = self._idle.pop()
+            if not link.is_closed() and self._clock.boot() - link.born < LIFE_SECONDS:
+                return link
+            link.terminate()
+        for attempt in range(1, CONNECT_ATTEMPTS + 1):
+            if self._closed:
+                break
+            try:
+                return await self.connect()
+            except (*CUT, asyncpg.TooManyConnectionsError) as error:
+                last = error
+                wait = ids.full_jitter(CONNECT_BASE_SECONDS, CONNECT_SECONDS, attempt)
+                await asyncio.sleep(wait)
+            except asyncpg.PostgresError as error:
+                raise mapped(error) from error
+        else:
+            raise StoreUnavailable(
+                f"No connection to PostgreSQL ({type(last).__name__}: {last}); nothing was written."
+            ) from last
+        raise StoreUnavailable("The store is closed; nothing was read or written.")
+
+    async def connect(self) -> Connection:
+        """A new connection of its own, not counted and not kept."""
+        link = await asyncpg.connect(
+            self._dsn,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS,
+            statement_cache_size=self._cache_size,
+            connection_class=Link,
+        )
+        link.born = self._clock.boot()
+        link.doubtful = False
+        link.add_log_listener(_note_warning)
+        _keep_alive(link)
+        return link
+
+    def forget(self) -> None:
+        """In a forked child: the sockets are the parent's, and are neither used nor shut down."""
+        self._closed = True
+        _inherited.extend(self._idle)
+        self._idle = []
+
+    async def close(self) -> None:
+        """Close what lies idle; what is borrowed is closed when it comes back."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for link in idle:
+            await self.end(link)
+
+    async def end(self, link: Connection) -> None:
+        """Close what `connect` gave, in order."""
+        link.remove_log_listener(_note_warning)
+        with suppress(*CUT, asyncpg.PostgresError):
+            await link.close(timeout=CLOSE_SECONDS)
+
+    def keep_for_parent(self, link: Connection) -> None:
+        """In a forked child: see `forget`."""
+        _inherited.append(link)
+
+
+def _note_warning(link: Connection, message: Any) -> None:
+    if message.sqlstate == SYNC_WAIT_CANCELLED:
+        link.doubtful = True
+
+
+def _keep_alive(link: Connection) -> None:
+    """Let the kernel notice a server that vanished, where the connection goes over TCP."""
+    transport = getattr(link, "_transport", None)
+    plug = transport.get_extra_info("socket") if transport is not None else None
+    if plug is None or plug.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE:
+        if hasattr(socket, name):
+            plug.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+_inherited: list[Connection] = []
+"""Connections that a forked child must never close: it would end its parent's sessions."""

@@ -1,0 +1,337 @@
+-- The kernel: journal, shards, cells. Every kind of state lives in these tables; a new kind adds
+-- none. The schema is written as outlive and replaced by the store's own when this is loaded.
+--
+-- What a commit does, it does in one function call, so that a group is one statement, one implicit
+-- transaction, one round trip: a client that freezes or is cut off holds no row.
+
+-- One row: what the store is, and a mark its clock has reached.
+CREATE TABLE outlive.store (
+    id          integer PRIMARY KEY CHECK (id = 1),
+    incarnation text    NOT NULL,
+    shards      integer NOT NULL,
+    clock       bigint  NOT NULL
+);
+
+-- Blocks of cell versions: a version is block * 65536 + its place in the block.
+CREATE SEQUENCE outlive.version_block AS bigint;
+
+-- Ownership, order and fence in one row. time is that of the last event: a shard's never goes back.
+CREATE TABLE outlive.shard (
+    id    integer PRIMARY KEY,
+    owner text    NOT NULL DEFAULT '',
+    epoch bigint  NOT NULL DEFAULT 0,
+    head  bigint  NOT NULL DEFAULT 0,
+    time  bigint  NOT NULL DEFAULT 0
+) WITH (fillfactor = 20);
+
+-- The ledger of ownership: one line per take-over.
+CREATE TABLE outlive.hold (
+    shard    integer NOT NULL,
+    epoch    bigint  NOT NULL,
+    owner    text    NOT NULL,
+    head     bigint  NOT NULL,
+    time     bigint  NOT NULL,
+    previous text    NOT NULL,
+    PRIMARY KEY (shard, epoch)
+);
+
+-- The journal.
+CREATE TABLE outlive.event (
+    shard  integer NOT NULL,
+    seq    bigint  NOT NULL,
+    stream text    NOT NULL COLLATE "C",
+    n      bigint  NOT NULL,
+    kind   text    NOT NULL,
+    time   bigint  NOT NULL,
+    data   bytea   NOT NULL,
+    chain  bytea   NOT NULL,
+    PRIMARY KEY (shard, seq)
+);
+
+CREATE UNIQUE INDEX event_stream ON outlive.event (stream, n);
+
+-- marks repeats the rows of mark as JSON, so that replacing them needs no index by key.
+CREATE TABLE outlive.cell (
+    space   text   NOT NULL COLLATE "C",
+    key     text   NOT NULL COLLATE "C",
+    version bigint NOT NULL,
+    due     bigint,
+    marks   text   NOT NULL,
+    value   bytea  NOT NULL,
+    PRIMARY KEY (space, key)
+) WITH (fillfactor = 70);
+
+CREATE INDEX cell_due ON outlive.cell (space, due) WHERE due IS NOT NULL;
+
+CREATE TABLE outlive.mark (
+    name  text NOT NULL COLLATE "C",
+    value text NOT NULL COLLATE "C",
+    space text NOT NULL COLLATE "C",
+    key   text NOT NULL COLLATE "C",
+    PRIMARY KEY (name, value, space, key)
+);
+
+-- The last group of each writing lane: how a commit whose answer was lost is looked up, and with
+-- which block of versions. A late statement whose number is not higher writes nothing.
+CREATE TABLE outlive.writer (
+    id    text   PRIMARY KEY,
+    last  bigint NOT NULL,
+    time  bigint NOT NULL,
+    base  bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 20);
+
+-- Nodes that gave a sign of life: an advisory lock that ends with their connection.
+CREATE TABLE outlive.node (
+    id   text   PRIMARY KEY,
+    lock bigint NOT NULL,
+    time bigint NOT NULL
+);
+
+CREATE TABLE outlive.blob (
+    name text   PRIMARY KEY,
+    time bigint NOT NULL,
+    data bytea  NOT NULL
+);
+
+ALTER TABLE outlive.blob ALTER COLUMN data SET STORAGE EXTERNAL;
+
+-- Microseconds since 1970: the server's clock or a test's, and never behind what was once seen.
+CREATE FUNCTION outlive.clock(p_high bigint, p_wall bigint) RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+    SELECT greatest(
+        p_high, coalesce(p_wall, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+    );
+$$;
+
+-- One group commit. All checks come first, under locks: the shards in the order of their ids, then
+-- the cells in the order of (space, key). When anything is not as the caller believes (or with
+-- p_probe), nothing is written and the facts are given back; the locks last as long as the
+-- caller's transaction.
+--
+--   lease_*    one row a lease; head NULL: nothing is appended and any head will do
+--   cell_*     every cell touched. need: the version it must have (0: absent; NULL: any);
+--              action: 0 only looked at, 1 put, 2 dropped; draw: which of the new versions
+--   stream_*   every stream appended to, and how long it must be
+--   event_*    what is appended, chained by the caller
+--
+-- Raises OL002 when p_group is not higher than the writer's mark, and the errors of a lost race
+-- (23505, 40P01, 55P03), after which the caller tries again.
+CREATE FUNCTION outlive.commit_group(
+    p_writer text, p_group bigint, p_now bigint, p_late bigint, p_relaxed boolean, p_probe boolean,
+    lease_shard integer[], lease_epoch bigint[], lease_owner text[], lease_head bigint[],
+    lease_count bigint[],
+    cell_space text[], cell_key text[], cell_need bigint[], cell_action integer[],
+    cell_value bytea[], cell_due bigint[], cell_marks text[], cell_draw integer[],
+    stream_name text[], stream_length bigint[],
+    event_shard integer[], event_seq bigint[], event_stream text[], event_n bigint[],
+    event_kind text[], event_data bytea[], event_chain bytea[],
+    OUT done boolean, OUT clock bigint, OUT base bigint,
+    OUT shards jsonb, OUT versions bigint[], OUT lengths bigint[]
+) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_variable
+DECLARE
+    good     boolean := NOT p_probe;
+    fresh    boolean := false;
+    latest   bigint;
+    marks_of text[];
+    held     bigint;
+BEGIN
+    clock := outlive.clock(0, NULL);
+    IF p_relaxed THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    END IF;
+    IF p_now < clock - p_late THEN
+        good := false;
+    END IF;
+
+    IF cardinality(lease_shard) > 0 THEN
+        PERFORM 1 FROM outlive.shard s WHERE s.id = ANY (lease_shard)
+        ORDER BY s.id FOR NO KEY UPDATE;
+        SELECT count(*) INTO held
+        FROM unnest(lease_shard, lease_epoch, lease_owner, lease_head)
+            AS l (shard, epoch, owner, head)
+        JOIN outlive.shard s ON s.id = l.shard AND s.epoch = l.epoch AND s.owner = l.owner
+            AND (l.head IS NULL OR (s.head = l.head AND s.time <= p_now));
+        good := good AND held = cardinality(lease_shard);
+    END IF;
+
+    IF cardinality(cell_key) > 0 THEN
+        PERFORM 1 FROM unnest(cell_space, cell_key) AS t (space, key)
+        JOIN outlive.cell c ON c.space = t.space AND c.key = t.key
+        ORDER BY c.space, c.key FOR UPDATE OF c;
+        SELECT array_agg(coalesce(c.version, 0) ORDER BY t.at),
+               array_agg(coalesce(c.marks, '[]') ORDER BY t.at)
+        INTO versions, marks_of
+        FROM unnest(cell_space, cell_key) WITH ORDINALITY AS t (space, key, at)
+        LEFT JOIN outlive.cell c ON c.space = t.space AND c.key = t.key;
+        good := good AND NOT EXISTS (
+            SELECT FROM unnest(cell_need, versions) AS t (need, found) WHERE t.need <> t.found
+        );
+    END IF;
+
+    IF cardinality(stream_name) > 0 THEN
+        SELECT array_agg(
+            coalesce(
+                (SELECT e.n + 1 FROM outlive.event e WHERE e.stream = t.stream
+                 ORDER BY e.n DESC LIMIT 1), 0
+            ) ORDER BY t.at
+        )
+        INTO lengths FROM unnest(stream_name) WITH ORDINALITY AS t (stream, at);
+        good := good AND lengths = stream_length;
+    END IF;
+
+    IF NOT good THEN
+        SELECT jsonb_agg(jsonb_build_array(
+            s.id, s.owner, s.epoch, s.head, s.time, coalesce(encode(e.chain, 'hex'), '')
+        ))
+        INTO shards
+        FROM outlive.shard s LEFT JOIN outlive.event e ON e.shard = s.id AND e.seq = s.head
+        WHERE s.id = ANY (lease_shard);
+        done := false;
+        RETURN;
+    END IF;
+
+    base := nextval('outlive.version_block') * 65536;
+
+    IF cardinality(cell_key) > 0 THEN
+        -- A cell required to be absent and not put is made for a moment: that locks its key.
+        INSERT INTO outlive.cell (space, key, version, due, marks, value)
+        SELECT t.space, t.key, base + coalesce(t.draw, 0), t.due,
+               coalesce(t.marks, '[]'), coalesce(t.value, '')
+        FROM unnest(
+            cell_space, cell_key, cell_need, cell_action, cell_value, cell_due, cell_marks,
+            cell_draw, versions
+        ) AS t (space, key, need, action, value, due, marks, draw, found)
+        WHERE t.found = 0 AND (t.action = 1 OR t.need = 0)
+        ORDER BY t.space, t.key;
+        fresh := FOUND;
+
+        -- An insert may have waited for a drop of the same key, and its block is then older than
+        -- that of the dropped cell. Now that the key is ours, draw again if anybody else drew.
+        IF fresh THEN
+            SELECT v.last_value INTO latest FROM outlive.version_block v;
+            IF latest * 65536 <> base THEN
+                base := nextval('outlive.version_block') * 65536;
+                UPDATE outlive.cell c SET version = base + t.draw
+                FROM unnest(cell_space, cell_key, cell_action, cell_draw, versions)
+                    AS t (space, key, action, draw, found)
+                WHERE t.found = 0 AND t.action = 1 AND c.space = t.space AND c.key = t.key;
+            END IF;
+        END IF;
+
+        UPDATE outlive.cell c
+        SET value = t.value, version = base + t.draw, due = t.due, marks = t.marks
+        FROM unnest(
+            cell_space, cell_key, cell_action, cell_value, cell_due, cell_marks, cell_draw, versions
+        ) AS t (space, key, action, value, due, marks, draw, found)
+        WHERE t.found <> 0 AND t.action = 1 AND c.space = t.space AND c.key = t.key;
+
+        DELETE FROM outlive.cell c
+        USING unnest(cell_space, cell_key, cell_need, cell_action, versions)
+            AS t (space, key, need, action, found)
+        WHERE c.space = t.space AND c.key = t.key
+            AND ((t.action = 2 AND t.found <> 0)
+                 OR (t.found = 0 AND t.need = 0 AND t.action <> 1));
+
+        IF EXISTS (
+            SELECT FROM unnest(marks_of, cell_marks, cell_action) AS t (old, new, action)
+            WHERE t.action <> 0 AND t.old <> t.new
+        ) THEN
+            DELETE FROM outlive.mark m
+            USING unnest(cell_space, cell_key, cell_action, marks_of, cell_marks)
+                AS t (space, key, action, old, new),
+                LATERAL jsonb_array_elements(t.old::jsonb) AS p
+            WHERE t.action <> 0 AND t.old <> t.new AND NOT t.new::jsonb @> jsonb_build_array(p)
+                AND m.name = p ->> 0 AND m.value = p ->> 1
+                AND m.space = t.space AND m.key = t.key;
+            INSERT INTO outlive.mark (name, value, space, key)
+            SELECT p ->> 0, p ->> 1, t.space, t.key
+            FROM unnest(cell_space, cell_key, cell_action, marks_of, cell_marks)
+                AS t (space, key, action, old, new),
+                LATERAL jsonb_array_elements(t.new::jsonb) AS p
+            WHERE t.action = 1 AND t.old <> t.new
+            ON CONFLICT DO NOTHING;
+        END IF;
+    END IF;
+
+    IF cardinality(event_seq) > 0 THEN
+        UPDATE outlive.shard s SET head = s.head + l.count, time = p_now
+        FROM unnest(lease_shard, lease_epoch, lease_owner, lease_count)
+            AS l (shard, epoch, owner, count)
+        WHERE s.id = l.shard AND s.epoch = l.epoch AND s.owner = l.owner AND l.count > 0;
+        INSERT INTO outlive.event (shard, seq, stream, n, kind, time, data, chain)
+        SELECT t.shard, t.seq, t.stream, t.n, t.kind, p_now, t.data, t.chain
+        FROM unnest(
+            event_shard, event_seq, event_stream, event_n, event_kind, event_data, event_chain
+        ) AS t (shard, seq, stream, n, kind, data, chain);
+    END IF;
+
+    UPDATE outlive.writer w SET last = p_group, time = p_now, base = commit_group.base
+    WHERE w.id = p_writer AND w.last < p_group;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'group % of % was given up, or its writer is gone', p_group, p_writer
+            USING ERRCODE = 'OL002';
+    END IF;
+    done := true;
+END
+$$;
+
+-- Become the owner of a shard that is at p_epoch. No row: it is not.
+CREATE FUNCTION outlive.take_shard(
+    p_shard integer, p_epoch bigint, p_owner text, p_high bigint, p_wall bigint
+) RETURNS TABLE (epoch bigint, head bigint, chain bytea, moment bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    was outlive.shard;
+BEGIN
+    SELECT * INTO was FROM outlive.shard s WHERE s.id = p_shard FOR UPDATE;
+    IF NOT FOUND OR was.epoch <> p_epoch THEN
+        RETURN;
+    END IF;
+    moment := greatest(was.time, outlive.clock(p_high, p_wall));
+    UPDATE outlive.shard s SET owner = p_owner, epoch = s.epoch + 1 WHERE s.id = p_shard;
+    INSERT INTO outlive.hold (shard, epoch, owner, head, time, previous)
+    VALUES (p_shard, p_epoch + 1, p_owner, was.head, moment, was.owner);
+    epoch := p_epoch + 1;
+    head := was.head;
+    SELECT e.chain INTO chain FROM outlive.event e WHERE e.shard = p_shard AND e.seq = was.head;
+    RETURN NEXT;
+END
+$$;
+
+-- Hand out due cells. Rows that others are about to take are skipped, so nobody waits here.
+CREATE FUNCTION outlive.claim_cells(
+    p_spaces text[], p_limit integer, p_hold bigint, p_high bigint, p_wall bigint
+) RETURNS TABLE (at bigint, space text, key text, value bytea, version bigint, due bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    moment bigint := outlive.clock(p_high, p_wall);
+    spaces text[];
+    keys   text[];
+    base   bigint;
+BEGIN
+    SELECT array_agg(p.space ORDER BY p.due, p.space, p.key),
+           array_agg(p.key ORDER BY p.due, p.space, p.key)
+    INTO spaces, keys
+    FROM (
+        SELECT l.space, l.key, l.due
+        FROM (SELECT DISTINCT unnest(p_spaces)) AS s (space),
+            LATERAL (
+                SELECT c.space, c.key, c.due FROM outlive.cell c
+                WHERE c.space = s.space AND c.due <= moment
+                ORDER BY c.due, c.key LIMIT p_limit FOR UPDATE SKIP LOCKED
+            ) AS l
+        ORDER BY l.due, l.space, l.key LIMIT p_limit
+    ) AS p;
+    IF spaces IS NULL THEN
+        RETURN;
+    END IF;
+    base := nextval('outlive.version_block') * 65536;
+    RETURN QUERY
+    UPDATE outlive.cell c SET version = base + t.at - 1, due = moment + p_hold
+    FROM unnest(spaces, keys) WITH ORDINALITY AS t (space, key, at)
+    WHERE c.space = t.space AND c.key = t.key
+    RETURNING t.at, c.space, c.key, c.value, c.version, c.due;
+END
+$$;

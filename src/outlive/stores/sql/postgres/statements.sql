@@ -1,0 +1,215 @@
+-- Every statement of the PostgreSQL store, by name. The schema is written as outlive and replaced
+-- by the store's own when this is loaded.
+
+-- name: migration_lock
+SELECT pg_advisory_xact_lock($1);
+
+-- name: schema_exists
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1);
+
+-- name: schema_make
+CREATE SCHEMA outlive;
+
+-- name: migrations_exist
+SELECT EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relname = 'migration'
+);
+
+-- name: migrations_table
+CREATE TABLE outlive.migration (
+    number   integer PRIMARY KEY,
+    name     text    NOT NULL,
+    checksum text    NOT NULL,
+    applied  bigint  NOT NULL
+);
+
+-- name: migrations
+SELECT number, name, checksum FROM outlive.migration ORDER BY number;
+
+-- name: migration_done
+INSERT INTO outlive.migration (number, name, checksum, applied)
+VALUES ($1, $2, $3, outlive.clock(0, $4));
+
+-- name: store_make
+INSERT INTO outlive.store (id, incarnation, shards, clock) VALUES (1, $1, $2, 0)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: shards_make
+INSERT INTO outlive.shard (id) SELECT generate_series(0, $1::integer - 1)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: store_read
+SELECT s.incarnation, s.shards, greatest(
+    s.clock,
+    coalesce((SELECT max(w.time) FROM outlive.writer w), 0),
+    coalesce((SELECT max(h.time) FROM outlive.shard h), 0),
+    coalesce((SELECT max(h.time) FROM outlive.hold h), 0)
+) AS clock
+FROM outlive.store s WHERE s.id = 1;
+
+-- Before marks of writers that are gone are forgotten, what they say about the clock is kept.
+-- name: clock_keep
+UPDATE outlive.store SET clock = greatest(clock, $1) WHERE id = 1 AND clock < $1;
+
+-- name: clock
+SELECT outlive.clock($1, $2);
+
+-- name: writer_make
+INSERT INTO outlive.writer (id, last, time) SELECT unnest($1::text[]), 0, $2
+ON CONFLICT (id) DO NOTHING;
+
+-- name: writer_forget
+DELETE FROM outlive.writer WHERE time < $1;
+
+-- Lock first, then look: a lost backend that is still committing holds this row.
+-- name: writer_lock
+SELECT last, base FROM outlive.writer WHERE id = $1 FOR UPDATE;
+
+-- What comes later from a lost connection has a lower number, and writes nothing any more.
+-- name: writer_burn
+UPDATE outlive.writer SET last = $2 WHERE id = $1;
+
+-- name: commit_group
+SELECT * FROM outlive.commit_group(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+    $22, $23, $24, $25, $26, $27, $28
+);
+
+-- name: idle_limit
+SELECT set_config('idle_in_transaction_session_timeout', $1, true);
+
+-- name: take
+SELECT epoch, head, chain, moment FROM outlive.take_shard($1, $2, $3, $4, $5);
+
+-- Lock first, then look.
+-- name: shard_lock
+SELECT owner, epoch, head FROM outlive.shard WHERE id = $1 FOR UPDATE;
+
+-- name: hold_read
+SELECT owner FROM outlive.hold WHERE shard = $1 AND epoch = $2;
+
+-- name: release
+UPDATE outlive.shard SET owner = '', epoch = epoch + 1
+WHERE id = $1 AND epoch = $2 AND owner = $3;
+
+-- name: shards
+SELECT id, owner, epoch, head FROM outlive.shard ORDER BY id;
+
+-- name: holds
+SELECT shard, epoch, owner, head, time, previous FROM outlive.hold
+ORDER BY time DESC, shard, epoch DESC LIMIT $1;
+
+-- name: holds_of
+SELECT shard, epoch, owner, head, time, previous FROM outlive.hold
+WHERE shard = $1 ORDER BY epoch DESC LIMIT $2;
+
+-- name: claim
+SELECT at, space, key, value, version, due FROM outlive.claim_cells($1, $2, $3, $4, $5)
+ORDER BY at;
+
+-- name: next_due
+SELECT min(l.due) FROM unnest($1::text[]) AS s (space), LATERAL (
+    SELECT c.due FROM outlive.cell c WHERE c.space = s.space AND c.due IS NOT NULL
+    ORDER BY c.due LIMIT 1
+) AS l;
+
+-- name: cells
+SELECT t.at, c.space, c.key, c.value, c.version, c.due
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS t (space, key, at)
+JOIN outlive.cell c ON c.space = t.space AND c.key = t.key;
+
+-- name: scan
+SELECT space, key, value, version, due FROM outlive.cell WHERE space = $1 AND key > $2
+ORDER BY key LIMIT $3;
+
+-- name: select_oldest
+SELECT m.value, c.space, c.key, c.value, c.version, c.due
+FROM outlive.mark m JOIN outlive.cell c ON c.space = m.space AND c.key = m.key
+WHERE m.name = $1 AND m.value BETWEEN $2 AND $3 AND m.space = ANY ($4::text[])
+ORDER BY m.value, m.space, m.key LIMIT $5;
+
+-- name: select_newest
+SELECT m.value, c.space, c.key, c.value, c.version, c.due
+FROM outlive.mark m JOIN outlive.cell c ON c.space = m.space AND c.key = m.key
+WHERE m.name = $1 AND m.value BETWEEN $2 AND $3 AND m.space = ANY ($4::text[])
+ORDER BY m.value DESC, m.space DESC, m.key DESC LIMIT $5;
+
+-- name: events
+SELECT shard, seq, stream, n, kind, data, time, chain FROM outlive.event
+WHERE stream = $1 AND n > $2 ORDER BY n LIMIT $3;
+
+-- name: lengths
+SELECT t.stream, l.n + 1 FROM unnest($1::text[]) AS t (stream), LATERAL (
+    SELECT e.n FROM outlive.event e WHERE e.stream = t.stream ORDER BY e.n DESC LIMIT 1
+) AS l;
+
+-- name: tail
+SELECT shard, seq, stream, n, kind, data, time, chain FROM outlive.event
+WHERE shard = $1 AND seq > $2 ORDER BY seq LIMIT $3;
+
+-- What moves with every commit by anybody: the marks of writers, take-overs, blocks of versions.
+-- name: changes
+SELECT coalesce((SELECT sum(last) FROM outlive.writer), 0)::bigint,
+       coalesce((SELECT sum(epoch) FROM outlive.shard), 0)::bigint,
+       (SELECT last_value FROM outlive.version_block);
+
+-- name: node_announce
+INSERT INTO outlive.node (id, lock, time) VALUES ($1, $2, $3)
+ON CONFLICT (id) DO UPDATE SET lock = excluded.lock, time = excluded.time;
+
+-- name: node_lock
+SELECT pg_try_advisory_lock($1);
+
+-- name: node_forget
+DELETE FROM outlive.node WHERE id = ANY ($1::text[]);
+
+-- name: nodes_sweep
+DELETE FROM outlive.node WHERE time < $1;
+
+-- Known nodes whose lock nobody holds.
+-- name: nodes_departed
+SELECT n.id FROM outlive.node n WHERE n.id = ANY ($1::text[]) AND NOT EXISTS (
+    SELECT FROM pg_locks l
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+        AND l.classid = ((n.lock >> 32) & 4294967295)::oid
+        AND l.objid = (n.lock & 4294967295)::oid
+);
+
+-- name: blob_put
+INSERT INTO outlive.blob (name, time, data) VALUES ($1, outlive.clock($2, $3), $4);
+
+-- name: blob_get
+SELECT data FROM outlive.blob WHERE name = $1;
+
+-- name: blob_drop
+DELETE FROM outlive.blob WHERE name = $1;
+
+-- name: blobs_older
+SELECT name FROM outlive.blob WHERE time < $1 ORDER BY time LIMIT 10000;
+
+-- name: doctor_server
+SELECT current_setting('server_version'), current_setting('server_version_num')::integer,
+       pg_is_in_recovery();
+
+-- name: doctor_durability
+SELECT current_setting('synchronous_commit'), current_setting('fsync'),
+       current_setting('full_page_writes'), current_setting('synchronous_standby_names');
+
+-- name: doctor_isolation
+SELECT current_setting('default_transaction_isolation');
+
+-- What it sees depends on the role: other roles' sessions show no age without pg_monitor.
+-- name: doctor_horizon
+SELECT coalesce(max(age(backend_xmin)), 0)::bigint,
+       coalesce(extract(epoch FROM max(clock_timestamp() - xact_start)), 0)::float8
+FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_xmin IS NOT NULL;
+
+-- name: doctor_rights
+SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relkind = 'r'
+    AND NOT has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE');
+
+-- name: chain_at
+SELECT chain FROM outlive.event WHERE shard = $1 AND seq = $2;
