@@ -114,10 +114,12 @@ SELECT min(l.due) FROM unnest($1::text[]) AS s (space), LATERAL (
     ORDER BY c.due LIMIT 1
 ) AS l;
 
+-- One look-up a cell, however large the table was when this was planned.
 -- name: cells
-SELECT t.at, c.space, c.key, c.value, c.version, c.due
-FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS t (space, key, at)
-JOIN outlive.cell c ON c.space = t.space AND c.key = t.key;
+SELECT t.at, l.space, l.key, l.value, l.version, l.due
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS t (space, key, at), LATERAL (
+    SELECT * FROM outlive.cell c WHERE c.space = t.space AND c.key = t.key LIMIT 1
+) AS l;
 
 -- name: scan
 SELECT space, key, value, version, due FROM outlive.cell WHERE space = $1 AND key > $2

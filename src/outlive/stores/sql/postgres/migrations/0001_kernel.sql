@@ -114,6 +114,9 @@ $$;
 --   stream_*   every stream appended to, and how long it must be
 --   event_*    what is appended, chained by the caller
 --
+-- The settings hold the planner to look-ups by key: a plan that was made when the tables were small
+-- stays in the session's cache, and would read them whole when they are large.
+--
 -- Raises OL002 when p_group is not higher than the writer's mark, and the errors of a lost race
 -- (23505, 40P01, 55P03), after which the caller tries again.
 CREATE FUNCTION outlive.commit_group(
@@ -127,7 +130,11 @@ CREATE FUNCTION outlive.commit_group(
     event_kind text[], event_data bytea[], event_chain bytea[],
     OUT done boolean, OUT clock bigint, OUT base bigint,
     OUT shards jsonb, OUT versions bigint[], OUT lengths bigint[]
-) LANGUAGE plpgsql VOLATILE AS $$
+) LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
 #variable_conflict use_variable
 DECLARE
     good     boolean := NOT p_probe;
@@ -241,7 +248,7 @@ BEGIN
             USING unnest(cell_space, cell_key, cell_action, marks_of, cell_marks)
                 AS t (space, key, action, old, new),
                 LATERAL jsonb_array_elements(t.old::jsonb) AS p
-            WHERE t.action <> 0 AND t.old <> t.new AND NOT t.new::jsonb @> jsonb_build_array(p)
+            WHERE t.action <> 0 AND t.old <> t.new AND t.old <> '[]' AND NOT t.new::jsonb @> jsonb_build_array(p)
                 AND m.name = p ->> 0 AND m.value = p ->> 1
                 AND m.space = t.space AND m.key = t.key;
             INSERT INTO outlive.mark (name, value, space, key)
@@ -303,7 +310,11 @@ $$;
 CREATE FUNCTION outlive.claim_cells(
     p_spaces text[], p_limit integer, p_hold bigint, p_high bigint, p_wall bigint
 ) RETURNS TABLE (at bigint, space text, key text, value bytea, version bigint, due bigint)
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
 #variable_conflict use_column
 DECLARE
     moment bigint := outlive.clock(p_high, p_wall);
