@@ -259,7 +259,10 @@ class BadAddress(StoreRefused):
     Nothing was opened."""
 
     code, slug = "OL1108", "bad-address"
-    remedy = "Use sqlite:///relative/path.db, sqlite:////absolute/path.db or memory://."
+    remedy = (
+        "Use sqlite:///relative/path.db, sqlite:////absolute/path.db, memory:// or "
+        "postgresql://user:password@host/database."
+    )
 
 
 # --- processes ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from outlive.clock import ManualClock
 from outlive.errors import BadAddress
 from outlive.stores.address import store_at
 from outlive.stores.memory import MemoryStore
+from outlive.stores.postgres import PostgresStore
 from outlive.stores.sqlite import SQLiteStore
 
 
@@ -36,6 +38,33 @@ async def test_memory_is_a_store_too_and_takes_the_clock() -> None:
     assert isinstance(store, MemoryStore)
     await store.open()
     assert await store.now() == clock.wall()
+
+
+def test_a_database_is_named_with_the_place_of_the_store_in_it() -> None:
+    store = store_at("postgresql://u:p@host:1/db?schema=own&shards=8&sslmode=require")
+    assert isinstance(store, PostgresStore)
+    assert (store.schema, store.shards) == ("own", 8)
+    assert store._dsn == "postgresql://u:p@host:1/db?sslmode=require"
+    store = store_at("postgresql:///db?host=/run/postgresql")
+    assert isinstance(store, PostgresStore)
+    assert (store.schema, store.shards) == ("outlive", 64)
+    assert store._dsn == "postgresql:///db?host=%2Frun%2Fpostgresql"
+
+
+@pytest.mark.parametrize("query", ["", "db?schema=A-B", "db?shards=x", "db?shards=0"])
+def test_a_refused_address_does_not_show_its_password(query: str) -> None:
+    with pytest.raises(BadAddress) as refusal:
+        store_at(f"postgresql://u:secret@host/{query}")
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_missing_driver_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in list(sys.modules):
+        if module.startswith("outlive.stores.postgres"):
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(BadAddress, match=r"pip install 'outlive\[postgres\]'"):
+        store_at("postgresql://host/db")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """A store from its address.
 
 sqlite:///relative/path.db     sqlite:////absolute/path.db     memory://
+postgresql://user:password@host/database?schema=outlive
+
+`schema` (outlive) says where in the database the store lies; `shards` counts when it is made;
+`statement_cache_size=0` says that a pooler in transaction mode stands between. Every other setting
+in the query goes to the driver.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from outlive.clock import Clock
 from outlive.errors import BadAddress
@@ -29,4 +34,35 @@ def store_at(address: str, clock: Clock | None = None) -> Store:
         from outlive.stores.memory import MemoryStore
 
         return MemoryStore(clock=clock)
-    raise BadAddress(f"{address!r} is no address of a store.")
+    if parts.scheme in ("postgresql", "postgres"):
+        return _postgres(address, parts, clock)
+    raise BadAddress(f"{parts.scheme or address!r} is no kind of store.")
+
+
+def _postgres(address: str, parts: SplitResult, clock: Clock | None) -> Store:
+    """Errors here do not repeat the address: it may hold a password."""
+    try:
+        from outlive.stores.postgres import PostgresStore
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise BadAddress(
+            "A store on PostgreSQL needs the driver asyncpg: pip install 'outlive[postgres]'."
+        ) from error
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if not parts.path.strip("/"):
+        raise BadAddress("The address of the PostgreSQL store names no database.")
+    own = {name: given.pop(name, "") for name in ("schema", "shards", "statement_cache_size")}
+    dsn = address.partition("?")[0] + (f"?{urlencode(given)}" if given else "")
+    try:
+        return PostgresStore(
+            dsn,
+            int(own["shards"] or 64),
+            clock,
+            schema=own["schema"] or "outlive",
+            statement_cache_size=int(own["statement_cache_size"] or 100),
+        )
+    except ValueError as error:
+        raise BadAddress(f"The address of the PostgreSQL store is not understood: {error}.") from (
+            error
+        )

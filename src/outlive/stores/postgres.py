@@ -15,8 +15,8 @@ never goes back for a process, in a shard, or over a restart. Deadlines are judg
 Needs a role that owns its schema and nothing else, PostgreSQL 14 or newer, and the primary. Behind
 a pooler in transaction mode use `statement_cache_size=0`; there are then no signs of life.
 
-Not promised: anything on a replica, or under a `default_transaction_isolation` other than READ
-COMMITTED more than that commits are refused as busy.
+Not promised: anything on a replica; speed under a `default_transaction_isolation` other than READ
+COMMITTED, where claims and takes may be refused as busy.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import asyncio
 import os
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 import asyncpg
@@ -47,8 +48,9 @@ from outlive.stores.migrate import pending
 from outlive.stores.postgres_blobs import PostgresBlobs
 from outlive.stores.postgres_doctor import examine
 from outlive.stores.postgres_group import Chains, Group
-from outlive.stores.postgres_lane import FROZEN_MILLISECONDS, Lane, ServerClock, in_order
+from outlive.stores.postgres_lane import FROZEN_MILLISECONDS, SUPERSEDED, Lane, ServerClock
 from outlive.stores.postgres_links import (
+    CUT,
     Connection,
     Links,
     is_cut,
@@ -139,7 +141,7 @@ class PostgresStore:
                 await link.execute("COMMIT")
         except BaseException as error:
             await self._close_links()
-            if isinstance(error, (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+            if isinstance(error, _FOREIGN):
                 raise mapped(error) from error
             raise
         self._is_open = True
@@ -195,6 +197,7 @@ class PostgresStore:
         self._tell()
         if self._poller is not None:
             self._poller.cancel()
+            await asyncio.wait((self._poller,))
         while self._tasks:
             await asyncio.wait(self._tasks)
         await self._presence.close()
@@ -255,54 +258,58 @@ class PostgresStore:
     ) -> Committed:
         """See `Store.transact`. `work` may be an `async` function too; it gets `AsyncTables`."""
         self.demand_open()
-        lane = await self._free.get()
-        try:
-            committed = await self._to_the_end(self._transact(lane, work, limit_seconds))
-        finally:
-            self._free.put_nowait(lane)
+        committed = await self._to_the_end(self._transact(work, limit_seconds))
         self._tell()
         return committed
 
-    async def _transact(self, lane: Lane, work: Work, limit_seconds: float) -> Committed:
-        number = lane.next_number()
+    async def _transact(self, work: Work, limit_seconds: float) -> Committed:
+        lane = await self._free.get()
         try:
-            async with self._working.borrow() as link:
-                link.doubtful = False
-                await link.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-                idle = max(FROZEN_MILLISECONDS, round(limit_seconds * 2000))
-                await link.execute(self.sql["idle_limit"], str(idle))
-                try:
-                    batch = await run_work(work, link, self.schema, limit_seconds)
-                except Exception as error:
-                    if is_cut(error):
-                        raise
-                    raise _Theirs(error) from error
-                group = Group((batch,))
-                if group.flaws:
-                    raise group.flaws[0]
-                await link.execute(self.sql["idle_limit"], str(FROZEN_MILLISECONDS))
-                plan, base = await lane.settle(link, group, number)
-                if base is None:
-                    raise _refused(plan.results(0)[0])
-                try:
-                    await link.execute("COMMIT")
-                except Exception as error:
-                    if not is_cut(error):
-                        raise
-                    link.terminate()
-                    found = await lane.look_up(number, error)
-                    if found is None:
-                        raise StoreUnavailable(
-                            "The connection was lost; nothing was written."
-                        ) from error
-                    base = found
-                lane.learn(plan)
-                lane.demand_certain(link, group)
-                return _receipt(in_order(group, plan.results(base))[0])
+            return await self._transact_in(lane, work, limit_seconds)
         except _Theirs as theirs:
             raise theirs.error from None
         except _FOREIGN as error:
+            if getattr(error, "sqlstate", None) == SUPERSEDED:
+                await lane.register()
             raise mapped(error) from error
+        finally:
+            self._free.put_nowait(lane)
+
+    async def _transact_in(self, lane: Lane, work: Work, limit_seconds: float) -> Committed:
+        async with self._working.borrow() as link:
+            link.doubtful = False
+            await link.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            idle = max(FROZEN_MILLISECONDS, round(limit_seconds * 2000))
+            await link.execute(self.sql["idle_limit"], str(idle))
+            try:
+                batch = await run_work(work, link, self.schema, limit_seconds)
+            except Exception as error:
+                if is_cut(error):
+                    raise
+                raise _Theirs(error) from error
+            group, number = Group((batch,)), lane.next_number()
+            if group.flaws:
+                raise group.flaws[0]
+            await link.execute(self.sql["idle_limit"], str(FROZEN_MILLISECONDS))
+            plan, base = await lane.settle(link, group, number)
+            lost: Exception | None = None
+            if base is None:
+                return _receipt(plan.results(0)[0])  # raises: it was refused
+            try:
+                await link.execute("COMMIT")
+            except Exception as error:
+                if not is_cut(error):
+                    raise
+                link.terminate()
+                lost = error
+            else:
+                lane.demand_certain(link, group)
+        if lost is not None:
+            base = await lane.look_up(number, lost)
+            if base is None:
+                raise StoreUnavailable("The connection was lost; nothing was written.") from lost
+        lane.learn(plan)
+        return _receipt(plan.results(base)[0])
 
     # --- claims -----------------------------------------------------------------------------------
 
@@ -329,9 +336,13 @@ class PostgresStore:
         self.demand_open()
         try:
             async with self._working.borrow() as link:
-                rows: list[Any] = await link.fetch(self.sql[name], *values)
-                return rows
+                return await self._working.fetch(link, self.sql[name], *values)
         except _FOREIGN as error:
+            if is_cut(error):
+                raise StoreUnavailable(
+                    f"The connection was lost ({error}): {name} may have been done. It is safe to "
+                    "do it again; what was claimed comes again after its hold."
+                ) from error
             raise mapped(error) from error
 
     async def next_due(self, spaces: Sequence[str]) -> int | None:
@@ -347,8 +358,7 @@ class PostgresStore:
         for attempt in range(1, READ_TRIES + 1):
             try:
                 async with self._reading.borrow() as link:
-                    rows: list[Any] = await link.fetch(self.sql[name], *values)
-                    return rows
+                    return await self._reading.fetch(link, self.sql[name], *values)
             except _FOREIGN as error:
                 if attempt == READ_TRIES or not is_cut(error):
                     raise mapped(error) from error
@@ -404,20 +414,24 @@ class PostgresStore:
             self._chains.pop(shard, None)
             try:
                 async with self._working.borrow() as link:
-                    row = await link.fetchrow(
-                        self.sql["take"], shard, epoch, owner, self.clock.high, self.clock.wall
-                    )
-                    if row is None and lost:  # then the lost try may have been the one that won
-                        held = await link.fetchval(self.sql["hold_read"], shard, epoch + 1)
-                        if held == owner:
+                    rows = await self._working.fetch(
+                        link, self.sql["take"], shard, epoch, owner, self.clock.high,
+                        self.clock.wall,
+                    )  # fmt: skip
+                    if not rows and lost:  # then the lost try may have been the one that won
+                        held = await self._working.fetch(
+                            link, self.sql["hold_read"], shard, epoch + 1
+                        )
+                        if held and held[0]["owner"] == owner:
                             return Lease(shard, owner, epoch + 1)
                 break
             except _FOREIGN as error:
                 lost = is_cut(error)
                 if not lost or attempt == TAKE_TRIES:
                     raise mapped(error) from error
-        if row is None:
+        if not rows:
             raise Fenced(f"Shard {shard} is not at epoch {epoch} any more; it was not taken.")
+        row = rows[0]
         self.clock.raised(row["moment"])
         if row["head"] == 0 or row["chain"] is not None:
             self._chains[shard] = (row["head"], row["chain"] or GENESIS)
@@ -500,16 +514,12 @@ def _receipt(result: Committed | OutliveError) -> Committed:
     return result
 
 
-def _refused(result: Committed | OutliveError) -> OutliveError:
-    assert isinstance(result, OutliveError)
-    return result
-
-
-_FOREIGN = (OSError, EOFError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_FOREIGN = (*CUT, asyncpg.PostgresError)
 
 
 def _lock_of(name: str) -> int:
-    return int.from_bytes(name.encode()[:7].ljust(7, b"\0"), "big")
+    made = blake2b(f"outlive schema {name}".encode(), digest_size=8).digest()
+    return int.from_bytes(made, "big", signed=True)
 
 
 _stores: weakref.WeakSet[PostgresStore] = weakref.WeakSet()

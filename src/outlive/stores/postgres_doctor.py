@@ -57,11 +57,14 @@ async def _server(store: PostgresStore) -> Findings:
 
 async def _durability(store: PostgresStore) -> Findings:
     ((commit, flush, pages, standbys),) = await store.read_rows("doctor_durability")
-    for name, value in (("fsync", flush), ("full_page_writes", pages)):
-        if value != "on":
-            text = f"{name} is {value}: a power loss may destroy the whole database"
-            yield Finding("durability", "fail", text, f"set {name} = on in postgresql.conf")
-    if commit in ("off", "local"):
+    unsafe = [
+        name for name, set_to in (("fsync", flush), ("full_page_writes", pages)) if set_to != "on"
+    ]
+    if unsafe:
+        text = f"{' and '.join(unsafe)} off: a power loss may destroy the whole database"
+        remedy = f"set {' = on, '.join(unsafe)} = on in postgresql.conf"
+        yield Finding("durability", "fail", text, remedy)
+    elif commit in ("off", "local"):
         text = f"synchronous_commit is {commit}: an acknowledged commit may be lost"
         yield Finding("durability", "fail", text, "set synchronous_commit = on for this role")
     elif standbys and commit != "remote_write":
@@ -80,8 +83,8 @@ async def _isolation(store: PostgresStore) -> Findings:
     if level == "read committed":
         yield Finding("isolation", "ok", level)
     else:
-        text = f"default_transaction_isolation is {level}: commits are refused as busy"
-        remedy = "ALTER ROLE … SET default_transaction_isolation = 'read committed'"
+        text = f"default_transaction_isolation is {level}: commits are slow, claims may be refused"
+        remedy = "set default_transaction_isolation = 'read committed' for this role"
         yield Finding("isolation", "warn", text, remedy)
 
 

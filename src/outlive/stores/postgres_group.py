@@ -155,7 +155,7 @@ class Group:
         return plan
 
     def _refused(self, plan: Plan, at: int, facts: Facts | None) -> bool:
-        """Check batch `at` against the overlay and the facts; notes what is believed and why not."""
+        """Check batch `at` against the overlay and the facts; notes what is believed."""
         batch = self.batches[at]
         for require in batch.require:
             ref, wanted = require.ref, require.version
@@ -300,7 +300,9 @@ def _head(lease: Lease, chains: Chains, facts: Facts | None) -> tuple[int, bytes
     if row.head == 0:
         return 0, GENESIS
     if not row.chain:
-        raise StoreCorrupt(f"Shard {lease.shard} counts {row.head} events, and the last is missing.")
+        raise StoreCorrupt(
+            f"Shard {lease.shard} counts {row.head} events, and the last is missing."
+        )
     return row.head, row.chain
 
 

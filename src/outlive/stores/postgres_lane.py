@@ -26,13 +26,7 @@ from outlive.clock import MICROS, Clock
 from outlive.errors import OutcomeUnknown, OutliveError, StoreBusy, StoreCorrupt, StoreUnavailable
 from outlive.model import Committed
 from outlive.stores.postgres_group import Chains, Facts, Group, Plan, Unsure, arguments, facts_of
-from outlive.stores.postgres_links import (
-    RACE,
-    Connection,
-    Links,
-    is_cut,
-    mapped,
-)
+from outlive.stores.postgres_links import RACE, Connection, Links, is_cut, mapped
 
 Results = list[Committed | OutliveError]
 LATE_MICROS = 1 * MICROS
@@ -137,7 +131,7 @@ class Lane:
                     raise
                 except Exception as error:
                     if getattr(error, "sqlstate", None) == SUPERSEDED:
-                        await self._register()
+                        await self.register()
                     elif not is_cut(error):
                         raise mapped(error) from error
                     elif sent.plan is not None:
@@ -162,8 +156,6 @@ class Lane:
         row = await self._call(link, group, number, plan, given, late)
         if not row["done"]:
             sent.plan = None
-            for lease in plan.appends:
-                self._chains.pop(lease.shard, None)
             return None
         self.learn(plan)
         return plan.results(row["base"])
@@ -182,9 +174,7 @@ class Lane:
         self.learn(plan)
         return plan.results(base)
 
-    async def settle(
-        self, link: Connection, group: Group, number: int
-    ) -> tuple[Plan, int | None]:
+    async def settle(self, link: Connection, group: Group, number: int) -> tuple[Plan, int | None]:
         """Write `group` inside the transaction that is open on `link`.
 
         Gives the plan that was carried out and the first of its versions, or None for a plan that
@@ -218,10 +208,12 @@ class Lane:
         *,
         probe: bool = False,
     ) -> Any:
-        row = await link.fetchrow(
-            self._sql["commit_group"], self.name, number, plan.now, late, group.relaxed, probe,
-            *given,
-        )  # fmt: skip
+        statement = self._sql["commit_group"]
+        values = (self.name, number, plan.now, late, group.relaxed, probe, *given)
+        if link.is_in_transaction():
+            row = await link.fetchrow(statement, *values)
+        else:
+            (row,) = await self._links.fetch(link, statement, *values)
         self._clock.heard(row["clock"])
         return row
 
@@ -255,9 +247,10 @@ class Lane:
     def next_number(self) -> int:
         return next(self._numbers)
 
-    async def _register(self) -> None:
+    async def register(self) -> None:
+        """Make the writer's mark again, after it was forgotten."""
         async with self._links.borrow() as link:
-            await link.execute(self._sql["writer_make"], [self.name], self._clock.now())
+            await self._links.fetch(link, self._sql["writer_make"], [self.name], self._clock.now())
 
     async def look_up(self, number: int, cause: BaseException) -> int | None:
         """The first version of group `number` if it was committed, None if it never will be.

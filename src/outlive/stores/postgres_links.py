@@ -156,10 +156,11 @@ class Links:
             try:
                 yield link
             except BaseException as error:
-                if not isinstance(error, OutliveError) or link.is_closed():
-                    plain = isinstance(error, asyncpg.PostgresError) and not is_cut(error)
-                    if not plain or link.is_in_transaction():
-                        link.terminate()
+                known = isinstance(error, (OutliveError, asyncpg.PostgresError))
+                if not known or is_cut(error):
+                    link.terminate()
+                if is_cut(error):
+                    self._abandon()
                 raise
             finally:
                 if self._closed or link.is_closed() or link.is_in_transaction():
@@ -190,6 +191,25 @@ class Links:
             ) from last
         raise StoreUnavailable("The store is closed; nothing was read or written.")
 
+    async def fetch(self, link: Connection, statement: str, *values: Any) -> list[Any]:
+        """The rows of one statement, as a transaction of its own.
+
+        Behind a pooler it is put between BEGIN and COMMIT: preparing and running it are two
+        messages, and only a transaction keeps both on one server connection.
+        """
+        if self._cache_size:
+            rows: list[Any] = await link.fetch(statement, *values)
+            return rows
+        await link.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        try:
+            rows = await link.fetch(statement, *values)
+        except asyncpg.PostgresError:
+            if link.is_in_transaction():
+                await link.execute("ROLLBACK")
+            raise
+        await link.execute("COMMIT")
+        return rows
+
     async def connect(self) -> Connection:
         """A new connection of its own, not counted and not kept."""
         link = await asyncpg.connect(
@@ -204,6 +224,12 @@ class Links:
         link.add_log_listener(_note_warning)
         _keep_alive(link)
         return link
+
+    def _abandon(self) -> None:
+        """One link was cut: what lies idle has most likely gone with it."""
+        idle, self._idle = self._idle, []
+        for link in idle:
+            link.terminate()
 
     def forget(self) -> None:
         """In a forked child: the sockets are the parent's, and are neither used nor shut down."""

@@ -32,9 +32,7 @@ AGAIN_SECONDS_MAX = 10.0
 class PostgresPresence:
     """The signs of life of this process's nodes, on one connection of their own."""
 
-    def __init__(
-        self, links: Links, sql: dict[str, str], schema: str, clock: ServerClock
-    ) -> None:
+    def __init__(self, links: Links, sql: dict[str, str], schema: str, clock: ServerClock) -> None:
         self._links = links
         self._sql = sql
         self._schema = schema

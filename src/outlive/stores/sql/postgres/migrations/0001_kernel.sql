@@ -248,7 +248,8 @@ BEGIN
             USING unnest(cell_space, cell_key, cell_action, marks_of, cell_marks)
                 AS t (space, key, action, old, new),
                 LATERAL jsonb_array_elements(t.old::jsonb) AS p
-            WHERE t.action <> 0 AND t.old <> t.new AND t.old <> '[]' AND NOT t.new::jsonb @> jsonb_build_array(p)
+            WHERE t.action <> 0 AND t.old <> t.new AND t.old <> '[]'
+                AND NOT t.new::jsonb @> jsonb_build_array(p)
                 AND m.name = p ->> 0 AND m.value = p ->> 1
                 AND m.space = t.space AND m.key = t.key;
             INSERT INTO outlive.mark (name, value, space, key)

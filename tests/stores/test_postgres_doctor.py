@@ -1,0 +1,54 @@
+"""What the doctor says of a PostgreSQL store: what durable means, and what is broken."""
+
+from __future__ import annotations
+
+from tests.stores.servers import note, session_at, store_at
+
+from outlive.stores.postgres import PostgresStore
+
+
+async def levels(store: PostgresStore) -> dict[str, str]:
+    return {finding.name: finding.level for finding in await store.doctor()}
+
+
+async def test_a_well_store_is_well_but_for_a_server_that_does_not_flush(postgres: str) -> None:
+    async with store_at(postgres) as store:
+        found = {finding.name: finding for finding in await store.doctor()}
+        assert found.pop("durability").level == "fail"  # the tests' server keeps nothing
+        assert {finding.level for finding in found.values()} == {"ok"}
+        assert "primary" in found["server"].text
+
+
+async def test_an_edited_event_is_named(postgres: str) -> None:
+    async with store_at(postgres) as store, session_at(postgres) as session:
+        lease = await store.take(2, 0, "n")
+        for n in range(4):
+            await store.commit(note(lease, "s", n))
+        await store.release(lease)
+        assert (await levels(store))["chain"] == "ok"
+        await session.execute(f"UPDATE {store.schema}.event SET data = 'x' WHERE seq = 3")
+        (chain,) = [finding for finding in await store.doctor() if finding.name == "chain"]
+        assert chain.level == "fail" and "shard 2 from event 3" in chain.text
+        assert (await levels(store))["owners"] == "warn"
+
+
+async def test_a_pinned_horizon_is_a_warning(postgres: str) -> None:
+    from outlive.stores import postgres_doctor
+
+    async with store_at(postgres) as store, session_at(postgres) as session:
+        await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        await session.fetchval("SELECT 1")
+        limit, postgres_doctor.HORIZON_SECONDS_WARN = postgres_doctor.HORIZON_SECONDS_WARN, 0.0
+        try:
+            assert (await levels(store))["horizon"] == "warn"
+        finally:
+            postgres_doctor.HORIZON_SECONDS_WARN = limit
+        await session.execute("ROLLBACK")
+
+
+async def test_a_foreign_schema_is_a_finding_and_not_an_error(postgres: str) -> None:
+    async with store_at(postgres) as store, session_at(postgres) as session:
+        await session.execute(f"UPDATE {store.schema}.migration SET checksum = 'x'")
+        assert (await levels(store))["schema"] == "fail"
+        await session.execute(f"DROP TABLE {store.schema}.migration")
+        assert (await levels(store))["schema"] == "warn"

@@ -1,0 +1,36 @@
+"""Signs of life through the server: they end with the connection, and are given again."""
+
+from __future__ import annotations
+
+from tests.stores.servers import line_to, session_at, store_at, until
+
+
+async def test_a_node_whose_connection_is_gone_has_departed(postgres: str) -> None:
+    async with line_to(postgres) as line, store_at(postgres) as watcher:
+        async with store_at(line.address, schema=watcher.schema) as store:
+            await store.announce("n")
+            await store.announce("n")
+            assert await watcher.departed(["n", "never"]) == set()
+            line.is_open = False
+            assert store._presence._link is not None
+            store._presence._link.terminate()
+
+            async def departed() -> bool:
+                return await watcher.departed(["n", "never"]) == {"n"}
+
+            await until(departed, "the sign of life ends")
+            line.is_open = True
+
+            async def is_back() -> bool:
+                return await watcher.departed(["n"]) == set()
+
+            await until(is_back, "the sign of life is given again")
+
+
+async def test_a_node_that_ended_in_order_is_not_reported(postgres: str) -> None:
+    async with store_at(postgres) as watcher:
+        async with store_at(postgres, schema=watcher.schema) as store:
+            await store.announce("n")
+        assert await watcher.departed(["n"]) == set()
+        async with session_at(postgres) as session:
+            assert await session.fetchval(f"SELECT count(*) FROM {watcher.schema}.node") == 0
