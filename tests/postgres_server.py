@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -37,47 +38,81 @@ def free_port() -> int:
         return port
 
 
-@contextmanager
-def running_server(*settings: str) -> Iterator[str]:
-    """A server of its own; gives its address. `settings` are lines like `fsync=on`."""
-    folder = Path(tempfile.mkdtemp(prefix="outlive-postgres-"))
-    user = "nobody" if os.geteuid() == 0 else None
-    if user:
-        shutil.chown(folder, user)
-    database, port = folder / "database", free_port()
-    made = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-sync"]
-    options = ("fsync=off", "full_page_writes=off", "max_connections=60", "shared_buffers=64MB")
-    options += (f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1", *settings)
-    server = None
-    try:
-        subprocess.run(
-            [programs() / "initdb", *made, "-D", database],
-            check=True, user=user, capture_output=True, cwd=folder, timeout=DEADLINE_SECONDS,
+class Server:
+    """A server in a folder of its own. `settings` are lines like `fsync=on`."""
+
+    def __init__(self, folder: Path, settings: tuple[str, ...]) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.address = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        self._user = "nobody" if os.geteuid() == 0 else None
+        self._process: subprocess.Popen[bytes] | None = None
+        if self._user:
+            shutil.chown(folder, self._user)
+        self._settings = (
+            "fsync=off", "full_page_writes=off", "max_connections=60", "shared_buffers=64MB",
+            f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1", *settings,
         )  # fmt: skip
-        lines = [part for option in options for part in ("-c", option)]
-        with open(folder / "log", "wb") as log:
-            server = subprocess.Popen(
-                [programs() / "postgres", "-D", database, "-p", str(port), *lines],
-                user=user, cwd=folder, stdout=log, stderr=log, start_new_session=True,
+        made = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres"]
+        subprocess.run(
+            [programs() / "initdb", *made, "--no-sync", "-D", folder / "database"],
+            check=True, user=self._user, capture_output=True, cwd=folder, timeout=DEADLINE_SECONDS,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start; comes back at once, see `answering`."""
+        lines = [part for setting in self._settings for part in ("-c", setting)]
+        place = ["-D", self.folder / "database", "-p", str(self.port)]
+        with open(self.folder / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [programs() / "postgres", *place, *lines],
+                user=self._user, cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        address = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        asyncio.run(_answering(address, server))
-        yield address
+
+    async def answering(self) -> None:
+        """Wait until the server answers; starts it again while what a kill left is in the way."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                if self._process is None or self._process.poll() is not None:
+                    self.start()
+                try:
+                    link = await asyncpg.connect(self.address, timeout=5)
+                except (OSError, asyncpg.PostgresError):
+                    await asyncio.sleep(0.05)
+                else:
+                    await link.close()
+                    return
+
+    def kill(self) -> None:
+        """SIGKILL; its children see that and end too."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(DEADLINE_SECONDS)
+
+    def stop(self) -> None:
+        """End the server and all of its children at once."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(DEADLINE_SECONDS)
+
+
+@contextmanager
+def server_of_its_own(*settings: str) -> Iterator[Server]:
+    """A server that is not answering yet; it is ended and removed with the block."""
+    folder = Path(tempfile.mkdtemp(prefix="outlive-postgres-"))
+    try:
+        server = Server(folder, settings)
+        try:
+            yield server
+        finally:
+            server.stop()
     finally:
-        if server is not None:
-            server.send_signal(3)  # SIGQUIT: at once, and all of its children
-            server.wait(DEADLINE_SECONDS)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _answering(address: str, server: subprocess.Popen[bytes]) -> None:
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while True:
-            assert server.poll() is None, "the server ended at once; see its log"
-            try:
-                link = await asyncpg.connect(address, timeout=5)
-            except (OSError, asyncpg.PostgresError):
-                await asyncio.sleep(0.05)
-            else:
-                await link.close()
-                return
+@contextmanager
+def running_server(*settings: str) -> Iterator[str]:
+    """The address of a server that answers."""
+    with server_of_its_own(*settings) as server:
+        asyncio.run(server.answering())
+        yield server.address

@@ -6,12 +6,20 @@ import asyncio
 import time
 
 import pytest
+from tests.postgres_server import server_of_its_own
 from tests.stores.servers import line_to, note, session_at, store_at
 
 from outlive.clock import MICROS
-from outlive.errors import NewerSchema, SchemaAltered, StoreRefused, StoreUnavailable
-from outlive.model import Batch, Cell, Committed, Put, Ref
+from outlive.errors import (
+    NewerSchema,
+    OutcomeUnknown,
+    SchemaAltered,
+    StoreRefused,
+    StoreUnavailable,
+)
+from outlive.model import Batch, Cell, Committed, Lease, Put, Ref
 from outlive.store import GROUP_BATCHES_MAX
+from outlive.stores.chain import GENESIS, verify
 from outlive.stores.postgres import SHARDS_MAX, PostgresStore
 
 
@@ -174,3 +182,41 @@ async def test_behind_a_pooler_nothing_stays_in_a_session(postgres: str) -> None
         async with session_at(postgres) as session:
             assert await session.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0
         assert [cell.key for cell in await store.scan("noted")] == ["k"]
+
+
+@pytest.mark.crash
+async def test_a_killed_server_has_every_acknowledged_commit() -> None:
+    with server_of_its_own() as server:
+        await server.answering()
+        async with store_at(server.address, schema="killed") as store:
+            lease = await store.take(0, 0, "n")
+            acknowledged: list[int] = []
+            for _ in range(3):
+                stop = asyncio.Event()
+                working = asyncio.create_task(work_until(store, lease, stop, acknowledged))
+                before = len(acknowledged)
+                while len(acknowledged) < before + 20:
+                    await asyncio.sleep(0.01)
+                server.kill()
+                await server.answering()
+                stop.set()
+                await working
+                events = await store.tail(0, 0, 100_000)
+                assert [event.seq for event in events] == list(range(1, len(events) + 1))
+                assert {event.seq for event in events} >= set(acknowledged)
+                assert verify(events, GENESIS) is None
+            assert len(acknowledged) == len(set(acknowledged))
+
+
+async def work_until(
+    store: PostgresStore, lease: Lease, stop: asyncio.Event, acknowledged: list[int]
+) -> None:
+    """Commit one event after the other; what was refused or is unknown is looked up."""
+    while not stop.is_set():
+        try:
+            n = (await store.lengths(["s"])).get("s", 0)
+            while not stop.is_set():
+                acknowledged.append((await store.commit(note(lease, "s", n))).seq)
+                n += 1
+        except (OutcomeUnknown, StoreUnavailable):
+            await asyncio.sleep(0.01)

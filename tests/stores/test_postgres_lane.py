@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from tests.stores.servers import line_to, note, session_at, store_at, until
@@ -221,6 +222,47 @@ async def test_two_that_require_each_others_cell_absent_are_not_both_written(
                 return_exceptions=True,
             )
             assert sorted(type(result).__name__ for result in results) == ["Committed", "Conflict"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_commit_that_waited_for_a_take_over_is_fenced(postgres: str, known: bool) -> None:
+    async with store_at(postgres) as store, session_at(postgres) as session:
+        lease = await store.take(0, 0, "n")
+        if not known:
+            store._chains.clear()
+        await session.execute("BEGIN")
+        await session.fetch(store.sql["take"], 0, lease.epoch, "b", 0, None)
+        committing = asyncio.create_task(store.commit(note(lease, "s", 0, "k")))
+        await until(lambda: is_blocked(session), "the commit waits for the shard")
+        await session.execute("COMMIT")
+        with pytest.raises(Fenced):
+            await committing
+        assert await store.tail(0, 0) == []
+        assert await store.read([Ref("noted", "k")]) == [None]
+
+
+async def test_a_put_that_waited_for_a_drop_has_the_higher_version(postgres: str) -> None:
+    async with store_at(postgres) as store, session_at(postgres) as session:
+        cell = f"{store.schema}.cell"
+        await session.execute("BEGIN")
+        await session.execute(f"INSERT INTO {cell} VALUES ('s', 'k', 0, NULL, '[]', '')")
+        putting = asyncio.create_task(store.commit(Batch(put=(Put(Ref("s", "k"), b""),))))
+        await until(lambda: is_blocked(session), "the put waits for the key")
+        dropped = await session.fetchval(
+            f"UPDATE {cell} SET version = nextval('{store.schema}.version_block') * 65536"
+            " RETURNING version"
+        )
+        await session.execute(f"DELETE FROM {cell}")
+        await session.execute("COMMIT")
+        receipt = await putting
+        assert receipt.versions[0] > dropped
+        (found,) = await store.read([Ref("s", "k")])
+        assert found is not None and (found.version,) == receipt.versions
+
+
+async def is_blocked(session: Any) -> bool:
+    waiting = await session.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    return bool(waiting)
 
 
 async def test_relaxed_groups_do_not_wait_for_the_flush(postgres: str) -> None:
