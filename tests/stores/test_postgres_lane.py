@@ -174,6 +174,52 @@ async def test_a_database_that_went_back_is_noticed(postgres: str) -> None:
             await store.commit(note(lease, "s", 2))
 
 
+async def test_another_store_in_the_place_of_ours_is_noticed(postgres: str) -> None:
+    async with line_to(postgres) as line, store_at(line.address) as store:
+        lease = await store.take(0, 0, "n")
+        async with session_at(postgres) as session:
+            await session.execute(f"UPDATE {store.schema}.store SET incarnation = 'other'")
+        line.cut_once("drop", CALL)
+        with pytest.raises(StoreCorrupt, match="another store"):
+            await store.commit(note(lease, "s", 0))
+        with pytest.raises(StoreCorrupt):
+            await store.commit(note(lease, "s", 0))
+
+
+async def test_a_cancelled_wait_for_the_standby_is_not_a_success(postgres: str) -> None:
+    async with store_at(postgres) as store, session_at(postgres) as session:
+        commit = Batch(put=(Put(Ref("s", "k"), b"x"),))
+        await store.commit(commit)
+        await session.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        await session.execute("SELECT pg_reload_conf()")
+        try:
+            await until(lambda: waits_for_a_standby(store), "the setting counts")
+            committing = asyncio.create_task(store.commit(commit))
+            cancel = (
+                "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity"
+                " WHERE wait_event = 'SyncRep'"
+            )
+            await until(lambda: session.fetchval(cancel), "the commit waits for its standby")
+            with pytest.raises(OutcomeUnknown, match="standby"):
+                await committing
+        finally:
+            await session.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            await session.execute("SELECT pg_reload_conf()")
+        (cell,) = await store.read([Ref("s", "k")])
+        assert cell is not None
+        await until(lambda: no_standby(store), "the setting is gone")
+        await store.commit(commit)
+
+
+async def waits_for_a_standby(store: PostgresStore) -> bool:
+    rows = await store.read_rows("doctor_durability")
+    return bool(rows[0][3])
+
+
+async def no_standby(store: PostgresStore) -> bool:
+    return not await waits_for_a_standby(store)
+
+
 async def test_writers_of_two_nodes_lose_no_update_and_reuse_no_version(postgres: str) -> None:
     async with store_at(postgres) as one, store_at(postgres, schema=one.schema) as two:
         cell = Ref("s", "sum")

@@ -144,7 +144,18 @@ class PostgresStore:
             if isinstance(error, _FOREIGN):
                 raise mapped(error) from error
             raise
+        for links in (self._writing, self._working, self._reading):
+            links.check = self._demand_same
         self._is_open = True
+
+    async def _demand_same(self, link: Connection) -> None:
+        """A new connection must lead to the store that was opened."""
+        rows = await self._reading.fetch(link, self.sql["incarnation"])
+        if not rows or rows[0][0] != self.incarnation:
+            raise StoreCorrupt(
+                f"Schema {self.schema} holds another store than the one that was opened: the "
+                "database was replaced. Nothing was written."
+            )
 
     async def _demand_server(self, link: Connection) -> None:
         version, number, in_recovery = await link.fetchrow(self.sql["doctor_server"])
@@ -302,12 +313,11 @@ class PostgresStore:
                     raise
                 link.terminate()
                 lost = error
-            else:
-                lane.demand_certain(link, group)
         if lost is not None:
             base = await lane.look_up(number, lost)
             if base is None:
                 raise StoreUnavailable("The connection was lost; nothing was written.") from lost
+        lane.demand_certain(link, group)
         lane.learn(plan)
         return _receipt(plan.results(base)[0])
 
@@ -317,17 +327,11 @@ class PostgresStore:
         self.demand_open()
         if not spaces:
             return []
-        rows = await self._to_the_end(
-            self.write_rows(
-                "claim",
-                list(spaces),
-                min(limit, CLAIM_CELLS_MAX),
-                round(hold_seconds * MICROS),
-                self.clock.high,
-                self.clock.wall,
-            )
-        )
+        hold, clock = round(hold_seconds * MICROS), self.clock
+        values = (list(spaces), min(limit, CLAIM_CELLS_MAX), hold, clock.high, clock.wall)
+        rows = await self._to_the_end(self.write_rows("claim", *values))
         if rows:
+            clock.raised(rows[0]["due"] - hold)
             self._tell()
         return [Cell(*row[1:]) for row in rows]
 

@@ -88,6 +88,7 @@ class _Sent:
     """What was sent last that may have been committed, whatever came back."""
 
     plan: Plan | None = None
+    link: Connection | None = None
 
 
 class Lane:
@@ -117,7 +118,7 @@ class Lane:
                 number, sent = next(self._numbers), _Sent()
                 try:
                     async with self._links.borrow() as link:
-                        link.doubtful = False
+                        link.doubtful, sent.link = False, link
                         told = await self._at_once(link, group, number, sent) if believed else None
                         if told is None:
                             told = await self._surely(link, group, number, sent)
@@ -137,9 +138,13 @@ class Lane:
                     elif sent.plan is not None:
                         base = await self.look_up(number, error)
                         if base is not None:
+                            self.demand_certain(sent.link, group)
                             self.learn(sent.plan)
                             return in_order(group, sent.plan.results(base))
-        raise StoreBusy(f"Tried {TRIES_MAX} times, and others were faster; nothing was written.")
+        raise StoreBusy(
+            f"Tried {TRIES_MAX} times, and others were faster or the connection was cut; nothing "
+            "was written."
+        )
 
     async def _at_once(
         self, link: Connection, group: Group, number: int, sent: _Sent
@@ -236,6 +241,7 @@ class Lane:
                 )
 
     def demand_certain(self, link: Connection, group: Group) -> None:
+        """Raise `OutcomeUnknown` if the server gave up waiting for its standby on `link`."""
         if link.doubtful and not group.relaxed:
             raise OutcomeUnknown(
                 "The commit is on this server, but its wait for the standby was cancelled; a "

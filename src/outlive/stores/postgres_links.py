@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -147,6 +147,8 @@ class Links:
         self._clock = clock
         self._idle: list[Connection] = []
         self._closed = False
+        self.check: Callable[[Connection], Awaitable[None]] | None = None
+        """Asked about each new connection before it is used; raises to refuse it."""
 
     @asynccontextmanager
     async def borrow(self) -> AsyncIterator[Connection]:
@@ -178,7 +180,14 @@ class Links:
             if self._closed:
                 break
             try:
-                return await self.connect()
+                link = await self.connect()
+                try:
+                    if self.check is not None:
+                        await self.check(link)
+                except BaseException:
+                    link.terminate()
+                    raise
+                return link
             except (*CUT, asyncpg.TooManyConnectionsError) as error:
                 last = error
                 wait = ids.full_jitter(CONNECT_BASE_SECONDS, CONNECT_SECONDS, attempt)

@@ -48,6 +48,9 @@ SELECT s.incarnation, s.shards, greatest(
 ) AS clock
 FROM outlive.store s WHERE s.id = 1;
 
+-- name: incarnation
+SELECT incarnation FROM outlive.store WHERE id = 1;
+
 -- Before marks of writers that are gone are forgotten, what they say about the clock is kept.
 -- name: clock_keep
 UPDATE outlive.store SET clock = greatest(clock, $1) WHERE id = 1 AND clock < $1;
