@@ -448,7 +448,8 @@ class Outlive:
             left = RESULT_LOOK_SECONDS if ends is None else ends - self._clock.boot()
             left = min(left, RESULT_LOOK_SECONDS)
             if self._runtime is not None and left > 0:
-                found = await self._runtime.activations.result_of(id, left)
+                patience = None if ends is None else left
+                found = await self._runtime.activations.result_of(id, patience)
                 if found is not None and found[0].status == "done":
                     return found[1].output_type.read(found[0].result)
             view = await self.view(id)

@@ -360,7 +360,9 @@ class Activations:
                 Batch(lease=activation.lease, require=done, drop=tuple(cell.ref for cell in done))
             )
 
-    async def result_of(self, id: str, timeout_seconds: float) -> tuple[Ended, Definition] | None:
+    async def result_of(
+        self, id: str, timeout_seconds: float | None
+    ) -> tuple[Ended, Definition] | None:
         """Wait for the end of a process that lives here, without asking the store.
 
         None when it does not live here, not any more, or not at its end in time.
@@ -370,13 +372,15 @@ class Activations:
             return None
         if activation.ending is None:
             activation.ending = asyncio.get_running_loop().create_future()
-        ending = activation.ending
-        timer = self.timers.after(timeout_seconds, lambda: activation.tell_end(None))
+        ending, timer = activation.ending, None
+        if timeout_seconds is not None:
+            timer = self.timers.after(timeout_seconds, lambda: activation.tell_end(None))
         try:
             ended = await asyncio.shield(ending)
             return None if ended is None else (ended, activation.definition)
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             if ending.done():
                 activation.ending = None
 
