@@ -62,6 +62,30 @@ async def reopened(store: SQLiteStore) -> SQLiteStore:
     return await opened(store.path)
 
 
+class InTheWay:
+    """A connection that is refused twice, as when two processes make one file at one moment."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    def execute(self, _statement: str) -> Any:
+        self.tries += 1
+        if self.tries < 3:
+            raise apsw.BusyError("database is locked")
+        return self
+
+    def fetchall(self) -> list[Any]:
+        return []
+
+
+async def test_a_setting_is_tried_again_while_another_process_is_in_the_way(path: Path) -> None:
+    store = await opened(path)
+    connection: Any = InTheWay()
+    await asyncio.to_thread(store._file._set, connection, "journal_mode=wal")
+    assert connection.tries == 3
+    await store.close()
+
+
 # --- what is opened -------------------------------------------------------------------------------
 
 

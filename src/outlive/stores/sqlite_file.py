@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,7 @@ CHECKPOINT_PAGES = 4000
 """Pages in the WAL (16 MiB) after which the writing lane moves them into the file, outside any
 commit."""
 BUSY_MILLISECONDS = 5000
+BUSY_PAUSE_SECONDS = 0.005
 WRITER_FORGET_MICROS = 86_400 * MICROS
 
 
@@ -98,7 +100,11 @@ class SQLiteFile:
         try:
             with place.opening:
                 place.check_second_copy(self.path)
-                self.writer = self.connect()
+                self._lock.acquire()  # two processes may make the file at the same moment
+                try:
+                    self.writer = self.connect()
+                finally:
+                    self._lock.release()
             self._migrate()
             self.users = UserTables(self.connect())
             self.readers = [self.connect(writes=False) for _ in range(self._reader_count)]
@@ -133,13 +139,25 @@ class SQLiteFile:
             settings = [*settings, "query_only=1"]
         try:
             for setting in settings:
-                connection.execute(f"PRAGMA {setting}").fetchall()
+                self._set(connection, setting)
         except apsw.Error:
             self.disconnect(connection)
             raise
         if writes:
             connection.setwalhook(self._count_pages)
         return connection
+
+    def _set(self, connection: apsw.Connection, setting: str) -> None:
+        """Make a setting; the journal mode does not wait by itself for another process."""
+        ends = time.monotonic() + BUSY_MILLISECONDS / 1000
+        while True:
+            try:
+                connection.execute(f"PRAGMA {setting}").fetchall()
+                return
+            except apsw.BusyError:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(BUSY_PAUSE_SECONDS)
 
     def disconnect(self, connection: apsw.Connection) -> None:
         """Close what `connect` gave; once is enough, twice does no harm."""
