@@ -22,17 +22,14 @@ import msgspec
 from msgspec import Struct
 
 from outlive.errors import (
-    Conflict,
-    Fenced,
     OutliveError,
     Refused,
     StoreCorrupt,
-    StreamConflict,
-    TooLarge,
 )
 from outlive.model import ABSENT, Append, Batch, Committed, Lease, Ref
-from outlive.store import VALUE_BYTES_MAX
+from outlive.stores import refusals
 from outlive.stores.chain import GENESIS, link
+from outlive.stores.refusals import conflict, fenced, stream_conflict
 
 Key = tuple[str, str]
 Chains = dict[int, tuple[int, bytes]]
@@ -308,16 +305,9 @@ def _head(lease: Lease, chains: Chains, facts: Facts | None) -> tuple[int, bytes
 
 def flaw(batch: Batch) -> OutliveError | None:
     """What is wrong with `batch` by itself, before any state is looked at."""
-    if batch.storage == "volatile":
-        return Refused("PostgreSQL keeps no volatile cells; nothing was written.")
-    if batch.append and batch.lease is None:
-        raise ValueError("a batch that appends needs a lease")
-    for put in batch.put:
-        if len(put.value) > VALUE_BYTES_MAX:
-            return too_large(f"cell {put.ref.space}/{put.ref.key}", len(put.value))
-    for append in batch.append:
-        if len(append.data) > VALUE_BYTES_MAX:
-            return too_large(f"event {append.n} of a stream", len(append.data))
+    found = refusals.flaw(batch, "PostgreSQL")
+    if found is not None:
+        return found
     texts = [text for put in batch.put for text in (put.ref.space, put.ref.key)]
     texts += [text for put in batch.put for mark in put.marks for text in mark]
     texts += [text for add in batch.append for text in (add.stream, add.kind)]
@@ -326,34 +316,3 @@ def flaw(batch: Batch) -> OutliveError | None:
     if any("\0" in text for text in texts):
         return Refused("PostgreSQL keeps no text with a NUL character; nothing was written.")
     return None
-
-
-def too_large(what: str, size: int) -> TooLarge:
-    return TooLarge(f"The value of {what} has {size} bytes; at most {VALUE_BYTES_MAX} are kept.")
-
-
-def conflict(ref: Ref, wanted: int, found: int) -> Conflict:
-    return Conflict(
-        f"Cell {ref.space}/{ref.key} is at version {found}, not {wanted}; nothing was written.",
-        ref=ref,
-        wanted=wanted,
-        found=found,
-    )
-
-
-def fenced(lease: Lease) -> Fenced:
-    return Fenced(
-        f"Shard {lease.shard} is no longer held by {lease.owner} at epoch {lease.epoch}; "
-        "nothing was written.",
-        shard=lease.shard,
-        epoch=lease.epoch,
-    )
-
-
-def stream_conflict(append: Append, length: int) -> StreamConflict:
-    return StreamConflict(
-        f"Event {append.n} was expected to be next, but the stream has {length} events; "
-        "nothing was written.",
-        wanted=append.n,
-        found=length,
-    )

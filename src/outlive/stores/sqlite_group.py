@@ -22,17 +22,12 @@ import msgspec
 from msgspec import Struct
 
 from outlive.errors import (
-    Conflict,
-    Fenced,
     OutliveError,
-    Refused,
     StoreCorrupt,
-    StreamConflict,
-    TooLarge,
 )
 from outlive.model import ABSENT, Append, Batch, Committed, Lease
-from outlive.store import VALUE_BYTES_MAX
 from outlive.stores.chain import GENESIS, link
+from outlive.stores.refusals import conflict, fenced, flaw, stream_conflict
 
 if TYPE_CHECKING:
     from outlive.stores.sqlite_file import SQLiteFile
@@ -71,7 +66,9 @@ class Group:
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         self.batches = batches
-        self.results: list[Committed | OutliveError | None] = [flaw(batch) for batch in batches]
+        self.results: list[Committed | OutliveError | None] = [
+            flaw(batch, "SQLite") for batch in batches
+        ]
         self.durable = any(batch.storage == "durable" for batch in batches)
 
     def open_batches(self) -> list[int]:
@@ -223,13 +220,7 @@ class Group:
             ref = require.ref
             found = _cell(connection, file.sql, cells, (ref.space, ref.key)).version
             if found != require.version:
-                return Conflict(
-                    f"Cell {ref.space}/{ref.key} is at version {found}, not {require.version}; "
-                    "nothing was written.",
-                    ref=ref,
-                    wanted=require.version,
-                    found=found,
-                )
+                return conflict(ref, require.version, found)
         expected: dict[str, int] = {}
         for append in batch.append:
             stream = append.stream
@@ -270,43 +261,6 @@ class Group:
                     self.results[at] = fenced(lease_of)
             raise Again
         return heads
-
-
-def flaw(batch: Batch) -> OutliveError | None:
-    """What is wrong with `batch` by itself, before any state is looked at."""
-    if batch.storage == "volatile":
-        return Refused("SQLite keeps no volatile cells; nothing was written.")
-    if batch.append and batch.lease is None:
-        raise ValueError("a batch that appends needs a lease")
-    for put in batch.put:
-        if len(put.value) > VALUE_BYTES_MAX:
-            return too_large(f"cell {put.ref.space}/{put.ref.key}", len(put.value))
-    for append in batch.append:
-        if len(append.data) > VALUE_BYTES_MAX:
-            return too_large(f"event {append.n} of a stream", len(append.data))
-    return None
-
-
-def too_large(what: str, size: int) -> TooLarge:
-    return TooLarge(f"The value of {what} has {size} bytes; at most {VALUE_BYTES_MAX} are kept.")
-
-
-def fenced(lease: Lease) -> Fenced:
-    return Fenced(
-        f"Shard {lease.shard} is no longer held by {lease.owner} at epoch {lease.epoch}; "
-        "nothing was written.",
-        shard=lease.shard,
-        epoch=lease.epoch,
-    )
-
-
-def stream_conflict(append: Append, length: int | None) -> StreamConflict:
-    found = "is not that long" if length is None else f"has {length} events"
-    return StreamConflict(
-        f"Event {append.n} was expected to be next, but the stream {found}; nothing was written.",
-        wanted=append.n,
-        found=length,
-    )
 
 
 def _cell(
