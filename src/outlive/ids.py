@@ -1,7 +1,8 @@
 """Identifiers and randomness: the only module that draws any.
 
-public    `reg_` + 26 characters of Crockford base 32 carrying 128 random bits. Guess-proof; neither
-          time, count nor internal id can be read from it. This is what leaves the service.
+public    `reg_` + 26 characters of Crockford base 32 carrying at least 120 random bits (130, less
+          those that lead to its shard). Guess-proof; neither time, count nor internal id can be
+          read from it. This is what leaves the service.
 internal  23 hexadecimal digits, time first: ordered, so that new streams land side by side in an
           index. It never leaves the service.
 node      pid and random: a new one for each boot, so that nobody inherits a dead node's identity.
@@ -13,10 +14,14 @@ import os
 import random
 import secrets
 import zlib
+from functools import cache
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_LETTERS = bytes(ord(ALPHABET[byte % 32]) for byte in range(256))
+"""The character for each random byte: five bits of it count."""
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
-_ENDS = [pair.encode() for pair in _PAIRS]
+_NO_END = b"\0\0"
+_SHARDS_FEW = 128
 _jitter = random.SystemRandom()
 
 
@@ -30,16 +35,35 @@ def base32(number: int, characters: int) -> str:
 
 
 def public_id(prefix: str, shards: int, shard: int | None = None) -> str:
-    """A new public id, in `shard` if one is given: its end is then drawn until it is."""
-    while True:
-        number = int.from_bytes(os.urandom(17), "big")
-        if shard is None:
-            return f"{prefix}_{base32(number, 26)}"
-        front = f"{prefix}_{base32(number >> 10, 24)}"
-        seen = zlib.crc32(front.encode())
-        for turn in range(number & 1023, (number & 1023) + len(_PAIRS)):
-            if zlib.crc32(_ENDS[turn & 1023], seen) % shards == shard:  # as `shard_of` counts
-                return front + _PAIRS[turn & 1023]
+    """A new public id, in `shard` if one is given: its last two characters are then drawn from
+    those that lead there."""
+    drawn = os.urandom(26)
+    name = f"{prefix}_{drawn.translate(_LETTERS).decode()}"
+    if shard is None:
+        return name
+    front, place = name[:-2], drawn[-2] << 8 | drawn[-1]
+    seen = zlib.crc32(front.encode())
+    if shards <= _SHARDS_FEW and shards & (shards - 1) == 0:
+        ends = _ends(shards)[(zlib.crc32(_NO_END, seen) ^ shard) % shards]
+        return front + ends[place % len(ends)]
+    for turn in range(place, place + len(_PAIRS)):
+        end = _PAIRS[turn % len(_PAIRS)]
+        if zlib.crc32(end.encode(), seen) % shards == shard:  # as `shard_of` counts
+            return front + end
+    return public_id(prefix, shards, shard)
+
+
+@cache
+def _ends(shards: int) -> list[list[str]]:
+    """The pairs of last characters by what they change in a CRC-32, modulo a power of two.
+
+    A CRC is linear: what two last bytes change in it does not depend on what stands before them.
+    None of the lists is empty up to `_SHARDS_FEW`.
+    """
+    found: list[list[str]] = [[] for _ in range(shards)]
+    for pair in _PAIRS:
+        found[(zlib.crc32(pair.encode()) ^ zlib.crc32(_NO_END)) % shards].append(pair)
+    return found
 
 
 def internal_id(micros: int) -> str:

@@ -56,23 +56,18 @@ class Retry(Struct, frozen=True, kw_only=True):
         return tries < self.attempts
 
 
-class Attempt:
+class Attempt(Struct, frozen=True, gc=False):
     """The try that is running: see `attempt()`."""
 
-    __slots__ = ("_stream", "id", "number", "process", "undoing")
-
-    def __init__(
-        self, stream: str, id: str, number: int, process: str, *, undoing: bool = False
-    ) -> None:
-        self._stream = stream
-        self.id = id
-        """The identity of the step inside its process."""
-        self.number = number
-        """1 for the first try."""
-        self.process = process
-        """The public id of the process; empty outside of any."""
-        self.undoing = undoing
-        """Whether this takes the step back."""
+    _stream: str
+    id: str
+    """The identity of the step inside its process."""
+    number: int
+    """1 for the first try."""
+    process: str
+    """The public id of the process; empty outside of any."""
+    undoing: bool = False
+    """Whether this takes the step back."""
 
     @property
     def key(self) -> str:
@@ -103,15 +98,25 @@ def attempt() -> Attempt:
     return _attempt.get(_OUTSIDE)
 
 
-def set_attempt(current: Attempt) -> None:
-    """Make `current` the running attempt of this context; for the runtime."""
-    _attempt.set(current)
+set_attempt: Callable[[Attempt], object] = _attempt.set
+"""Make an attempt the running one of this context; for the runtime."""
 
 
 class Spec:
     """What was declared about a step."""
 
-    __slots__ = ("_undo", "function", "given", "is_async", "name", "result", "retry", "timeout")
+    __slots__ = (
+        "_undo",
+        "direct",
+        "function",
+        "given",
+        "is_async",
+        "name",
+        "result",
+        "retry",
+        "timeout",
+        "undo_name",
+    )
 
     def __init__(
         self,
@@ -129,15 +134,12 @@ class Spec:
         self.timeout = timeout
         self._undo = undo
         self.is_async = inspect.iscoroutinefunction(function)
+        self.direct = self.is_async and timeout is None
+        """Whether it can be awaited as it is: on the loop and without a time limit."""
+        self.undo_name = undo.__name__ if callable(undo) else undo or ""
+        """The name of the undo; empty when there is none."""
         self.given: list[Shape] | None = None
         self.result: Shape | None = None
-
-    @property
-    def undo_name(self) -> str:
-        """The name of the undo; empty when there is none."""
-        if self._undo is None:
-            return ""
-        return self._undo if isinstance(self._undo, str) else self._undo.__name__
 
     def undo(self) -> Callable[..., Any]:
         """The undo itself. Raises `LookupError` when a function of that name does not exist beside
@@ -157,7 +159,6 @@ class Spec:
         return self.given, self.result
 
 
-_DECLARED = "__outlive_step__"
 _specs: dict[str, dict[tuple[str, str], Spec]] = {}
 """By name, then by module and qualified name: two modules may have a step of one name."""
 
@@ -179,7 +180,7 @@ def spec_named(name: str, module: str) -> Spec | None:
 
 def spec_of(function: Callable[..., Any]) -> Spec:
     """What is declared about `function`; the defaults when nothing is."""
-    found: Spec | None = getattr(function, _DECLARED, None)
+    found: Spec | None = getattr(function, "__outlive_step__", None)
     if found is None:
         found = _declare(function, None, Retry(), None, None)
     return found
@@ -197,7 +198,7 @@ def _declare(
     same = _specs.setdefault(named, {})
     same[_origin(function)] = spec
     try:
-        setattr(function, _DECLARED, spec)
+        function.__outlive_step__ = spec  # type: ignore[attr-defined]
     except AttributeError:  # a bound method or builtin: declared anew at each use
         return spec
     return spec

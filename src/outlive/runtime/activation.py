@@ -29,6 +29,7 @@ from outlive.kinds.processes.vocabulary import (
     Paused,
     Pivot,
     StateSet,
+    StepDone,
     Stuck,
     pack,
     put_head,
@@ -56,7 +57,7 @@ class Activation:
 
     __slots__ = (
         "definition",
-        "ending",
+        "endings",
         "extras",
         "gone",
         "halted",
@@ -115,8 +116,8 @@ class Activation:
         self.parking: dict[str, _Parked] = {}
         self.parked_at: float | None = None
         self.interrupts: set[Callable[[], Any]] = set()
-        self.ending: asyncio.Future[Ended | None] | None = None
-        """Somebody of this node waits for its end, and gets it when it is durable; None when the
+        self.endings: list[asyncio.Future[Ended | None]] = []
+        """Who waits for its end in this node, and gets it when it is durable; None when the
         process left memory before."""
         self.users = 0
         """Commands that are being decided on it: it must not be put down under them."""
@@ -132,11 +133,6 @@ class Activation:
         `done` names commands' cells, at their versions, that it drops.
         """
         journal, stream = self.journal, self.head.stream
-        if head is None and not done and len(events) == 1:  # a step's record: most of all writes
-            event = events[0]
-            append = Append(stream, journal.next_n, KIND_OF[type(event)], pack(event))
-            journal.apply(event, 0)
-            return Batch(lease=self.lease, append=(append,))
         drop = tuple(command.ref for command in done)
         appends = []
         for event in events:
@@ -185,16 +181,29 @@ class Activation:
         try:
             batch = self.batch(events, head, due, ())
             committed = await self.node.committer.submit(batch, patient=True)
-        except TooLarge as error:
-            self.node.broken(self, error)
-            raise Discarded from error
         except OutliveError as error:
-            self.node.lost(self, error)
-            raise Discarded from error
+            raise self.refused(error) from error
         if self.gone:
             raise Discarded
         self.node.tell(self.id)
         return committed.time
+
+    def append_step(self, done: StepDone) -> asyncio.Future[Committed] | None:
+        """The gate of a step's record, and nothing beside it; None when `record` must do it."""
+        journal = self.journal
+        if self.transacting is not None or self.extras or self.gone or journal.ended is not None:
+            return None
+        append = Append(self.head.stream, journal.next_n, "step", pack(done))
+        journal.apply_step(done)
+        return self.node.committer.submit(Batch(self.lease, append=(append,)), patient=True)
+
+    def refused(self, error: OutliveError) -> Discarded:
+        """A commit of it was refused with `error`: what its body must be told."""
+        if isinstance(error, TooLarge):
+            self.node.broken(self, error)
+        else:
+            self.node.lost(self, error)
+        return Discarded()
 
     def with_status(self, status: str, waits_for: str = "") -> Head:
         """The head as it will be with another status; it holds the input until that is recorded."""
@@ -231,8 +240,10 @@ class Activation:
 
     def tell_end(self, event: Ended | None) -> None:
         """Tell who waits in this node that it has ended, or that it is no longer in memory."""
-        if self.ending is not None and not self.ending.done():
-            self.ending.set_result(event)
+        for ending in self.endings:
+            if not ending.done():
+                ending.set_result(event)
+        self.endings.clear()
 
     def drain(self) -> None:
         """Stop at the next durable point: at once when parked."""
@@ -318,7 +329,7 @@ class Activation:
             and self.transacting is None
         )
 
-    # --- the body ---------------------------------------------------------------------------------
+    # --- running ---------------------------------------------------------------------------------
 
     def run(self, value: Any = None, *, decoded: bool = False) -> None:
         """Begin, or begin again: replay what is recorded and go on from there.
@@ -327,83 +338,7 @@ class Activation:
         """
         if self.task is None and not self.gone and not self.node.recovery.holds(self.id):
             loop = asyncio.get_running_loop()
-            self.task = loop.create_task(self._live(value, decoded))
-
-    async def _live(self, value: Any, decoded: bool) -> None:
-        from outlive.runtime import rollback
-
-        try:
-            if self.journal.compensating is not None:
-                await rollback.undo_all(self)
-            else:
-                await self._forward(value, decoded)
-        except Discarded:
-            pass
-        except asyncio.CancelledError as error:
-            self.node.lost(self, error)
-        except Exception as error:
-            self.node.broken(self, error)
-        finally:
-            self.node.left(self)
-
-    async def _forward(self, value: Any, decoded: bool) -> None:
-        from outlive.runtime import rollback
-
-        started = self.journal.started
-        assert started is not None
-        try:
-            if not decoded:
-                value = self.definition.input_type.read(started.input)
-            result = await self._call_body(value)
-            against = self.journal.forgotten()
-            if against:
-                await self.drift(against)
-            raw = Raw(codec.encode(result))
-        except Discarded:
-            raise
-        except BaseException as error:
-            await self._fail(error)
-        else:
-            if self._is_cancelled():
-                await rollback.begin(self, self._why_cancelled(), cancelled=True)
-            else:
-                await self.end("done", result=raw)
-
-    async def _call_body(self, value: Any) -> Any:
-        """On the loop, or in a thread when it is synchronous."""
-        from outlive.runtime.run import Run
-
-        run, definition = Run(self), self.definition
-        args = (value,) if definition.takes_input else ()
-        if definition.is_async:
-            return await definition.body(run, *args)
-        from outlive.runtime.blocking import call_blocking
-
-        return await call_blocking(self.node, definition.body, run, args)
-
-    async def _fail(self, error: BaseException) -> None:
-        """The body has raised `error`: what that means depends on what was asked of it."""
-        from outlive.runtime import rollback
-
-        if self.gone:
-            raise Discarded from error
-        if self._is_cancelled():
-            await rollback.begin(self, self._why_cancelled(), cancelled=True)
-            return
-        task = asyncio.current_task()
-        ended = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
-        if ended or isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise error
-        await rollback.begin(self, failure_of(error), error=error)
-
-    def _is_cancelled(self) -> bool:
-        """A cancel that was taken holds, whatever the body made of it."""
-        return self.journal.cancel is not None and not self.journal.pivoted
-
-    def _why_cancelled(self) -> Failure:
-        cancel = self.journal.cancel
-        reason = cancel.reason if cancel is not None else ""
-        return Failure("Cancelled", reason or "cancelled", retryable=False)
+            self.task = loop.create_task(self.node.live_body(self, value, decoded))
 
     async def end(
         self, status: str, result: Raw = codec.NULL, error: Failure | None = None

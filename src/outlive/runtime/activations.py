@@ -53,6 +53,7 @@ from outlive.kinds.processes.vocabulary import (
 from outlive.model import Batch, Cell, Committed, Lease, Put, Ref, Require, shard_of
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import thread_pool
+from outlive.runtime.body import live
 from outlive.runtime.committer import Committer
 from outlive.runtime.recovery import Recovery
 from outlive.runtime.timers import Timers
@@ -103,6 +104,7 @@ class Activations:
         self.threads: ThreadPoolExecutor = thread_pool()
         self.bodies: ThreadPoolExecutor | None = None
         self.recovery = Recovery(self)
+        self.live_body = live
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._empty = asyncio.Event()
@@ -370,19 +372,19 @@ class Activations:
         activation = self.live.get(id)
         if activation is None:
             return None
-        if activation.ending is None:
-            activation.ending = asyncio.get_running_loop().create_future()
-        ending, timer = activation.ending, None
+        ending: asyncio.Future[Ended | None] = asyncio.get_running_loop().create_future()
+        activation.endings.append(ending)
+        timer = None
         if timeout_seconds is not None:
-            timer = self.timers.after(timeout_seconds, lambda: activation.tell_end(None))
+            timer = self.timers.after(timeout_seconds, lambda: give_up(ending))
         try:
-            ended = await asyncio.shield(ending)
+            ended = await ending
             return None if ended is None else (ended, activation.definition)
         finally:
             if timer is not None:
                 timer.cancel()
-            if ending.done():
-                activation.ending = None
+            if ending in activation.endings:
+                activation.endings.remove(ending)
 
     def time_out(self, activation: Activation, wait: str) -> None:
         """The time of a wait is up: decide so, unless a signal has ended it."""
@@ -581,6 +583,12 @@ class Activations:
 _UNDER_WAY = ("running", "compensating")
 _HALTED = ("paused", "stuck", "no_worker_for_version")
 """Statuses that only an operator or another node ends."""
+
+
+def give_up(ending: asyncio.Future[Ended | None]) -> None:
+    """Whoever waits for an end has waited long enough."""
+    if not ending.done():
+        ending.set_result(None)
 
 
 def _demand_open(activation: Activation) -> None:

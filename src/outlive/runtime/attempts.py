@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from msgspec import Raw
 
 from outlive import codec, ids, steps
 from outlive.clock import MICROS
-from outlive.errors import Cancelled, Discarded, NonRetryable, StepFailed
+from outlive.errors import Cancelled, Discarded, NonRetryable, OutliveError, StepFailed
 from outlive.kinds.processes import Failure
 from outlive.kinds.processes.vocabulary import Armed, AttemptFailed, StepDone
 from outlive.runtime.activation import PASSIVE_SECONDS, Activation, failure_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 RECORD_BYTES_MAX = VALUE_BYTES_MAX - 64 * 1024
 """Bytes of a step's result, together with what its undo is given."""
+_NULL = bytes(codec.NULL)
 THREADS_MAX = 64
 """Synchronous steps that run at once in one node; more wait for a thread."""
 
@@ -65,32 +67,50 @@ async def perform(
     while True:
         began = node.clock.wall()
         steps.set_attempt(steps.Attempt(activation.head.stream, id, number, activation.id))
+        raw, failure, cause = _NULL, None, None
         try:
-            value = await call(activation, spec, args, kwargs)
+            if spec.direct:
+                interrupt = enter(activation)
+                try:
+                    value = await spec.function(*args, **kwargs)
+                except INTERRUPTIONS as error:
+                    interrupted(activation, error)
+                    raise
+                finally:
+                    activation.interrupts.discard(interrupt)
+            else:
+                value = await call(activation, spec, args, kwargs)
             raw = _recordable(spec, value, len(given))
         except Exception as error:
-            failure = failure_of(error)
+            failure, cause = failure_of(error), error
             node.stats.attempts_failed += 1
             if spec.retry.again(error, number):
                 await _fail_attempt(activation, spec, id, number, began, failure)
                 number += 1
                 continue
-            activation.journal.times[id] = await activation.record(
-                StepDone(
-                    id, spec.name, order, args_hash, began, number, codec.NULL, failure, undo, given
-                )
-            )
-            activation.started.pop(id, None)
-            raise step_failed(id, failure) from error
-        activation.journal.times[id] = await activation.record(
-            StepDone(id, spec.name, order, args_hash, began, number, raw, None, undo, given)
+        done = StepDone(
+            id, spec.name, order, args_hash, began, number, Raw(raw), failure, undo, given
         )
+        gate = activation.append_step(done)
+        if gate is None:
+            activation.journal.times[id] = await activation.record(done)
+        else:
+            try:
+                activation.journal.times[id] = (await gate).time
+            except OutliveError as error:
+                raise activation.refused(error) from error
+            if activation.gone:
+                raise Discarded
+            node.tell(activation.id)
+        if undo:
+            activation.started.pop(id, None)
+        if failure is not None:
+            raise step_failed(id, failure) from cause
         node.stats.steps += 1
-        activation.started.pop(id, None)
-        return spec.shapes()[1].read(raw)
+        return (spec.result or spec.shapes()[1]).read(raw)
 
 
-def _recordable(spec: steps.Spec, value: Any, beside: int) -> Raw:
+def _recordable(spec: steps.Spec, value: Any, beside: int) -> bytes:
     """`value` as it is recorded. Raises `NonRetryable`: the step has happened, and happening again
     would not help."""
     try:
@@ -101,7 +121,7 @@ def _recordable(spec: steps.Spec, value: Any, beside: int) -> Raw:
         raise NonRetryable(
             f"what {spec.name} gave has {len(raw)} bytes; at most {RECORD_BYTES_MAX} are recorded"
         )
-    return Raw(raw)
+    return raw
 
 
 def step_failed(id: str, failure: Failure) -> StepFailed:
@@ -149,34 +169,49 @@ async def call(
 
     A cancel or the loss of the process interrupts it with `Cancelled` or `Discarded`.
     """
+    interrupt = enter(activation)
+    try:
+        if spec.direct:
+            return await spec.function(*args, **kwargs)
+        activation.interrupts.discard(interrupt)  # what is awaited instead has one of its own
+        if not spec.is_async:
+            return await _in_thread(activation, spec, args, kwargs)
+        work = asyncio.get_running_loop().create_task(spec.function(*args, **kwargs))
+        return await _within(activation, spec, work)
+    except INTERRUPTIONS as error:
+        interrupted(activation, error)
+        raise
+    finally:
+        activation.interrupts.discard(interrupt)
+
+
+def enter(activation: Activation) -> Callable[[], object]:
+    """A step's function is about to be called by this task; gives what interrupts it, to be taken
+    out of `activation.interrupts` behind it. Raises `Discarded` when the lease may be over."""
     node = activation.node
     if node.clock.boot() > node.trusted_until:
         activation.discard()
         raise Discarded
-    interrupt: Any = None
-    try:
-        if not spec.is_async:
-            return await _in_thread(activation, spec, args, kwargs)
-        if spec.timeout is not None:
-            work = asyncio.get_running_loop().create_task(spec.function(*args, **kwargs))
-            return await _within(activation, spec, work)
-        task = asyncio.current_task()  # not the body's: steps may run beside each other
-        assert task is not None
-        interrupt = task.cancel
-        activation.interrupts.add(interrupt)
-        return await spec.function(*args, **kwargs)
-    except asyncio.CancelledError:
-        current = asyncio.current_task()
-        if current is not None and activation.halted:
-            current.uncancel()
+    task = asyncio.current_task()  # not the body's: steps may run beside each other
+    assert task is not None
+    activation.interrupts.add(task.cancel)
+    return task.cancel
+
+
+INTERRUPTIONS = (asyncio.CancelledError, Cancelled, Discarded)
+
+
+def interrupted(activation: Activation, error: BaseException) -> None:
+    """Raise what an interruption means that came out of a step; return if it is its task's own."""
+    if isinstance(error, asyncio.CancelledError):
         if activation.halted:
+            current = asyncio.current_task()
+            if current is not None:
+                current.uncancel()
             activation.check()
-        raise
-    except (Cancelled, Discarded):
-        activation.check()
-        raise NonRetryable("the step let a cancellation out that is not its process's") from None
-    finally:
-        activation.interrupts.discard(interrupt)
+        return
+    activation.check()
+    raise NonRetryable("the step let a cancellation out that is not its process's") from None
 
 
 async def _in_thread(

@@ -20,8 +20,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import Struct
-
 from outlive.clock import Clock
 from outlive.errors import Fenced, OutliveError, StoreUnavailable
 from outlive.model import Batch, Committed
@@ -34,12 +32,11 @@ STALL_SECONDS_MAX = 2.0
 _NOTHING = Batch()
 
 
-class _Waiting(Struct):
-    batch: Batch
-    future: asyncio.Future[Committed]
-    patient: bool
-    work: Callable[[Any], Batch] | None = None
-    limit_seconds: float = 0.0
+_Work = tuple[Callable[[Any], Batch], float]
+"""What runs in a transaction of its own, and for how many seconds at most."""
+_Waiting = tuple[Batch, "asyncio.Future[Committed]", bool, _Work | None]
+"""A batch, its gate, whether it is patient, and the work in its place: a plain tuple, because there
+is one for every step."""
 
 
 class Committer:
@@ -69,29 +66,37 @@ class Committer:
         nothing right now and the batch is not `patient`. Batches are committed in the order they
         are handed over.
         """
-        future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-        self._add(_Waiting(batch, future, patient))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Committed] = loop.create_future()
+        if not patient:
+            self._demand_room()
+        self._pending.append((batch, future, patient, None))
+        if not self._running:
+            self._begin(loop)
         return future
 
     def transact(
         self, work: Callable[[Any], Batch], limit_seconds: float
     ) -> asyncio.Future[Committed]:
         """Run `work(tables)` in a transaction of its own, in its turn; see `Store.transact`."""
-        future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-        self._add(_Waiting(_NOTHING, future, False, work, limit_seconds))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Committed] = loop.create_future()
+        self._demand_room()
+        self._pending.append((_NOTHING, future, False, (work, limit_seconds)))
+        if not self._running:
+            self._begin(loop)
         return future
 
-    def _add(self, waiting: _Waiting) -> None:
-        if not waiting.patient:
-            if self.stalled is not None:
-                raise self.stalled
-            if len(self._pending) >= PENDING_BATCHES_MAX:
-                raise StoreUnavailable("Too many writes are waiting; nothing was written.")
-        self._pending.append(waiting)
-        if not self._running:
-            self._running = True
-            self._idle.clear()
-            self._task = asyncio.get_running_loop().create_task(self._commit_all())
+    def _demand_room(self) -> None:
+        if self.stalled is not None:
+            raise self.stalled
+        if len(self._pending) >= PENDING_BATCHES_MAX:
+            raise StoreUnavailable("Too many writes are waiting; nothing was written.")
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._running = True
+        self._idle.clear()
+        self._task = loop.create_task(self._commit_all())
 
     async def settle(self) -> None:
         """Wait until everything handed over is committed or refused."""
@@ -125,25 +130,25 @@ class Committer:
             self._idle.set()
 
     async def _write(self, group: Sequence[_Waiting]) -> list[Committed | OutliveError]:
-        work = group[0].work
+        work = group[0][3]
         if work is None:
-            return await self._store.commit_group([found.batch for found in group])
-        return [await self._store.transact(work, limit_seconds=group[0].limit_seconds)]
+            return await self._store.commit_group([batch for batch, _, _, _ in group])
+        return [await self._store.transact(work[0], limit_seconds=work[1])]
 
     def _next_group(self) -> list[_Waiting]:
         group: list[_Waiting] = []
         size = 0
         pending = self._pending
         while pending and len(group) < GROUP_BATCHES_MAX and size < GROUP_BYTES_MAX:
-            if group and pending[0].work is not None:
+            batch, _, _, work = pending[0]
+            if work is not None:
+                if not group:
+                    group.append(pending.popleft())
                 break
-            found = pending.popleft()
-            group.append(found)
-            if found.work is not None:
-                break
-            for append in found.batch.append:
+            group.append(pending.popleft())
+            for append in batch.append:
                 size += len(append.data)
-            for put in found.batch.put:
+            for put in batch.put:
                 size += len(put.value)
         return group
 
@@ -152,8 +157,7 @@ class Committer:
     ) -> None:
         self.commits += 1
         self.batches += len(group)
-        for found, result in zip(group, results, strict=True):
-            future = found.future
+        for (_, future, _, _), result in zip(group, results, strict=True):
             if future.done():
                 continue
             if type(result) is Committed:
@@ -166,17 +170,17 @@ class Committer:
     def _keep_patient(self, group: Sequence[_Waiting], error: StoreUnavailable) -> None:
         """Nothing of `group` was written: keep the patient ones in front, tell the others."""
         waiting = [*group, *self._pending]
-        kept = [found for found in waiting if found.patient]
+        kept = [found for found in waiting if found[2]]
         self._pending = deque(kept)
         self.stalled = error if kept else None
-        _fail([found for found in waiting if not found.patient], error)
+        _fail([found for found in waiting if not found[2]], error)
 
 
 def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
-    for found in group:
-        if not found.future.done():
+    for _, future, _, _ in group:
+        if not future.done():
             if isinstance(error, asyncio.CancelledError):
-                found.future.cancel()
+                future.cancel()
             else:
-                found.future.set_exception(error)
-                found.future.exception()  # whoever waits gets it; nobody waiting is no fault
+                future.set_exception(error)
+                future.exception()  # whoever waits gets it; nobody waiting is no fault

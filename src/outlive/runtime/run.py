@@ -47,11 +47,6 @@ class _Course:
         self.uuids = 0
         self.random: Random | None = None
 
-    def pass_time(self, time: int) -> None:
-        """Parallel branches are replayed one after the other: the time never goes back."""
-        if time > self.time:
-            self.time = time
-
 
 class Run:
     """The process that is running, as its body sees it."""
@@ -159,11 +154,12 @@ class Run:
         spec = steps.spec_of(step)
         id = self._identify(spec.name)
         hashed = fingerprint((args, kwargs) if kwargs else args)
-        if self._activation.loaded and (done := await self._recorded(id, hashed)) is not None:
+        activation = self._activation
+        if activation.loaded and (done := await self._recorded(id, hashed)) is not None:
             return self._replay(done, spec.shapes()[1])
         order = self._ask(id)
         try:
-            return await attempts.perform(self._activation, spec, id, order, hashed, args, kwargs)
+            return await attempts.perform(activation, spec, id, order, hashed, args, kwargs)
         finally:
             self._pass(id)
 
@@ -204,9 +200,14 @@ class Run:
 
     def _ask(self, id: str) -> int:
         """The order of a new record, which is asked for here."""
-        if self._activation.shielded:
+        activation = self._activation
+        if activation.shielded:
             raise Discarded  # the body has failed: what it does beside that does not count
-        return self._activation.journal.ask(id, self._branch())
+        journal = activation.journal
+        if activation.loaded:
+            return journal.ask(id, self._branch())
+        journal.last_order += 1  # nothing was recorded before it ran: nothing can be out of order
+        return journal.last_order
 
     def _branch(self) -> object:
         """What runs beside what: None for the body itself, else the task that it has made."""
@@ -217,7 +218,9 @@ class Run:
 
     def _pass(self, id: str) -> None:
         """The time of this body is that of the last record it has seen."""
-        self._course.pass_time(self._activation.journal.times.get(id, 0))
+        time = self._activation.journal.times.get(id, 0)
+        if time > self._course.time:  # branches replay one after the other: it never goes back
+            self._course.time = time
 
     def _replay(self, done: StepDone, shape: Shape) -> Any:
         self._pass(done.id)

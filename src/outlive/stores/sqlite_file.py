@@ -53,6 +53,9 @@ CHECKPOINT_PAGES = 4000
 """Pages in the WAL (16 MiB) after which the writing lane moves them into the file, outside any
 commit."""
 BUSY_MILLISECONDS = 5000
+STATEMENTS_KEPT = 256
+"""Prepared statements of a connection: the library forgets one that was not used in so many
+executions, and each row of a group is one."""
 BUSY_PAUSE_SECONDS = 0.005
 WRITER_FORGET_MICROS = 86_400 * MICROS
 
@@ -128,7 +131,9 @@ class SQLiteFile:
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX
         with place.opening:
             connection = apsw.Connection(
-                str(self.path), flags=flags | (apsw.SQLITE_OPEN_CREATE if writes else 0)
+                str(self.path),
+                flags=flags | (apsw.SQLITE_OPEN_CREATE if writes else 0),
+                statementcachesize=STATEMENTS_KEPT,
             )
             self._opened.append((connection, place.opened(self.path)))
         connection.set_busy_timeout(BUSY_MILLISECONDS)

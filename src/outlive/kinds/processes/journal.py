@@ -108,14 +108,15 @@ class Journal:
     def apply(self, event: Any, time: int) -> None:
         """Take in the next event; `time` is its commit's, 0 while that is not known."""
         n = self.next_n
+        if type(event) is StepDone:
+            self.apply_step(event)
+            if time:
+                self.times[event.id] = time
+            return
         self.next_n = n + 1
         if time and (id := getattr(event, "id", "")):
             self.times[id] = time
         match event:
-            case StepDone():
-                self.records[event.id] = event
-                self.attempts.pop(event.id, None)
-                self.crashes = 0
             case AttemptFailed():
                 self.attempts[event.id] = event
                 self.crashes = 0
@@ -150,6 +151,13 @@ class Journal:
                 self.times[""] = time
             case _:
                 self._apply_ending(event)
+
+    def apply_step(self, done: StepDone) -> None:
+        """The same for a step's record: most events are."""
+        self.next_n += 1
+        self.records[done.id] = done
+        self.attempts.pop(done.id, None)
+        self.crashes = 0
 
     def _apply_ending(self, event: Any) -> None:
         match event:

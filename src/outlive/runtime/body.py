@@ -1,0 +1,94 @@
+"""The life of a process's body: called, replayed, ended, or handed to the rollback.
+
+    live ── compensating already ──> undo what is armed
+      └──── else ──> the body ──returns──> done
+                         └────raises───> rolled back, stuck, or cancelled (rollback.py)
+
+Whatever else goes wrong on the way throws the activation away, and the journal has the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from msgspec import Raw
+
+from outlive import codec
+from outlive.errors import Discarded
+from outlive.kinds.processes import Failure
+from outlive.runtime import rollback
+from outlive.runtime.activation import Activation, failure_of
+from outlive.runtime.blocking import call_blocking
+from outlive.runtime.run import Run
+
+
+async def live(activation: Activation, value: Any, decoded: bool) -> None:
+    """Run the body of `activation` to its end, or to where it is thrown away; never raises.
+
+    `value` is its input if that is `decoded` already, else it is read from the journal.
+    """
+    node = activation.node
+    try:
+        if activation.journal.compensating is not None:
+            await rollback.undo_all(activation)
+        else:
+            await _forward(activation, value, decoded)
+    except Discarded:
+        pass
+    except asyncio.CancelledError as error:
+        node.lost(activation, error)
+    except Exception as error:
+        node.broken(activation, error)
+    finally:
+        node.left(activation)
+
+
+async def _forward(activation: Activation, value: Any, decoded: bool) -> None:
+    started, definition = activation.journal.started, activation.definition
+    assert started is not None
+    try:
+        if not decoded:
+            value = definition.input_type.read(started.input)
+        run, args = Run(activation), (value,) if definition.takes_input else ()
+        if definition.is_async:
+            result = await definition.body(run, *args)
+        else:
+            result = await call_blocking(activation.node, definition.body, run, args)
+        if activation.loaded and (against := activation.journal.forgotten()):
+            await activation.drift(against)
+        raw = Raw(codec.encode(result))
+    except Discarded:
+        raise
+    except BaseException as error:
+        await _fail(activation, error)
+    else:
+        if _is_cancelled(activation):
+            await rollback.begin(activation, _why_cancelled(activation), cancelled=True)
+        else:
+            await activation.end("done", result=raw)
+
+
+async def _fail(activation: Activation, error: BaseException) -> None:
+    """The body has raised `error`: what that means depends on what was asked of it."""
+    if activation.gone:
+        raise Discarded from error
+    if _is_cancelled(activation):
+        await rollback.begin(activation, _why_cancelled(activation), cancelled=True)
+        return
+    task = asyncio.current_task()
+    ended = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+    if ended or isinstance(error, (KeyboardInterrupt, SystemExit)):
+        raise error
+    await rollback.begin(activation, failure_of(error), error=error)
+
+
+def _is_cancelled(activation: Activation) -> bool:
+    """A cancel that was taken holds, whatever the body made of it."""
+    return activation.journal.cancel is not None and not activation.journal.pivoted
+
+
+def _why_cancelled(activation: Activation) -> Failure:
+    cancel = activation.journal.cancel
+    reason = cancel.reason if cancel is not None else ""
+    return Failure("Cancelled", reason or "cancelled", retryable=False)
