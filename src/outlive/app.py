@@ -53,7 +53,6 @@ from outlive.kinds.processes import (
     Summary,
     View,
     entries,
-    summary_of,
     view_of,
 )
 from outlive.kinds.processes.definition import any_payload, input_error
@@ -63,7 +62,6 @@ from outlive.kinds.processes.vocabulary import (
     put_head,
     read_head,
     ref_of,
-    space_of,
 )
 from outlive.model import Batch, Cell, Hold, Put, Ref, Require, Shard, shard_of
 
@@ -85,7 +83,6 @@ RETENTION_SECONDS = 30 * 86_400.0
 REQUEST_SECONDS = 7 * 86_400.0
 LEASE_SECONDS = 10.0
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
-PAGE_MAX = 200
 
 
 class Outlive:
@@ -475,28 +472,9 @@ class Outlive:
 
         `limit`: 1 to 200. `status` and `type` narrow the list.
         """
-        limit = max(1, min(limit, PAGE_MAX))
-        if status is not None:
-            mark, prefix = "process.status", f"{status} "
-        elif type is not None:
-            mark, prefix = "process.type", f"{type} "
-        else:
-            mark, prefix = "process.at", ""
-        before, _, last = cursor.partition("_")
-        high = prefix + (before if before.isdigit() else "~")
-        spaces = [space_of(shard) for shard in range(self.store.shards)]
-        found: list[Summary] = []
-        while True:
-            lines = await self.store.select(spaces, mark, prefix, high, PAGE_MAX + 1, newest=True)
-            found += [line for _, cell in lines if (line := _listed(cell, type, before, last))]
-            if len(found) > limit or len(lines) <= PAGE_MAX:
-                break
-            high = lines[-1][0]
-            found = [line for line in found if f"{prefix}{line.started:016d}" > high]
-        found.sort(key=lambda line: (line.started, line.id), reverse=True)
-        page, rest = found[:limit], found[limit:]
-        after = f"{page[-1].started:016d}_{page[-1].id}" if rest else ""
-        return page, after
+        from outlive.runtime.lists import newest
+
+        return await newest(self.store, status, type, limit, cursor)
 
     async def nodes(self) -> list[Node]:
         """The nodes whose lease runs."""
@@ -577,16 +555,6 @@ class Outlive:
 
     def _inbox(self, id: str, key: str = "") -> Ref:
         return Ref(inbox_of(shard_of(id, self.store.shards)), f"{id}/{key or ids.token()}")
-
-
-def _listed(cell: Cell, type: str | None, before: str, last: str) -> Summary | None:
-    """A line of the list, unless it is a tombstone, of another type, or on an earlier page."""
-    line = summary_of(cell)
-    if line.status == GONE or (type is not None and line.type != type):
-        return None
-    if before.isdigit() and (line.started, line.id) >= (int(before), last):
-        return None
-    return line
 
 
 def _read(made: Definition, body: bytes) -> Any:

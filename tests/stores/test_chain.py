@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -83,8 +84,18 @@ def test_an_edit_with_its_own_chain_mended_breaks_the_next_event() -> None:
 
 
 def test_the_packing_is_frozen() -> None:
-    value = link(GENESIS, 1, 2, "strøm", 3, "kind", 1_700_000_000_000_000, b"\x00\xff")
-    assert value.hex() == "6ad517b88d2727b4dfa60e83fd477d78"
+    time = 1_700_000_000_000_000
+    packed = b"".join(
+        (
+            b"\x98\xc4\x10" + GENESIS,  # an array of eight, and sixteen bytes
+            b"\x01\x02\xa6str\xc3\xb8m\x03\xa4kind",
+            b"\xcf" + time.to_bytes(8, "big"),
+            b"\xc4\x02\x00\xff",
+        )
+    )
+    value = link(GENESIS, 1, 2, "strøm", 3, "kind", time, b"\x00\xff")
+    assert value == sha256(packed).digest()[:CHAIN_BYTES]
+    assert value.hex() == "4a235556544e43d5765222179bfd360f"
 
 
 @given(FIELDS, FIELDS)

@@ -50,7 +50,7 @@ from outlive.kinds.processes.vocabulary import (
     ref_of,
     unpack,
 )
-from outlive.model import Batch, Cell, Committed, Lease, Put, Ref, Require, shard_of
+from outlive.model import ABSENT, Batch, Cell, Committed, Lease, Put, Ref, Require, shard_of
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import thread_pool
 from outlive.runtime.body import live
@@ -154,13 +154,11 @@ class Activations:
             None,
             (),
         )
+        puts: tuple[Put, ...] = batch.put
+        new: tuple[Require, ...] = (Require(ref, ABSENT),)
         if key is not None:
-            batch = Batch(
-                lease=lease,
-                require=(Require(key.ref, 0),),
-                put=(*batch.put, key),
-                append=batch.append,
-            )
+            puts, new = (*puts, key), (*new, Require(key.ref, ABSENT))
+        batch = Batch(lease, new, puts, (), batch.append)
         committed = await self.committer.submit(batch)
         activation.journal.times[""] = committed.time
         self.stats.started += 1
@@ -376,7 +374,9 @@ class Activations:
         activation.endings.append(ending)
         timer = None
         if timeout_seconds is not None:
-            timer = self.timers.after(timeout_seconds, lambda: give_up(ending))
+            timer = self.timers.after(
+                timeout_seconds, lambda: None if ending.done() else ending.set_result(None)
+            )
         try:
             ended = await ending
             return None if ended is None else (ended, activation.definition)
@@ -583,12 +583,6 @@ class Activations:
 _UNDER_WAY = ("running", "compensating")
 _HALTED = ("paused", "stuck", "no_worker_for_version")
 """Statuses that only an operator or another node ends."""
-
-
-def give_up(ending: asyncio.Future[Ended | None]) -> None:
-    """Whoever waits for an end has waited long enough."""
-    if not ending.done():
-        ending.set_result(None)
 
 
 def _demand_open(activation: Activation) -> None:

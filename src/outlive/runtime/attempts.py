@@ -51,13 +51,7 @@ async def perform(
     undo, given = spec.undo_name, codec.NULL
     if undo:
         given = Raw(codec.encode([list(args), kwargs]))
-        armed = Armed(id, spec.name, undo, given)
-        before = activation.journal.attempts.get(id)
-        if activation.halted:
-            if activation.recovered or before is not None:
-                activation.started[id] = armed
-            activation.check()
-        activation.started[id] = armed
+        _arm(activation, Armed(id, spec.name, undo, given))
     elif activation.halted:
         activation.check()
     number = await after_backoff(activation, id) if activation.loaded else 1
@@ -108,6 +102,15 @@ async def perform(
             raise step_failed(id, failure) from cause
         node.stats.steps += 1
         return (spec.result or spec.shapes()[1]).read(raw)
+
+
+def _arm(activation: Activation, armed: Armed) -> None:
+    """From here on the step counts as begun: a rollback undoes it. Raises what stops the body."""
+    if activation.halted:
+        if activation.recovered or armed.id in activation.journal.attempts:
+            activation.started[armed.id] = armed
+        activation.check()
+    activation.started[armed.id] = armed
 
 
 def _recordable(spec: steps.Spec, value: Any, beside: int) -> bytes:

@@ -7,15 +7,19 @@ not a signature: keep a shard's last value elsewhere too if you fear somebody wi
 
     GENESIS ── link ──▶ event 1 ── link ──▶ event 2 ── link ──▶ event 3 …
 
-The packing is frozen: a store written years ago must verify for ever. All numbers have a fixed
-width, and the lengths of all texts and bytes are among them: no two events pack to the same bytes.
+The packing is frozen: a store written years ago must verify for ever. It is one MessagePack array,
+each number in its shortest form and each text and byte string with its length before it, so no two
+events pack to the same bytes.
+
+Reference: MessagePack specification, https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import sha256
-from struct import Struct
+
+import msgspec
 
 from outlive.model import Event
 
@@ -24,7 +28,7 @@ CHAIN_BYTES = 16
 GENESIS = bytes(CHAIN_BYTES)
 """The chain value before a shard's first event."""
 
-_FIELDS = Struct(">IQQqIIQ")  # shard, seq, n, time, then the lengths of stream, kind and data
+_pack = msgspec.msgpack.Encoder().encode
 
 
 def link(
@@ -32,11 +36,9 @@ def link(
 ) -> bytes:
     """The chain value of an event after one whose value is `previous` (`GENESIS` for the first).
 
-    Numbers are unsigned: `shard` 32 bits, `seq` and `n` 64; `time` is signed, 64 bits.
+    Numbers have at most 64 bits.
     """
-    name, sort = stream.encode(), kind.encode()
-    fields = _FIELDS.pack(shard, seq, n, time, len(name), len(sort), len(data))
-    packed = b"".join((previous, fields, name, sort, data))
+    packed = _pack((previous, shard, seq, stream, n, kind, time, data))
     return sha256(packed).digest()[:CHAIN_BYTES]
 
 

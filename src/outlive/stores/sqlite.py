@@ -214,6 +214,8 @@ class SQLiteStore:
                 self._file.sql["claim"],
                 [(cell.version, cell.due, cell.space, cell.key) for cell in claimed],
             )
+            for cell in claimed:
+                self._file.cells.pop((cell.space, cell.key), None)
             return claimed
 
         claimed = await self._write(lambda: self._file.transaction(inside))

@@ -78,6 +78,9 @@ class SQLiteFile:
         """The head of each shard and its chain value, as this process wrote them last."""
         self.lengths: dict[str, int] = {}
         """How long streams are that this process wrote last; good while it keeps their shard."""
+        self.cells: dict[tuple[str, str], tuple[int, tuple[tuple[str, str], ...]]] = {}
+        """Version and marks of cells as this process wrote them last: believed, and checked by the
+        statement that replaces them."""
         self.unsure = False
         """A commit's outcome is unknown and could not be looked up yet."""
         self.wal_pages = 0
@@ -362,6 +365,7 @@ class SQLiteFile:
         """What this process remembers of its own writes is not to be relied on any more."""
         self.chains.clear()
         self.lengths.clear()
+        self.cells.clear()
 
     def _rollback(self, connection: apsw.Connection) -> None:
         self.forget_written()

@@ -5,11 +5,11 @@
 
 Batches are checked in order against an overlay of the cells touched so far, so each sees the ones
 before it, and what is written is each cell's last state, once. A batch that fails a check is
-refused alone before anything of it is written. Two things are only seen while writing: a fence
-that gives no row (another owner) and a stream that is not as long as expected. Then the
-transaction is rolled back and repeated: without the batches of that lease, or with each batch in a
-savepoint of its own. Either way there is one COMMIT, so a group that fails as a whole left
-nothing.
+refused alone before anything of it is written. Three things are only seen while writing: a fence
+that gives no row (another owner), a stream that is not as long as expected, and a cell that is not
+as this process believes. Then the transaction is rolled back and repeated: without the batches of
+that lease, or with each batch in a savepoint of its own and nothing believed about cells. Either
+way there is one COMMIT, so a group that fails as a whole left nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from outlive.errors import (
     OutliveError,
     StoreCorrupt,
 )
-from outlive.model import ABSENT, Append, Batch, Committed, Lease
+from outlive.model import ABSENT, Append, Batch, Committed, Lease, Ref
 from outlive.stores.chain import GENESIS, link
 from outlive.stores.refusals import conflict, fenced, flaw, stream_conflict
 
@@ -39,6 +39,8 @@ Settle = Callable[..., Settled]
 PLACE_BITS = 48
 LENGTHS_KEPT_MAX = 50_000
 """Streams whose length a process remembers, so that appending to them needs no read."""
+CELLS_KEPT_MAX = 10_000
+"""Cells whose version and marks a process remembers, so that replacing them needs no read."""
 
 NO_MARKS = "[]"
 
@@ -53,8 +55,10 @@ class Again(Exception):
 class _Cell(Struct):
     """A cell touched by the group: what the file says, and what the group makes of it."""
 
-    version: int
+    was: int
+    """The version in the file; `ABSENT` when it has none."""
     old_marks: Marks
+    version: int
     value: bytes | None = None
     due: int | None = None
     marks: Marks = ()
@@ -69,6 +73,7 @@ class Group:
         self.results: list[Committed | OutliveError | None] = [
             flaw(batch, "SQLite") for batch in batches
         ]
+        self._believing = True
         self.durable = any(batch.storage == "durable" for batch in batches)
 
     def open_batches(self) -> list[int]:
@@ -145,40 +150,37 @@ class Group:
         appends: dict[Lease, list[Append]] = {}
         receipts: list[tuple[int, Lease | None, int, tuple[int, ...]]] = []
         refusals: Settled = []
-        batches = self.batches
+        batches, kept = self.batches, file.lengths
+        lease: Lease | None = None
+        staged: list[Append] = []
         for at in which:
             batch = batches[at]
-            lease = batch.lease
-            place = 0
-            staged: list[Append] = []
-            if lease is not None:
-                staged = appends.setdefault(lease, staged)
-                place = len(staged) + 1 if batch.append else 0
-            if place and _is_step(file, batch, lengths):
-                append = batch.append[0]
-                lengths[append.stream] = append.n + 1
-                staged.append(append)
-                receipts.append((at, lease, place, ()))
-                continue
+            if batch.lease is not lease and (lease := batch.lease) is not None:
+                staged = appends.setdefault(lease, [])
+            new = batch.append
+            place = len(staged) + 1 if new else 0
+            if place and len(new) == 1 and not (batch.put or batch.require or batch.drop):
+                append = new[0]
+                stream, n = append.stream, append.n
+                if n == (lengths.get(stream) or kept.get(stream)):  # a step's record: most are
+                    lengths[stream] = n + 1
+                    staged.append(append)
+                    receipts.append((at, lease, place, ()))
+                    continue
             refused = self._check(file, connection, batch, cells, lengths)
             if refused is not None:
                 refusals.append((at, refused))
                 continue
-            drawn: tuple[int, ...] = ()
-            if batch.put or batch.drop:
-                drawn = _stage(file, connection, batch, cells, version)
-                version += len(drawn)
-            if place:
-                staged.extend(batch.append)
-                for append in batch.append:
-                    lengths[append.stream] = append.n + 1
+            drawn = self._stage(file, connection, batch, cells, version)
+            version += len(drawn)
+            for append in new:
+                staged.append(append)
+                lengths[append.stream] = append.n + 1
             receipts.append((at, lease, place, drawn))
         heads = self._fence(connection, file.sql, appends, which)
         _write_events(file, connection, appends, heads, now)
-        _write_cells(connection, file.sql, cells)
-        if len(file.lengths) > LENGTHS_KEPT_MAX:
-            file.lengths.clear()
-        file.lengths.update(lengths)
+        _write_cells(file, connection, cells)
+        _remember(file, cells, lengths)
         return refusals + [
             (at, Committed(now, drawn, heads[lease] + place if lease and place else 0))
             for at, lease, place, drawn in receipts
@@ -195,6 +197,7 @@ class Group:
         """The same with each batch in a savepoint of its own, so that a batch that only fails
         while it is written is refused alone. Never raises `Again`."""
         settled: Settled = []
+        self._believing = False
         for at in which:
             connection.execute("SAVEPOINT outlive_batch")
             try:
@@ -218,7 +221,9 @@ class Group:
     ) -> OutliveError | None:
         for require in batch.require:
             ref = require.ref
-            found = _cell(connection, file.sql, cells, (ref.space, ref.key)).version
+            if require.version == ABSENT and self._believes_absent(file, batch, ref, cells):
+                continue
+            found = _cell(file, connection, cells, (ref.space, ref.key)).version
             if found != require.version:
                 return conflict(ref, require.version, found)
         expected: dict[str, int] = {}
@@ -233,6 +238,40 @@ class Group:
                 return stream_conflict(append, length)
             expected[stream] = length + 1
         return None
+
+    def _believes_absent(
+        self, file: SQLiteFile, batch: Batch, ref: Ref, cells: dict[Key, _Cell]
+    ) -> bool:
+        """Whether a cell that a start makes is taken for absent unseen: the key refuses it if not.
+
+        Two starts of this process with one key do not get here: the first one's cell is known.
+        """
+        key = (ref.space, ref.key)
+        if not self._believing or batch.lease is None or key in cells or key in file.cells:
+            return False
+        if all(put.ref != ref for put in batch.put):
+            return False
+        cells[key] = _Cell(ABSENT, (), ABSENT)
+        return True
+
+    def _stage(
+        self,
+        file: SQLiteFile,
+        connection: apsw.Connection,
+        batch: Batch,
+        cells: dict[Key, _Cell],
+        version: int,
+    ) -> tuple[int, ...]:
+        """Put what `batch` makes of its cells into the overlay; gives the versions drawn."""
+        for ref in batch.drop:
+            cell = _cell(file, connection, cells, (ref.space, ref.key), self._believing)
+            cell.value, cell.version, cell.marks, cell.dirty = None, ABSENT, (), True
+        for number, put in enumerate(batch.put, version):
+            ref = put.ref
+            cell = _cell(file, connection, cells, (ref.space, ref.key), self._believing)
+            cell.value, cell.due, cell.version, cell.dirty = put.value, put.due, number, True
+            cell.marks = put.marks
+        return tuple(range(version, version + len(batch.put)))
 
     def _fence(
         self,
@@ -264,28 +303,24 @@ class Group:
 
 
 def _cell(
-    connection: apsw.Connection, sql: dict[str, str], cells: dict[Key, _Cell], key: Key
+    file: SQLiteFile,
+    connection: apsw.Connection,
+    cells: dict[Key, _Cell],
+    key: Key,
+    believing: bool = False,
 ) -> _Cell:
+    """A cell in the overlay: as touched before, as this process wrote it last if it is `believing`
+    (it is about to be replaced, and that is checked), or as it is in the file."""
     found = cells.get(key)
     if found is None:
-        row = connection.execute(sql["cell_state"], key).fetchone()
-        if row is None:
-            found = _Cell(ABSENT, ())
-        else:
-            found = _Cell(row[0], _decode_marks(row[1]) if row[1] != NO_MARKS else ())
-        cells[key] = found
+        known = file.cells.get(key) if believing else None
+        if known is None:
+            row = connection.execute(file.sql["cell_state"], key).fetchone()
+            if row is not None:
+                known = row[0], _decode_marks(row[1]) if row[1] != NO_MARKS else ()
+        was, marks = known or (ABSENT, ())
+        found = cells[key] = _Cell(was, marks, was)
     return found
-
-
-def _is_step(file: SQLiteFile, batch: Batch, lengths: dict[str, int]) -> bool:
-    """Whether `batch` is one event behind a stream of known length, and nothing else: most are."""
-    if len(batch.append) != 1 or batch.put or batch.require or batch.drop:
-        return False
-    append = batch.append[0]
-    known = lengths.get(append.stream)
-    if known is None:
-        known = file.lengths.get(append.stream)
-    return known == append.n
 
 
 def _length(file: SQLiteFile, connection: apsw.Connection, stream: str, n: int) -> int:
@@ -300,24 +335,6 @@ def _length(file: SQLiteFile, connection: apsw.Connection, stream: str, n: int) 
         row = connection.execute(file.sql["length"], (stream,)).fetchone()
         known = row[0] if row is not None and row[0] is not None else 0
     return known
-
-
-def _stage(
-    file: SQLiteFile,
-    connection: apsw.Connection,
-    batch: Batch,
-    cells: dict[Key, _Cell],
-    version: int,
-) -> tuple[int, ...]:
-    """Put what `batch` makes of its cells into the overlay; gives the versions drawn."""
-    for ref in batch.drop:
-        cell = _cell(connection, file.sql, cells, (ref.space, ref.key))
-        cell.value, cell.version, cell.marks, cell.dirty = None, ABSENT, (), True
-    for number, put in enumerate(batch.put, version):
-        cell = _cell(connection, file.sql, cells, (put.ref.space, put.ref.key))
-        cell.value, cell.due, cell.version, cell.dirty = put.value, put.due, number, True
-        cell.marks = put.marks
-    return tuple(range(version, version + len(batch.put)))
 
 
 def _write_events(
@@ -364,29 +381,60 @@ def _chain(file: SQLiteFile, connection: apsw.Connection, shard: int, head: int)
     return found
 
 
-def _write_cells(connection: apsw.Connection, sql: dict[str, str], cells: dict[Key, _Cell]) -> None:
+def _write_cells(file: SQLiteFile, connection: apsw.Connection, cells: dict[Key, _Cell]) -> None:
+    """Write each cell's last state. Raises `Again` when one is not as it was believed to be."""
+    drops: list[tuple[str, str, int]] = []
+    made: list[tuple[Any, ...]] = []
     puts: list[tuple[Any, ...]] = []
-    drops: list[Key] = []
     marked: list[tuple[str, str, str, str]] = []
     unmarked: list[tuple[str, str, str, str]] = []
-    for (space, key), cell in cells.items():
+    for key, cell in cells.items():
         if not cell.dirty:
             continue
+        space, name = key
+        new, old = cell.marks, cell.old_marks
         if cell.value is None:
-            drops.append((space, key))
+            if cell.was != ABSENT:
+                drops.append((space, name, cell.was))
         else:
-            marks = _encode_marks(cell.marks).decode() if cell.marks else NO_MARKS
-            puts.append((space, key, cell.value, cell.version, cell.due, marks))
-        if cell.marks != cell.old_marks:
-            old, new = set(cell.old_marks), set(cell.marks)
-            unmarked.extend((name, value, space, key) for name, value in old - new)
-            marked.extend((name, value, space, key) for name, value in new - old)
-    work: tuple[tuple[str, Sequence[Any]], ...] = (
-        ("cell_drop", drops),
-        ("cell_write", puts),
-        ("mark_drop", unmarked),
-        ("mark_write", marked),
-    )
-    for name, rows in work:
-        if rows:
-            connection.executemany(sql[name], rows)
+            marks = _encode_marks(new).decode() if new else NO_MARKS
+            row = (cell.value, cell.version, cell.due, marks, space, name)
+            if cell.was == ABSENT:
+                made.append(row)
+            else:
+                puts.append((*row, cell.was))
+        if new != old:
+            unmarked.extend((*mark, space, name) for mark in old if mark not in new)
+            marked.extend((*mark, space, name) for mark in new if mark not in old)
+    before, sql = connection.total_changes(), file.sql
+    try:
+        if drops:
+            connection.executemany(sql["cell_drop"], drops)
+        if made:
+            connection.executemany(sql["cell_make"], made)
+    except apsw.ConstraintError as error:
+        raise Again from error
+    if puts:
+        connection.executemany(sql["cell_write"], puts)
+    if connection.total_changes() - before != len(drops) + len(made) + len(puts):
+        raise Again
+    if unmarked:
+        connection.executemany(sql["mark_drop"], unmarked)
+    if marked:
+        connection.executemany(sql["mark_write"], marked)
+
+
+def _remember(file: SQLiteFile, cells: dict[Key, _Cell], lengths: dict[str, int]) -> None:
+    """Keep what was written, so that it need not be read; forgotten if it is not committed."""
+    if len(file.lengths) > LENGTHS_KEPT_MAX:
+        file.lengths.clear()
+    file.lengths.update(lengths)
+    kept = file.cells
+    if len(kept) > CELLS_KEPT_MAX:
+        kept.clear()
+    for key, cell in cells.items():
+        if cell.dirty:
+            if cell.value is None:
+                kept.pop(key, None)
+            else:
+                kept[key] = (cell.version, cell.marks)

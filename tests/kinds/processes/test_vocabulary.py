@@ -65,4 +65,4 @@ def test_a_head_lies_in_its_shard_and_can_be_listed_by_time_status_and_type() ->
     assert words.read_head(put.value).status == "done" and put.due == 5
     marks = dict(put.marks)
     assert marks["process.status"] == "done 0000000000000017"
-    assert sorted(marks) == ["process.at", "process.status", "process.type"]
+    assert sorted(marks) == ["process.status", "process.type"]

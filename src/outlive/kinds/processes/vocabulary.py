@@ -292,7 +292,6 @@ def put_head(ref: Ref, head: Head, due: int | None = None) -> Put:
         pack(head),
         due,
         (
-            ("process.at", f"{head.started:016d}"),
             ("process.status", mark(head.status, head.started)),
             ("process.type", mark(head.type, head.started)),
         ),

@@ -96,13 +96,16 @@ SELECT space, key, value, version, due FROM outlive_cell WHERE space = ? AND key
 -- name: cell_state
 SELECT version, marks FROM outlive_cell WHERE space = ? AND key = ?;
 
+-- The key refuses a cell that is there already.
+-- name: cell_make
+INSERT INTO outlive_cell (value, version, due, marks, space, key) VALUES (?, ?, ?, ?, ?, ?);
+
 -- name: cell_write
-INSERT INTO outlive_cell (space, key, value, version, due, marks) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-ON CONFLICT (space, key) DO UPDATE SET
-    value = excluded.value, version = excluded.version, due = excluded.due, marks = excluded.marks;
+UPDATE outlive_cell SET value = ?, version = ?, due = ?, marks = ?
+WHERE space = ? AND key = ? AND version = ?;
 
 -- name: cell_drop
-DELETE FROM outlive_cell WHERE space = ? AND key = ?;
+DELETE FROM outlive_cell WHERE space = ? AND key = ? AND version = ?;
 
 -- name: mark_write
 INSERT OR IGNORE INTO outlive_mark (name, value, space, key) VALUES (?, ?, ?, ?);
