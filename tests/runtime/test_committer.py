@@ -36,11 +36,11 @@ class Unwell(Dying):
 
     async def commit_group(self, batches: Sequence[Batch]) -> list[Committed | OutliveError]:
         self.groups.append(len(batches))
-        if self.error is not None:
+        if (error := self.error) is not None:
             self.refused += 1
             if self.lost:
                 await self._inner.commit_group(batches)
-            raise self.error
+            raise error
         return await super().commit_group(batches)
 
 

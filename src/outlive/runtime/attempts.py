@@ -25,6 +25,8 @@ from outlive.runtime.activation import PASSIVE_SECONDS, Activation, failure_of
 from outlive.store import VALUE_BYTES_MAX
 
 if TYPE_CHECKING:
+    from random import Random
+
     from outlive.runtime.timers import Timers
 
 RECORD_BYTES_MAX = VALUE_BYTES_MAX - 64 * 1024
@@ -34,8 +36,28 @@ THREADS_MAX = 64
 """Synchronous steps that run at once in one node; more wait for a thread."""
 
 
+class Course:
+    """How far a body has come: shared by its run and the keyed ones made from it."""
+
+    __slots__ = ("random", "state", "states", "time", "used", "uuids")
+
+    def __init__(self, time: int) -> None:
+        self.time = time
+        self.used: dict[str, int] = {}
+        self.states = 0
+        self.state: Any = None
+        self.uuids = 0
+        self.random: Random | None = None
+
+    def pass_time(self, time: int) -> None:
+        """A record of `time` was seen. Branches replay one after the other: it never goes back."""
+        if time > self.time:
+            self.time = time
+
+
 async def perform(
     activation: Activation,
+    course: Course,
     spec: steps.Spec,
     id: str,
     order: int,
@@ -87,15 +109,16 @@ async def perform(
         )
         gate = activation.append_step(done)
         if gate is None:
-            activation.journal.times[id] = await activation.record(done)
+            time = await activation.record(done)
         else:
             try:
-                activation.journal.times[id] = (await gate).time
+                time = (await gate).time
             except OutliveError as error:
                 raise activation.refused(error) from error
             if activation.gone:
                 raise Discarded
             node.tell(activation.id)
+        course.pass_time(time)
         if undo:
             activation.started.pop(id, None)
         if failure is not None:

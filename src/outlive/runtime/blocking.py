@@ -87,8 +87,11 @@ class BlockingRun:
 
     def __call__(self, step: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """See `Run.__call__`."""
-        done: R = self._do(self._run(step, *args, **kwargs))
-        return done
+
+        async def perform() -> R:  # the run is for the loop's thread
+            return await self._run(step, *args, **kwargs)
+
+        return self._do(perform())
 
     def transact(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         """See `Run.transact`."""

@@ -46,6 +46,8 @@ class Committer:
         self._store = store
         self._clock = clock or Clock()
         self._pending: deque[_Waiting] = deque()
+        self._pending_bytes = 0
+        self._pending_works = 0
         self._running = False
         self._task: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
@@ -71,6 +73,10 @@ class Committer:
         if not patient:
             self._demand_room()
         self._pending.append((batch, future, patient, None))
+        for append in batch.append:
+            self._pending_bytes += len(append.data)
+        for put in batch.put:
+            self._pending_bytes += len(put.value)
         if not self._running:
             self._begin(loop)
         return future
@@ -83,6 +89,7 @@ class Committer:
         future: asyncio.Future[Committed] = loop.create_future()
         self._demand_room()
         self._pending.append((_NOTHING, future, False, (work, limit_seconds)))
+        self._pending_works += 1
         if not self._running:
             self._begin(loop)
         return future
@@ -136,6 +143,17 @@ class Committer:
         return [await self._store.transact(work[0], limit_seconds=work[1])]
 
     def _next_group(self) -> list[_Waiting]:
+        pending = self._pending
+        few = self._pending_bytes < GROUP_BYTES_MAX and len(pending) <= GROUP_BATCHES_MAX
+        if not few or self._pending_works:
+            return self._part_of_pending()
+        group = list(pending)
+        pending.clear()
+        self._pending_bytes = 0
+        return group
+
+    def _part_of_pending(self) -> list[_Waiting]:
+        """As much as one group may hold; what runs in a transaction of its own goes alone."""
         group: list[_Waiting] = []
         size = 0
         pending = self._pending
@@ -144,12 +162,11 @@ class Committer:
             if work is not None:
                 if not group:
                     group.append(pending.popleft())
+                    self._pending_works -= 1
                 break
             group.append(pending.popleft())
-            for append in batch.append:
-                size += len(append.data)
-            for put in batch.put:
-                size += len(put.value)
+            size += _size(batch)
+        self._pending_bytes = max(0, self._pending_bytes - size)
         return group
 
     def _answer(
@@ -172,8 +189,15 @@ class Committer:
         waiting = [*group, *self._pending]
         kept = [found for found in waiting if found[2]]
         self._pending = deque(kept)
+        self._pending_works = 0
+        self._pending_bytes = sum(_size(batch) for batch, *_ in kept)
         self.stalled = error if kept else None
         _fail([found for found in waiting if not found[2]], error)
+
+
+def _size(batch: Batch) -> int:
+    events = sum(len(append.data) for append in batch.append)
+    return events + sum(len(put.value) for put in batch.put)
 
 
 def _fail(group: Sequence[_Waiting], error: BaseException) -> None:

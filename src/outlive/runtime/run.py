@@ -12,7 +12,7 @@ chance from `run.random()`, and everything that touches the world inside a step.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import UUID
@@ -24,6 +24,7 @@ from outlive.errors import Discarded, WaitTimeout
 from outlive.kinds.processes.vocabulary import SleepBegan, StepDone, WaitBegan, WaitDone, Woke
 from outlive.runtime import attempts, transactions
 from outlive.runtime.activation import Activation
+from outlive.runtime.attempts import Course
 
 if TYPE_CHECKING:
     from random import Random
@@ -34,26 +35,14 @@ R = TypeVar("R")
 KEY_CHARACTERS_MAX = 200
 
 
-class _Course:
-    """How far a body has come: shared by its run and the keyed ones made from it."""
-
-    __slots__ = ("random", "state", "states", "time", "used", "uuids")
-
-    def __init__(self, time: int) -> None:
-        self.time = time
-        self.used: dict[str, int] = {}
-        self.states = 0
-        self.state: Any = None
-        self.uuids = 0
-        self.random: Random | None = None
-
-
 class Run:
     """The process that is running, as its body sees it."""
 
-    def __init__(self, activation: Activation, course: _Course | None = None) -> None:
+    __slots__ = ("_activation", "_course", "_key")
+
+    def __init__(self, activation: Activation, course: Course | None = None) -> None:
         self._activation = activation
-        self._course = course or _Course(activation.journal.times.get("", 0))
+        self._course = course or Course(activation.journal.times.get("", 0))
         self._key = ""
 
     # --- facts ------------------------------------------------------------------------------------
@@ -139,13 +128,17 @@ class Run:
         return name if count == 1 else f"{name}#{count}"
 
     @overload
-    async def __call__(
+    def __call__(
         self, step: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> R: ...
+    ) -> Coroutine[Any, Any, R]: ...
     @overload
-    async def __call__(self, step: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    async def __call__(self, step: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Perform `step` with these arguments, durably; gives its result.
+    def __call__(
+        self, step: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]: ...
+    def __call__(
+        self, step: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Coroutine[Any, Any, Any]:
+        """Perform `step` with these arguments, durably; gives its result when it is awaited.
 
         Recorded before it returns: from then on it is never run again. Raises `StepFailed` when its
         attempts are used up. When the service dies before the record, it runs again with the same
@@ -155,13 +148,27 @@ class Run:
         id = self._identify(spec.name)
         hashed = fingerprint((args, kwargs) if kwargs else args)
         activation = self._activation
-        if activation.loaded and (done := await self._recorded(id, hashed)) is not None:
-            return self._replay(done, spec.shapes()[1])
+        if activation.loaded:
+            return self._again(spec, id, hashed, args, kwargs)
         order = self._ask(id)
-        try:
-            return await attempts.perform(activation, spec, id, order, hashed, args, kwargs)
-        finally:
-            self._pass(id)
+        return attempts.perform(activation, self._course, spec, id, order, hashed, args, kwargs)
+
+    async def _again(
+        self,
+        spec: steps.Spec,
+        id: str,
+        hashed: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """A step of a body that runs again: what is recorded of it, or the step itself."""
+        done = await self._recorded(id, hashed)
+        if done is not None:
+            return self._replay(done, spec.shapes()[1])
+        activation, order = self._activation, self._ask(id)
+        return await attempts.perform(
+            activation, self._course, spec, id, order, hashed, args, kwargs
+        )
 
     async def transact(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         """Run `function(tables, *args)` in the store's own transaction, committed together with its
@@ -218,9 +225,7 @@ class Run:
 
     def _pass(self, id: str) -> None:
         """The time of this body is that of the last record it has seen."""
-        time = self._activation.journal.times.get(id, 0)
-        if time > self._course.time:  # branches replay one after the other: it never goes back
-            self._course.time = time
+        self._course.pass_time(self._activation.journal.times.get(id, 0))
 
     def _replay(self, done: StepDone, shape: Shape) -> Any:
         self._pass(done.id)

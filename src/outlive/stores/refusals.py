@@ -14,13 +14,12 @@ def flaw(batch: Batch, database: str) -> OutliveError | None:
     """What is wrong with `batch` by itself, before any state is looked at."""
     if batch.storage == "volatile":
         return Refused(f"{database} keeps no volatile cells; nothing was written.")
-    appends = batch.append
-    if appends and batch.lease is None:
+    if batch.append and batch.lease is None:
         raise ValueError("a batch that appends needs a lease")
     for put in batch.put:
         if len(put.value) > VALUE_BYTES_MAX:
             return too_large(f"cell {put.ref.space}/{put.ref.key}", len(put.value))
-    for append in appends:
+    for append in batch.append:
         if len(append.data) > VALUE_BYTES_MAX:
             return too_large(f"event {append.n} of a stream", len(append.data))
     return None

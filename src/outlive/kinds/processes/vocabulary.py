@@ -44,7 +44,7 @@ class Unknown:
         return "Unknown()"
 
 
-class Failure(Struct, frozen=True, omit_defaults=True):
+class Failure(Struct, frozen=True, omit_defaults=True, gc=False):
     """An error as it is recorded: named, never pickled."""
 
     type: str
@@ -53,7 +53,7 @@ class Failure(Struct, frozen=True, omit_defaults=True):
     retryable: bool = True
 
 
-class Started(Struct, frozen=True, omit_defaults=True):
+class Started(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     type: str
     version: int
@@ -61,7 +61,7 @@ class Started(Struct, frozen=True, omit_defaults=True):
     node: str = ""
 
 
-class Taken(Struct, frozen=True, omit_defaults=True):
+class Taken(Struct, frozen=True, omit_defaults=True, gc=False):
     """Another node goes on with the process; `crash` when the last one did not hand it over in
     order."""
 
@@ -70,7 +70,7 @@ class Taken(Struct, frozen=True, omit_defaults=True):
     crash: bool = False
 
 
-class StepDone(Struct, frozen=True, omit_defaults=True):
+class StepDone(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     name: str
     order: int
@@ -84,7 +84,7 @@ class StepDone(Struct, frozen=True, omit_defaults=True):
     transact: bool = False
 
 
-class AttemptFailed(Struct, frozen=True, omit_defaults=True):
+class AttemptFailed(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     name: str
     number: int
@@ -93,7 +93,7 @@ class AttemptFailed(Struct, frozen=True, omit_defaults=True):
     again_at: int
 
 
-class WaitBegan(Struct, frozen=True, omit_defaults=True):
+class WaitBegan(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     name: str
     order: int
@@ -102,44 +102,44 @@ class WaitBegan(Struct, frozen=True, omit_defaults=True):
     """The `n` of the signal that had come before the wait, which is consumed by it."""
 
 
-class WaitDone(Struct, frozen=True, omit_defaults=True):
+class WaitDone(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     signal: int | None = None
     """The `n` of the signal that ended the wait; None: the time was up."""
 
 
-class Signal(Struct, frozen=True, omit_defaults=True):
+class Signal(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str
     payload: Raw = NULL
     key: str = ""
 
 
-class SleepBegan(Struct, frozen=True, omit_defaults=True):
+class SleepBegan(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     order: int
     until: int
 
 
-class Woke(Struct, frozen=True, omit_defaults=True):
+class Woke(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
 
 
-class StateSet(Struct, frozen=True, omit_defaults=True):
+class StateSet(Struct, frozen=True, omit_defaults=True, gc=False):
     state: Raw
     count: int = 1
     """How often the body had set its state by then: what a replay need not set again."""
 
 
-class Pivot(Struct, frozen=True, omit_defaults=True):
+class Pivot(Struct, frozen=True, omit_defaults=True, gc=False):
     pass
 
 
-class Cancel(Struct, frozen=True, omit_defaults=True):
+class Cancel(Struct, frozen=True, omit_defaults=True, gc=False):
     reason: str = ""
     who: str = ""
 
 
-class Armed(Struct, frozen=True, omit_defaults=True):
+class Armed(Struct, frozen=True, omit_defaults=True, gc=False):
     """A step whose undo is to be called: what it was given, and what came of it if that is
     known."""
 
@@ -151,14 +151,14 @@ class Armed(Struct, frozen=True, omit_defaults=True):
     transact: bool = False
 
 
-class Compensating(Struct, frozen=True, omit_defaults=True):
+class Compensating(Struct, frozen=True, omit_defaults=True, gc=False):
     error: Failure
     cancelled: bool = False
     unknown: tuple[Armed, ...] = ()
     """Steps that had been started and not recorded."""
 
 
-class UndoFailed(Struct, frozen=True, omit_defaults=True):
+class UndoFailed(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     name: str
     number: int
@@ -167,34 +167,34 @@ class UndoFailed(Struct, frozen=True, omit_defaults=True):
     again_at: int
 
 
-class Undone(Struct, frozen=True, omit_defaults=True):
+class Undone(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     name: str
     began: int
     attempt: int = 1
 
 
-class Stuck(Struct, frozen=True, omit_defaults=True):
+class Stuck(Struct, frozen=True, omit_defaults=True, gc=False):
     error: Failure
     id: str = ""
 
 
-class Paused(Struct, frozen=True, omit_defaults=True):
+class Paused(Struct, frozen=True, omit_defaults=True, gc=False):
     why: str
     detail: str = ""
 
 
-class Resumed(Struct, frozen=True, omit_defaults=True):
+class Resumed(Struct, frozen=True, omit_defaults=True, gc=False):
     who: str = ""
 
 
-class Stranded(Struct, frozen=True, omit_defaults=True):
+class Stranded(Struct, frozen=True, omit_defaults=True, gc=False):
     """The node that holds the shard does not run this type and version."""
 
     node: str
 
 
-class Ended(Struct, frozen=True, omit_defaults=True):
+class Ended(Struct, frozen=True, omit_defaults=True, gc=False):
     status: str
     result: Raw = NULL
     error: Failure | None = None
@@ -232,7 +232,7 @@ def unpack(kind: str, data: bytes) -> Any:
     return _decoders[kind](data)
 
 
-class Head(Struct, frozen=True, omit_defaults=True):
+class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     """The value of a process's cell: enough to list it, to find its journal and to know who runs
     it."""
 
@@ -247,7 +247,7 @@ class Head(Struct, frozen=True, omit_defaults=True):
     """Only while queued: afterwards it stands in the journal."""
 
 
-class Command(Struct, frozen=True, omit_defaults=True):
+class Command(Struct, frozen=True, omit_defaults=True, gc=False):
     """What is asked of a process from a node that does not own it; kept in a cell until its owner
     has acted."""
 
