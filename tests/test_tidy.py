@@ -38,6 +38,7 @@ LONG_MODULES: Mapping[str, int] = {}
 UNTESTED: Mapping[str, str] = {
     "store": "only promises: the conformance suite holds every store to them",
     "handle": "a process seen from outside: tests/test_app.py asks and tells through it",
+    "testing.carrier_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.cell_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.lockstep": "a suite itself: the last case of each conformance class runs it",
@@ -66,14 +67,15 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "kinds": FOUNDATION | {"steps"},
     "runtime": FOUNDATION | {"kinds", "steps", "stores"},
     "handle": FOUNDATION | {"kinds"},
-    "app": FOUNDATION | {"handle", "kinds", "runtime", "steps", "stores"},
+    "app": FOUNDATION | {"doors", "handle", "kinds", "runtime", "steps", "stores"},
+    "doors": FOUNDATION | {"app", "handle", "kinds", "runtime", "stores"},
     "testing": FOUNDATION | {"app", "kinds", "runtime", "steps", "stores"},
     "dashboard": FACE,
     "web": FACE | {"dashboard", "ids"},
     "commands": FACE,
     "prove": FACE,
     "audit": frozenset(("errors",)),
-    "__init__": FOUNDATION | {"app", "handle", "kinds", "runtime", "steps"},
+    "__init__": FOUNDATION | {"app", "doors", "handle", "kinds", "runtime", "steps"},
 }
 """Which part of the package may import which; a part may always import itself."""
 LAZY_IMPORTS = frozenset((("app", "web"), ("commands", "web")))

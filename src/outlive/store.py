@@ -20,13 +20,14 @@ Not promised: an order between batches of different shards, fairness between key
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
 from outlive.errors import OutliveError
-from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard
+from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Put, Ref, Shard
 
 GROUP_BATCHES_MAX = 512
 """Batches in one group commit."""
@@ -43,6 +44,47 @@ class Finding(Struct, frozen=True):
     level: Literal["ok", "warn", "fail"]
     text: str
     remedy: str = ""
+
+
+class Sight(Struct, frozen=True, gc=False):
+    """What a transaction sees of the store: its clock, its shape, and the value of one cell."""
+
+    time: int
+    shards: int
+    incarnation: str
+    value: bytes | None
+
+
+class Carrier(ABC):
+    """A transaction that is open, and not the store's to end: it can take new cells along.
+
+    What `transact` hands out is one. The cells are there when it is committed, and never were when
+    it is not. It holds no shard, and no cell that a node would wait for.
+    """
+
+    @abstractmethod
+    def look(self, ref: Ref) -> Sight:
+        """The store's clock and shape, and what the cell at `ref` says, seen from inside."""
+
+    @abstractmethod
+    def carry(self, puts: Sequence[Put]) -> bytes | None:
+        """Make the cells of `puts`, which are new.
+
+        When the first of them is there already, writes nothing and gives its value. Waits for
+        another transaction that is just making the same cell.
+        """
+
+
+class AsyncCarrier(ABC):
+    """The same, to be awaited."""
+
+    @abstractmethod
+    async def look(self, ref: Ref) -> Sight:
+        """See `Carrier.look`."""
+
+    @abstractmethod
+    async def carry(self, puts: Sequence[Put]) -> bytes | None:
+        """See `Carrier.carry`."""
 
 
 class CellStore(Protocol):
@@ -163,7 +205,8 @@ class Store(CellStore, Protocol):
         """Run `work(connection)` and commit the batch it returns in the same transaction as what it
         did.
 
-        `work` is short, synchronous, and touches only the caller's own tables. When it raises, or
+        `work` is short, synchronous, and touches only the caller's own tables; what it is given is
+        a `Carrier` too, which adds cells to that batch. When it raises, or
         runs past `limit_seconds`, nothing is written and the error is raised here. It runs in a
         transaction of its own, never inside a group commit.
         """

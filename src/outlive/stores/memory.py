@@ -12,18 +12,68 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+from msgspec.structs import replace
+
 from outlive import errors
 from outlive.clock import MICROS, Clock
 from outlive.errors import OutliveError
-from outlive.model import ABSENT, Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard
-from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, VALUE_BYTES_MAX, Blobs, Finding
+from outlive.model import (
+    ABSENT,
+    Batch,
+    Cell,
+    Committed,
+    Event,
+    Hold,
+    Lease,
+    Put,
+    Ref,
+    Require,
+    Shard,
+)
+from outlive.store import (
+    CLAIM_CELLS_MAX,
+    GROUP_BATCHES_MAX,
+    VALUE_BYTES_MAX,
+    Blobs,
+    Carrier,
+    Finding,
+    Sight,
+)
 from outlive.stores.blobs import MemoryBlobs
 from outlive.stores.chain import GENESIS, link
+
+
+class Rows(dict[Any, Any], Carrier):
+    """The caller's rows inside `transact`, and the cells that go with them."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(copy.deepcopy(store.rows))
+        self._store = store
+        self._carried: dict[Ref, Put] = {}
+
+    def look(self, ref: Ref) -> Sight:
+        store, carried = self._store, self._carried.get(ref)
+        cell = carried or store._cells.get(ref)
+        value = None if cell is None else cell.value
+        return Sight(store._tick(), store.shards, "memory", value)
+
+    def carry(self, puts: Sequence[Put]) -> bytes | None:
+        found = self.look(puts[0].ref).value
+        if found is None:
+            self._carried.update((put.ref, put) for put in puts)
+        return found
+
+    def with_carried(self, batch: Batch) -> Batch:
+        """`batch` and the cells that were carried: all of them new."""
+        new = self._carried
+        require = (*batch.require, *(Require(ref, ABSENT) for ref in new))
+        return replace(batch, require=require, put=(*batch.put, *new.values()))
 
 
 class MemoryStore:
@@ -82,12 +132,14 @@ class MemoryStore:
         self, work: Callable[[Any], Batch], *, limit_seconds: float = 5.0
     ) -> Committed:
         self._tick()
-        rows, started = copy.deepcopy(self.rows), self._clock.boot()
-        batch = work(rows)
+        if inspect.iscoroutinefunction(work):
+            raise errors.NotAllowed("A function in a transaction in memory is plain, not async.")
+        rows, started = Rows(self), self._clock.boot()
+        batch = rows.with_carried(work(rows))
         if self._clock.boot() - started > limit_seconds:
             raise TimeoutError(f"work ran longer than {limit_seconds} s; nothing was written")
         receipt = await self.commit(batch)
-        self.rows = rows
+        self.rows = dict(rows)
         return receipt
 
     def _check(self, batch: Batch) -> None:

@@ -293,7 +293,8 @@ class PostgresStore:
             idle = max(FROZEN_MILLISECONDS, round(limit_seconds * 2000))
             await link.execute(self.sql["idle_limit"], str(idle))
             try:
-                batch = await run_work(work, link, self.schema, limit_seconds)
+                wall = self.clock.wall
+                batch = await run_work(work, link, self.schema, limit_seconds, self.sql, wall)
             except Exception as error:
                 if is_cut(error):
                     raise

@@ -16,11 +16,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from outlive.errors import NotAllowed, TransactTooLong
-from outlive.model import Batch
+from outlive.model import Batch, Put, Ref
+from outlive.store import AsyncCarrier, Carrier, Sight
+from outlive.stores.postgres_carry import carried_of, packed, sight_of
 from outlive.stores.postgres_links import Connection
 
 DENIED = frozenset(
@@ -31,12 +33,15 @@ _BLANK = re.compile(r"\s+|--[^\n]*(?:\n|\Z)")
 _WORD = re.compile(r"[A-Za-z_]+")
 
 
-class AsyncTables:
+class AsyncTables(AsyncCarrier):
     """The caller's own tables inside a transaction that is committed together with the step's
     record, for an `async` function."""
 
-    def __init__(self, link: Connection, schema: str) -> None:
+    def __init__(
+        self, link: Connection, schema: str, sql: Mapping[str, str], wall: int | None
+    ) -> None:
         self._link: Connection | None = link
+        self._sql, self._wall = sql, wall
         self._own = re.compile(rf"(?<![\w$])\"?{schema}\"?\s*\.", re.IGNORECASE)
 
     async def execute(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -44,12 +49,11 @@ class AsyncTables:
 
         Raises `NotAllowed`, or the driver's own `asyncpg.PostgresError`.
         """
-        if self._link is None:
-            raise NotAllowed("The transaction has ended; this object can no longer be used.")
+        link = self.demand_open()
         if first_word(statement) in DENIED or self._own.search(statement):
             raise NotAllowed(f"Not allowed inside run.transact: {statement.strip()[:80]}")
-        rows = await self._link.fetch(statement, *values)
-        if not self._link.is_in_transaction():
+        rows = await link.fetch(statement, *values)
+        if not link.is_in_transaction():
             raise NotAllowed("A statement ended the transaction; what came before is not certain.")
         return [tuple(row) for row in rows]
 
@@ -58,11 +62,29 @@ class AsyncTables:
         for values in rows:
             await self.execute(statement, values)
 
+    async def look(self, ref: Ref) -> Sight:
+        """See `Carrier.look`."""
+        link = self.demand_open()
+        return sight_of(
+            await link.fetchrow(self._sql["carry_look"], self._wall, ref.space, ref.key)
+        )
+
+    async def carry(self, puts: Sequence[Put]) -> bytes | None:
+        """See `Carrier.carry`."""
+        link = self.demand_open()
+        return carried_of(await link.fetchrow(self._sql["carry"], packed(puts)))
+
+    def demand_open(self) -> Connection:
+        """The connection, as long as the transaction lasts. Raises `NotAllowed` after it."""
+        if self._link is None:
+            raise NotAllowed("The transaction has ended; this object can no longer be used.")
+        return self._link
+
     def end(self) -> None:
         self._link = None
 
 
-class Tables:
+class Tables(Carrier):
     """The same for a plain function, which runs in a thread."""
 
     def __init__(self, tables: AsyncTables, loop: asyncio.AbstractEventLoop) -> None:
@@ -74,6 +96,7 @@ class Tables:
 
         Raises `NotAllowed`, or the driver's own `asyncpg.PostgresError`.
         """
+        self._tables.demand_open()
         asked = self._tables.execute(statement, values)
         return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
 
@@ -82,17 +105,34 @@ class Tables:
         for values in rows:
             self.execute(statement, values)
 
+    def look(self, ref: Ref) -> Sight:
+        """See `Carrier.look`."""
+        self._tables.demand_open()
+        return asyncio.run_coroutine_threadsafe(self._tables.look(ref), self._loop).result()
+
+    def carry(self, puts: Sequence[Put]) -> bytes | None:
+        """See `Carrier.carry`."""
+        self._tables.demand_open()
+        return asyncio.run_coroutine_threadsafe(self._tables.carry(puts), self._loop).result()
+
 
 Work = Callable[[Any], Batch | Awaitable[Batch]]
 
 
-async def run_work(work: Work, link: Connection, schema: str, limit_seconds: float) -> Batch:
+async def run_work(
+    work: Work,
+    link: Connection,
+    schema: str,
+    limit_seconds: float,
+    sql: Mapping[str, str],
+    wall: int | None,
+) -> Batch:
     """Run `work` inside the transaction that is open on `link`; gives its batch.
 
     Raises `TransactTooLong` after `limit_seconds` (the connection is ended then), `NotAllowed`, or
     what `work` raises.
     """
-    tables = AsyncTables(link, schema)
+    tables = AsyncTables(link, schema, sql, wall)
     running: asyncio.Future[Any] | None = None
     try:
         async with asyncio.timeout(limit_seconds) as limit:

@@ -112,7 +112,7 @@ class SQLiteFile:
                 finally:
                     self._lock.release()
             self._migrate()
-            self.users = UserTables(self.connect())
+            self.users = UserTables(self.connect(), self)
             self.readers = [self.connect(writes=False) for _ in range(self._reader_count)]
             self._watcher = self.connect(writes=False)
             self._watcher.set_busy_timeout(0)
@@ -350,7 +350,7 @@ class SQLiteFile:
         self.disconnect(self.writer)
         self.writer = self.connect()
         self._full = True
-        self.users = UserTables(self.connect())
+        self.users = UserTables(self.connect(), self)
         self.writer.execute("BEGIN IMMEDIATE")
         row = self.writer.execute(self.sql["writer_read"], (self._writer_id,)).fetchone()
         self.writer.execute(

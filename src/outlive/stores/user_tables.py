@@ -11,15 +11,22 @@ not interrupted, so keep it short.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import apsw
+from msgspec.structs import replace
 
 from outlive.clock import Clock
 from outlive.errors import NotAllowed, TransactTooLong
-from outlive.model import Batch
+from outlive.model import ABSENT, Batch, Cell, Put, Ref, Require
+from outlive.store import Carrier, Sight
+
+if TYPE_CHECKING:
+    from outlive.stores.sqlite_file import SQLiteFile
 
 _TRANSACTION = frozenset(
     {apsw.SQLITE_TRANSACTION, apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH, apsw.SQLITE_PRAGMA}
@@ -40,12 +47,14 @@ class WorkFailed(Exception):
         self.error = error
 
 
-class Tables:
+class Tables(Carrier):
     """The caller's own tables inside a transaction that is committed together with the step's
     record."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._connection: apsw.Connection | None = connection
+    def __init__(self, users: UserTables) -> None:
+        self._users = users
+        self._connection: apsw.Connection | None = users.connection
+        self._carried: dict[Ref, Put] = {}
 
     def execute(
         self, statement: str, values: Sequence[Any] | dict[str, Any] = ()
@@ -55,11 +64,9 @@ class Tables:
         Values are bound by position (`?`) or name (`:name`). Raises `NotAllowed`, or the engine's
         own `apsw.Error`.
         """
-        if self._connection is None:
-            raise NotAllowed("The transaction has ended; this object can no longer be used.")
-        demand_transaction(self._connection)
+        connection = self._demand_open()
         try:
-            return list(self._connection.execute(statement, values, can_cache=False))
+            return list(connection.execute(statement, values, can_cache=False))
         except apsw.AuthError as error:
             raise NotAllowed(
                 f"Not allowed inside run.transact: {statement.strip()[:80]}"
@@ -70,6 +77,39 @@ class Tables:
         for values in rows:
             self.execute(statement, values)
 
+    def look(self, ref: Ref) -> Sight:
+        """See `Carrier.look`."""
+        connection, file = self._demand_open(), self._users.file
+        carried = self._carried.get(ref)
+        if carried is not None:
+            value: bytes | None = carried.value
+        else:
+            with self._users.ours():
+                found = connection.execute(file.sql["cell_read"], (ref.space, ref.key)).fetchone()
+            value = None if found is None else Cell(*found).value
+        return Sight(file.wall(), file.shards, file.incarnation, value)
+
+    def carry(self, puts: Sequence[Put]) -> bytes | None:
+        """See `Carrier.carry`."""
+        found = self.look(puts[0].ref).value
+        if found is None:
+            self._carried.update((put.ref, put) for put in puts)
+        return found
+
+    def with_carried(self, batch: Batch) -> Batch:
+        """`batch` and the cells that were carried: all of them new."""
+        new = self._carried
+        if not new:
+            return batch
+        require = (*batch.require, *(Require(ref, ABSENT) for ref in new))
+        return replace(batch, require=require, put=(*batch.put, *new.values()))
+
+    def _demand_open(self) -> apsw.Connection:
+        if self._connection is None:
+            raise NotAllowed("The transaction has ended; this object can no longer be used.")
+        demand_transaction(self._connection)
+        return self._connection
+
     def end(self) -> None:
         self._connection = None
 
@@ -77,8 +117,9 @@ class Tables:
 class UserTables:
     """Runs callers' functions on a connection of their own."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, file: SQLiteFile) -> None:
         self.connection = connection
+        self.file = file
         self._clock = Clock()
         self._theirs = False
         self._deadline = math.inf
@@ -91,7 +132,9 @@ class UserTables:
         Raises `TransactTooLong` when its statements were interrupted, `NotAllowed` when they ended
         the transaction, `WorkFailed` around an engine's error, or what else `work` raises.
         """
-        tables = Tables(self.connection)
+        if inspect.iscoroutinefunction(work):
+            raise NotAllowed("A function in a transaction on SQLite is plain, not async.")
+        tables = Tables(self)
         self._deadline = self._clock.boot() + limit_seconds
         self._theirs = True
         late = f"The transaction ran past {limit_seconds} s and was rolled back."
@@ -109,7 +152,16 @@ class UserTables:
         if overdue:
             raise TransactTooLong(late)
         demand_transaction(self.connection)
-        return batch
+        return tables.with_carried(batch)
+
+    @contextmanager
+    def ours(self) -> Iterator[None]:
+        """Statements of our own between the caller's."""
+        self._theirs = False
+        try:
+            yield
+        finally:
+            self._theirs = True
 
     def _is_late(self) -> bool:
         return self._clock.boot() > self._deadline

@@ -38,6 +38,7 @@ from outlive.model import ABSENT, Append, Batch, Committed, Event, Hold, Lease, 
 from outlive.store import GROUP_BATCHES_MAX, VALUE_BYTES_MAX, Store
 from outlive.stores.chain import GENESIS, verify
 from outlive.stores.memory import MemoryStore
+from outlive.testing.carrier_conformance import CarrierConformance
 from outlive.testing.cell_conformance import (
     DEADLINE_SECONDS,
     OPERATIONS,
@@ -73,7 +74,7 @@ async def places(store: Store, shard: int = 0, after: int = 0) -> list[tuple[int
     return [(event.seq, event.stream, event.n) for event in await store.tail(shard, after)]
 
 
-class StoreConformance(CellConformance):
+class StoreConformance(CarrierConformance, CellConformance):
     """What every store must do: cells, the journal, who may append to it, `transact` and blobs.
 
     The store of `open_store` has at least two shards.

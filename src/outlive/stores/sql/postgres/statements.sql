@@ -159,6 +159,17 @@ SELECT coalesce((SELECT sum(last) FROM outlive.writer), 0)::bigint,
        coalesce((SELECT sum(epoch) FROM outlive.shard), 0)::bigint,
        (SELECT last_value FROM outlive.version_block);
 
+-- What a caller's transaction must know before it carries cells.
+-- name: carry_look
+SELECT outlive.clock(0, CAST($1 AS bigint)), s.shards, s.incarnation, (
+    SELECT convert_from(c.value, 'UTF8') FROM outlive.cell c
+    WHERE c.space = CAST($2 AS text) AND c.key = CAST($3 AS text)
+)
+FROM outlive.store s WHERE s.id = 1;
+
+-- name: carry
+SELECT outlive.carry(CAST($1 AS text));
+
 -- name: node_announce
 INSERT INTO outlive.node (id, lock, time) VALUES ($1, $2, $3)
 ON CONFLICT (id) DO UPDATE SET lock = excluded.lock, time = excluded.time;
