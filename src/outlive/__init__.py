@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
+    from outlive.doors.blocking import BlockingHandle, BlockingOutlive
     from outlive.errors import (
         Cancelled,
         Drift,
@@ -27,6 +28,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Attempt": "steps",
+    "BlockingHandle": "doors.blocking",
+    "BlockingOutlive": "doors.blocking",
     "BlockingRun": "runtime.blocking",
     "Cancelled": "errors",
     "Drift": "errors",
@@ -48,6 +51,8 @@ _HOMES = {
 
 __all__ = [
     "Attempt",
+    "BlockingHandle",
+    "BlockingOutlive",
     "BlockingRun",
     "Cancelled",
     "Drift",

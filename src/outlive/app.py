@@ -25,6 +25,7 @@ from msgspec import Raw
 
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
+from outlive.doors import Doors
 from outlive.errors import (
     Conflict,
     Draining,
@@ -56,10 +57,9 @@ from outlive.kinds.processes import (
     view_of,
 )
 from outlive.kinds.processes.definition import any_payload, input_error
+from outlive.kinds.processes.pending import queued, told
 from outlive.kinds.processes.vocabulary import (
     GONE,
-    inbox_of,
-    put_head,
     read_head,
     ref_of,
 )
@@ -85,7 +85,7 @@ LEASE_SECONDS = 10.0
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive:
+class Outlive(Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
@@ -230,6 +230,7 @@ class Outlive:
 
     async def open_client(self) -> None:
         """Open the store only: read, start, signal and cancel, but own no shard and run nothing."""
+        self._settle_in()
         if self._store is not None:
             return
         if self._given is None or isinstance(self._given, str):
@@ -353,7 +354,7 @@ class Outlive:
                     return Begun(id, 1, False, committed.time, Raw(raw))
                 except Fenced:
                     pass  # the shard was lost this moment: its new owner starts it
-            await self._queue(made, ref, stream, raw, request)
+            await self._queue(made, ref, raw, request)
         except Conflict:
             if request is None:
                 raise
@@ -381,16 +382,12 @@ class Outlive:
             )
         return Begun(theirs.id, await self.seq(theirs.id), True)
 
-    async def _queue(
-        self, made: Definition, ref: Ref, stream: str, raw: bytes, request: Put | None
-    ) -> None:
+    async def _queue(self, made: Definition, ref: Ref, raw: bytes, request: Put | None) -> None:
         """Start a process in a shard of another node: a cell that its owner finds, at once or after
         a take-over."""
-        now = await self.store.now()
-        head = Head(stream, made.name, made.version, "queued", now, now, "", Raw(raw))
-        command = Command("start", ref.key)
-        inbox = Put(self._inbox(ref.key), codec.encode(command), now)
-        puts, requires = [put_head(ref, head), inbox], [Require(ref, 0)]
+        store = self.store
+        pair = queued(made, ref.key, raw, await store.now(), store.shards)
+        puts, requires = [*pair], [Require(ref, 0)]
         if request is not None:
             puts.append(request)
             requires.append(Require(request.ref, 0))
@@ -548,13 +545,8 @@ class Outlive:
                 return
             except (Fenced, NoSuchProcess, StreamConflict):
                 pass  # the shard or the view was lost this moment: its owner does it from a new one
-        key = command.key and codec.digest(command.key.encode())
-        now = await self.store.now()
-        put = Put(self._inbox(command.id, key or ""), codec.encode(command), now)
+        put = told(command, await self.store.now(), self.store.shards)
         await self.store.commit(Batch(put=(put,)))
-
-    def _inbox(self, id: str, key: str = "") -> Ref:
-        return Ref(inbox_of(shard_of(id, self.store.shards)), f"{id}/{key or ids.token()}")
 
 
 def _read(made: Definition, body: bytes) -> Any:

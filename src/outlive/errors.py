@@ -20,6 +20,7 @@
     │   ├── InvalidInput · MalformedInput · MalformedKey · KeyReused
     │   ├── ProcessFailed       it ended without a result
     │   └── Draining · Overloaded
+    ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
         ├── StepFailed          a step gave up, with the recorded failure
         ├── WaitTimeout         no signal came within the time given
@@ -60,6 +61,16 @@ class OutliveError(Exception):
 
     def __str__(self) -> str:
         return f"{self.detail} [{self.code}] {self.remedy}"
+
+
+class InEventLoop(OutliveError):
+    """The synchronous face was called inside an event loop.
+
+    It would wait for an answer and stop everything else in that loop, perhaps for ever. Nothing was
+    done."""
+
+    code, slug = "OL0010", "in-event-loop"
+    remedy = "Use the asynchronous calls there: `await app.start(…)` instead of `client.start(…)`."
 
 
 # --- the store ------------------------------------------------------------------------------------
@@ -115,13 +126,16 @@ class TooLarge(Refused):
 
 
 class NotAllowed(Refused):
-    """A statement is not allowed inside run.transact.
+    """This is not allowed inside a transaction that outlive shares.
 
-    It would end the transaction, reach outside the file, or touch outlive's own tables. Nothing was
-    written."""
+    A statement would end the transaction, reach outside the file, or touch outlive's own tables; or
+    a connection was given that cannot carry what is asked. Nothing was written."""
 
     code, slug, status = "OL1005", "statement-not-allowed", 500
-    remedy = "Use plain statements on your own tables; the transaction is ended for you."
+    remedy = (
+        "Use plain statements on your own tables, on a connection to the store's own database; a "
+        "transaction of outlive's is ended for you."
+    )
 
 
 class TransactTooLong(Refused):

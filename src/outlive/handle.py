@@ -35,6 +35,10 @@ class Handle(Generic[R]):
         """What is durable about it now."""
         return await self._app.view(self.id)
 
+    async def status(self) -> str:
+        """Its status now, such as `running` or `done`."""
+        return (await self.view()).status
+
     async def result(self, within: float | None = None) -> R:
         """Wait for its end; gives its result. Raises `ProcessFailed` when it ended otherwise,
         `TimeoutError` after `within` seconds."""

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = """
 from typing import Any, assert_type
 
-from outlive import Handle, Outlive, Retry, Run, Unknown, attempt, step
+from outlive import BlockingHandle, Handle, Outlive, Retry, Run, Unknown, attempt, step
 
 app = Outlive("memory://")
 
@@ -48,6 +48,22 @@ async def use() -> None:
     assert_type(await make("a"), list[str])
     assert_type(measure("a"), float)
     Retry("many")                       # refused
+    within = await app.within(object()).start(thing, "x", key="k")
+    assert_type(within, Handle[bytes])
+    assert_type(await app.transact(insert, "x"), int)
+    await app.transact(insert, 1)       # refused
+
+def view() -> None:
+    client = app.blocking()
+    handle = client.start(thing, "x", key="k")
+    assert_type(handle, BlockingHandle[bytes])
+    assert_type(handle.result(within=3), bytes)
+    assert_type(handle.status(), str)
+    assert_type(client.within(object()).start(thing, "x"), BlockingHandle[bytes])
+    assert_type(client.transact(insert, "x"), int)
+    client.transact(insert)             # refused
+    handle.signal(1)                    # refused
+    handle.result(timeout=3)            # refused
 """
 
 

@@ -1,0 +1,274 @@
+"""The synchronous face: an application for code without an event loop.
+
+    client = app.blocking()                        # a module of its own, once
+    handle = client.start(register, form)          # in a Django or Flask view
+    account = handle.result(within=5)
+
+    with app.blocking(run=True) as client: ...     # a script that runs the processes itself
+
+    caller's thread ──call──> event loop in a thread of our own ──> store
+                    <─answer─
+
+The thread is made by the first call and ends with `close`, the `with` block or the interpreter.
+When the application is open in a running loop already (a service with synchronous views beside
+asynchronous ones), that loop is used and no thread is made. Any number of threads may call at
+once. A call that is interrupted (Ctrl-C) is given up and leaves everything as it is: what was
+started goes on, and can be asked again by its id.
+
+A forked child (gunicorn's prefork) makes its own thread and opens its own store at its first call.
+
+Not promised: a call from inside an event loop. It would stop that loop, so it raises `InEventLoop`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from outlive import codec
+from outlive.errors import InEventLoop, OutcomeUnknown, StoreUnavailable
+
+if TYPE_CHECKING:
+    from outlive.app import Outlive
+    from outlive.doors.within import BlockingWithin
+    from outlive.kinds.processes import Summary, View
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DRAIN_SECONDS = 20.0
+EXIT_SECONDS = 5.0
+"""How long the end of the interpreter waits for steps under way."""
+_ENDING_SECONDS = 5.0
+"""What closing may take beside the drain."""
+
+
+class BlockingHandle(Generic[R]):
+    """One process, from outside its body: `Handle` without `await`."""
+
+    def __init__(self, client: BlockingOutlive, id: str) -> None:
+        self.id = id
+        self._client = client
+
+    def view(self) -> View:
+        """See `Handle.view`."""
+        return self._client.call(lambda app: app.view(self.id))
+
+    def status(self) -> str:
+        """See `Handle.status`."""
+        return self.view().status
+
+    def result(self, within: float | None = None) -> R:
+        """See `Handle.result`. Interrupted, it may be called again."""
+        found: R = self._client.call(lambda app: app.result(self.id, within))
+        return found
+
+    def signal(self, name: str, payload: Any = None, *, key: str | None = None) -> None:
+        """See `Handle.signal`."""
+        raw = codec.encode(payload)
+        self._client.call(lambda app: app.signal(self.id, name, raw, key=key))
+
+    def cancel(self, *, reason: str = "", who: str = "") -> None:
+        """See `Handle.cancel`."""
+        self._client.call(lambda app: app.cancel(self.id, reason=reason, who=who))
+
+
+class BlockingOutlive:
+    """An application without `await`: made by `Outlive.blocking`, safe to call from any thread."""
+
+    def __init__(self, app: Outlive) -> None:
+        self.app = app
+        self.runs = False
+        """Whether opening makes a node of this program that runs processes."""
+        self._own: _Thread | None = None
+        self._lock = threading.Lock()
+
+    # --- the calls --------------------------------------------------------------------------------
+
+    @overload
+    def start(
+        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+    ) -> BlockingHandle[R]: ...
+    @overload
+    def start(
+        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+    ) -> BlockingHandle[R]: ...
+    def start(
+        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+    ) -> BlockingHandle[Any]:
+        """See `Outlive.start`."""
+        return BlockingHandle(self, self.call(lambda app: app.start(body, value, key=key)).id)
+
+    def handle(self, id: str) -> BlockingHandle[Any]:
+        """The process with this public id, from outside its body. Asks nothing yet."""
+        return BlockingHandle(self, id)
+
+    def processes(
+        self,
+        status: str | None = None,
+        type: str | None = None,
+        limit: int = 50,
+        cursor: str = "",
+    ) -> tuple[list[Summary], str]:
+        """See `Outlive.processes`."""
+        return self.call(lambda app: app.processes(status, type, limit, cursor))
+
+    def transact(
+        self, function: Callable[Concatenate[Any, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """See `Outlive.transact`; the function is plain."""
+        return self.call(lambda app: app.transact(function, *args, **kwargs))
+
+    def within(self, connection: Any) -> BlockingWithin:
+        """The caller's own open transaction, as a place to start processes in and send signals
+        from.
+
+        `connection`: a Django connection, a psycopg `Connection`, SQLAlchemy's `Session` or
+        `Connection`, all on the PostgreSQL database of this application's store; or the `tables`
+        that a plain function got from `transact`, on any store. Raises `NotAllowed` for anything
+        else. Needs no thread and opens nothing.
+        """
+        from outlive.doors.within import BlockingWithin
+
+        return BlockingWithin(self, connection)
+
+    def nudge(self) -> None:
+        """See `Outlive.nudge`."""
+        self.call(lambda app: app.nudge())
+
+    def call(self, work: Callable[[Outlive], Coroutine[Any, Any, R]]) -> R:
+        """Run `work(app)` in the application's event loop and wait for what it gives.
+
+        Raises what it raises; `InEventLoop` from inside an event loop, before anything was done;
+        `OutcomeUnknown` when the face was closed meanwhile.
+        """
+        _demand_no_loop()
+        return _wait(self._opened(), work(self.app))
+
+    # --- opening and closing ----------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the store now, instead of with the first call. Raises `StoreRefused` with the
+        remedy."""
+        _demand_no_loop()
+        self._opened()
+
+    def close(self, grace_seconds: float = DRAIN_SECONDS) -> None:
+        """End in order: steps under way end within `grace_seconds`, the rest is left to other
+        nodes. Does nothing when it is not open. The next call opens it again."""
+        with self._lock:
+            own, self._own = self._own, None
+        if own is None:
+            return
+        try:
+            ending = asyncio.run_coroutine_threadsafe(self._end(grace_seconds), own.loop)
+            ending.result(grace_seconds + _ENDING_SECONDS)
+        finally:
+            own.end()
+
+    async def _end(self, grace_seconds: float) -> None:
+        await self.app.drain(grace_seconds)
+        await self.app.close()
+
+    def __enter__(self) -> BlockingOutlive:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def forget(self) -> None:
+        """Begin anew, as a forked child must: thread and lock are the parent's."""
+        _inherited.append(self._own)
+        self._own, self._lock = None, threading.Lock()
+
+    def _opened(self) -> asyncio.AbstractEventLoop:
+        """The event loop in which the application lives; it is made and opened if need be."""
+        home = self.app._home
+        if home is not None and self.app._store is not None and home.is_running():
+            return home
+        with self._lock:
+            if self._own is None:
+                own = _Thread()
+                try:
+                    _wait(own.loop, self.app.open() if self.runs else self.app.open_client())
+                except BaseException:
+                    own.end()
+                    raise
+                self._own = own
+                _open.add(self)
+            return self._own.loop
+
+
+class _Thread:
+    """A thread with an event loop, until it is ended."""
+
+    def __init__(self) -> None:
+        ready = threading.Event()
+        self._stop = asyncio.Event()
+
+        async def live() -> None:
+            self.loop = asyncio.get_running_loop()
+            ready.set()
+            await self._stop.wait()
+
+        work = live()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(work), name="outlive-blocking", daemon=True
+        )
+        self._thread.start()
+        ready.wait()
+
+    def end(self) -> None:
+        """What still runs in the loop is cancelled, and whoever waits for it is told."""
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(_ENDING_SECONDS)
+
+
+def _wait(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, R]) -> R:
+    try:
+        asked = asyncio.run_coroutine_threadsafe(work, loop)
+    except RuntimeError as error:  # the loop was closed this moment
+        work.close()
+        raise StoreUnavailable("The application was closed; nothing was done.") from error
+    try:
+        return asked.result()
+    except CancelledError as error:
+        raise OutcomeUnknown(
+            "The application was closed during this call; what it did is not known."
+        ) from error
+    finally:
+        asked.cancel()  # interrupted: nobody waits any more; otherwise it is done already
+
+
+def _demand_no_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise InEventLoop(
+        "The synchronous face was called inside an event loop, which it would stop. Nothing was "
+        "done."
+    )
+
+
+_open: weakref.WeakSet[BlockingOutlive] = weakref.WeakSet()
+_inherited: list[Any] = []
+"""What a forked child must neither use nor close."""
+
+
+def _at_exit() -> None:
+    for client in list(_open):
+        with suppress(Exception):  # the program ends; what is not handed over is taken over
+            client.close(EXIT_SECONDS)
+
+
+# Before the threads of the standard library's pools end, so that no step fails for want of one;
+# atexit comes after that.
+getattr(threading, "_register_atexit", atexit.register)(_at_exit)

@@ -1,0 +1,248 @@
+"""Inside the caller's own transaction: what is started or sent there comes with its commit.
+
+    async with engine.begin() as connection:                  # the caller's transaction
+        await connection.execute(insert(orders).values(…))
+        handle = await app.within(connection).start(fulfil, order)
+
+    before the commit    nobody sees it: GET gives 404
+    after it             `queued`; the node that owns its shard claims it, within about a second, or
+                         at once after `nudge()`
+    rolled back          it never existed
+
+Only cells are written, never a shard's row: no node waits for the caller's transaction, however
+long it stays open. The process is durable as the caller's commit is. It begins in the commit that
+drops the command to begin it, so exactly once, whoever is killed when.
+
+`key` makes a repeated start or signal count once. The keys of starts given here are compared with
+each other, not with those of `Outlive.start` or of HTTP, because a node must never wait for a key
+that a caller's open transaction holds. Two such transactions with one key do wait for each other.
+
+Errors of the connection are the driver's own, as from the caller's other statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from msgspec import Raw, Struct
+
+from outlive import codec, ids
+from outlive.errors import (
+    KeyReused,
+    NoSuchProcess,
+    NotAllowed,
+    ProcessGone,
+    ProcessTerminal,
+    TooLarge,
+)
+from outlive.handle import Handle
+from outlive.kinds.processes import FINAL, Command, Definition
+from outlive.kinds.processes.definition import any_payload, input_error
+from outlive.kinds.processes.pending import queued, told
+from outlive.kinds.processes.vocabulary import GONE, read_head, ref_of
+from outlive.model import Put, Ref
+from outlive.store import AsyncCarrier, Carrier, Sight
+
+if TYPE_CHECKING:
+    from outlive.app import Outlive
+    from outlive.doors.blocking import BlockingHandle, BlockingOutlive
+
+P = ParamSpec("P")
+R = TypeVar("R")
+SCOPE = "transaction"
+"""What keeps these idempotency keys apart from others."""
+_MARK = "within-"
+_NOWHERE = Ref("process", "")
+"""No cell lies there: only the facts of the store are asked for."""
+
+
+class Within:
+    """Starts and signals that go with a caller's transaction; see `Outlive.within`."""
+
+    def __init__(self, app: Outlive, connection: Any) -> None:
+        carrier = _carrier(app, connection)
+        if not isinstance(carrier, AsyncCarrier):
+            raise NotAllowed(
+                f"{type(connection).__name__} is used without await: give it to "
+                "`app.blocking().within(…)`. Nothing was written."
+            )
+        self._app = app
+        self._carrier: AsyncCarrier = carrier
+
+    @overload
+    async def start(
+        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+    ) -> Handle[R]: ...
+    @overload
+    async def start(
+        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+    ) -> Handle[R]: ...
+    async def start(
+        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+    ) -> Handle[Any]:
+        """Start a process when the transaction is committed; its id is known at once.
+
+        `key`: a start repeated with the same key and value gives the same process. Raises
+        `InvalidInput`, `TooLarge`, `KeyReused`, `NotAllowed`, or the driver's error; then nothing
+        was written.
+        """
+        begin = _Start(self._app, body, value, key)
+        sight = _checked(self._app, await self._carrier.look(begin.guard))
+        if sight.value is None:
+            found = await self._carrier.carry(begin.puts(sight))
+            sight = Sight(sight.time, sight.shards, sight.incarnation, found)
+        return Handle(self._app, begin.id_of(sight))
+
+    async def signal(
+        self, id: str, name: str, payload: Any = None, *, key: str | None = None
+    ) -> None:
+        """Send a signal when the transaction is committed.
+
+        `key`: sent again with the same key it counts once. Raises as `Outlive.signal`,
+        `NotAllowed`, or the driver's error. What is only seen when it is delivered (the process has
+        ended meanwhile) is not: then the signal is let go.
+        """
+        tell = _Signal(self._app, id, name, payload, key)
+        sight = _checked(self._app, await self._carrier.look(_NOWHERE))
+        sight = await self._carrier.look(ref_of(id, sight.shards))
+        await self._carrier.carry(tell.puts(sight))
+
+
+class BlockingWithin:
+    """`Within` without `await`; see `BlockingOutlive.within`."""
+
+    def __init__(self, client: BlockingOutlive, connection: Any) -> None:
+        carrier = _carrier(client.app, connection)
+        if isinstance(carrier, AsyncCarrier):
+            raise NotAllowed(
+                f"{type(connection).__name__} is asynchronous: use `await app.within(…)`. Nothing "
+                "was written."
+            )
+        self._client = client
+        self._carrier: Carrier = carrier
+
+    @overload
+    def start(
+        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+    ) -> BlockingHandle[R]: ...
+    @overload
+    def start(
+        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+    ) -> BlockingHandle[R]: ...
+    def start(
+        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+    ) -> BlockingHandle[Any]:
+        """See `Within.start`."""
+        begin = _Start(self._client.app, body, value, key)
+        sight = _checked(self._client.app, self._carrier.look(begin.guard))
+        if sight.value is None:
+            found = self._carrier.carry(begin.puts(sight))
+            sight = Sight(sight.time, sight.shards, sight.incarnation, found)
+        return self._client.handle(begin.id_of(sight))
+
+    def signal(self, id: str, name: str, payload: Any = None, *, key: str | None = None) -> None:
+        """See `Within.signal`."""
+        tell = _Signal(self._client.app, id, name, payload, key)
+        sight = _checked(self._client.app, self._carrier.look(_NOWHERE))
+        sight = self._carrier.look(ref_of(id, sight.shards))
+        self._carrier.carry(tell.puts(sight))
+
+
+class _Start:
+    """What is decided about a start, whatever kind of connection carries it."""
+
+    def __init__(self, app: Outlive, body: Callable[..., Any], value: Any, key: str | None) -> None:
+        from outlive.app import INPUT_BYTES_MAX
+
+        made = app._bodies.get(body)
+        if made is None:
+            raise TypeError(f"{body!r} is not declared as a process of this application")
+        raw = codec.encode(value)
+        if len(raw) > INPUT_BYTES_MAX:
+            raise TooLarge(f"The input has {len(raw)} bytes; at most {INPUT_BYTES_MAX} are taken.")
+        try:
+            made.input_type.read(raw)
+        except ValueError as error:
+            raise input_error(raw, error) from None
+        self._made: Definition = made
+        self._raw = raw
+        self._id = ids.public_id(made.prefix, 1)
+        self._request: Put | None = None
+        if key is not None:
+            self._request = app._request(made, raw, key, SCOPE, self._id)
+
+    @property
+    def guard(self) -> Ref:
+        return self._request.ref if self._request is not None else _NOWHERE
+
+    def puts(self, sight: Sight) -> tuple[Put, ...]:
+        pair = queued(self._made, self._id, self._raw, sight.time, sight.shards)
+        return pair if self._request is None else (self._request, *pair)
+
+    def id_of(self, sight: Sight) -> str:
+        """The process that there is now: this one, or that of an earlier start with the key."""
+        from outlive.runtime.node import read_request
+
+        if sight.value is None or self._request is None:
+            return self._id
+        ours, theirs = read_request(self._request.value), read_request(sight.value)
+        if ours.fingerprint != theirs.fingerprint:
+            raise KeyReused("This idempotency key was used for another request; nothing was done.")
+        return theirs.id
+
+
+class _Signal(Struct):
+    """What is decided about a signal."""
+
+    app: Any
+    id: str
+    name: str
+    payload: Any
+    key: str | None
+
+    def puts(self, sight: Sight) -> tuple[Put]:
+        """The command, when `sight` of the process's cell allows it."""
+        if sight.value is None:
+            raise NoSuchProcess(f"There is no process {self.id[:64]}.")
+        head = read_head(sight.value)
+        if head.status == GONE:
+            raise ProcessGone(f"Process {self.id} ended and is past its retention.")
+        if head.status in FINAL:
+            raise ProcessTerminal(f"{self.id} has ended: {head.status}. The signal was not kept.")
+        made = self.app._all.get((head.type, head.version))
+        raw = self._raw(made)
+        command = Command("signal", self.id, self.name, raw, self.key or "")
+        return (told(command, sight.time, sight.shards, _MARK),)
+
+    def _raw(self, made: Definition | None) -> Raw:
+        from outlive.app import SIGNAL_BYTES_MAX
+
+        payload = codec.encode(self.payload)
+        if len(payload) > SIGNAL_BYTES_MAX:
+            raise TooLarge(
+                f"The payload has {len(payload)} bytes; at most {SIGNAL_BYTES_MAX} are taken."
+            )
+        if made is None:
+            return any_payload(payload)
+        return made.signal_payload(self.name, payload)
+
+
+def _carrier(app: Outlive, connection: Any) -> Carrier | AsyncCarrier:
+    """`connection` as something that carries cells. Raises `NotAllowed`."""
+    if isinstance(connection, (Carrier, AsyncCarrier)):
+        return connection
+    from outlive.stores.carriers import carrier_of
+
+    given = app._given if app._given is not None else app.store_address
+    return carrier_of(connection, given, app._clock)
+
+
+def _checked(app: Outlive, sight: Sight) -> Sight:
+    """What was seen, if it was seen in this application's own store. Raises `NotAllowed`."""
+    known = getattr(app._store, "incarnation", sight.incarnation)
+    if sight.incarnation != known:
+        raise NotAllowed(
+            "The connection leads to another store than this application's; nothing was written."
+        )
+    return sight
