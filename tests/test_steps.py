@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from outlive import NonRetryable, Retry, attempt, step, steps
@@ -79,3 +81,42 @@ def test_the_key_of_a_step_is_stable_and_different_for_every_process_and_step() 
     keys = {steps.step_key(stream, id) for stream in "ab" for id in ("x", "y", "x#2")}
     assert len(keys) == 6
     assert steps.step_key("a", "x") == steps.step_key("a", "x")
+
+
+def test_what_a_function_for_a_transaction_asks_for_is_its_first_annotation() -> None:
+    import asyncpg
+    import psycopg
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.orm import Session
+
+    def nothing(tables, name): ...  # type: ignore[no-untyped-def]
+    def anything(tables: Any, name: str) -> None: ...
+    def driver(connection: asyncpg.Connection) -> None: ...
+    def rows(connection: psycopg.Connection[Any]) -> None: ...
+    def session(session: Session) -> None: ...
+    async def later(session: AsyncSession) -> None: ...
+    async def engine(connection: AsyncConnection) -> None: ...
+    def unresolved(session: AsyncSession, other: Missing) -> None: ...  # noqa: F821
+    def cursor(cursor: psycopg.Cursor[Any]) -> None: ...
+
+    def named(annotation: str) -> Any:
+        def unknown(connection: Any, other: Any) -> None: ...
+
+        unknown.__annotations__ = {"connection": annotation, "other": "Missing"}
+        return unknown
+
+    asked = [steps.manner_of(found) for found in (nothing, anything, driver, rows, session, later)]
+    assert asked == [
+        "tables",
+        "tables",
+        "asyncpg.Connection",
+        "psycopg.Connection",
+        "sqlalchemy.Session",
+        "sqlalchemy.AsyncSession",
+    ]
+    assert steps.manner_of(engine) == "sqlalchemy.AsyncConnection"
+    assert steps.manner_of(unresolved) == "sqlalchemy.AsyncSession"
+    assert steps.manner_of(named("psycopg.Connection[Any]")) == "psycopg.Connection"
+    assert steps.manner_of(named("Somebody")) == "tables"
+    with pytest.raises(TypeError, match=r"psycopg\.Cursor cannot be given"):
+        steps.manner_of(cursor)

@@ -216,7 +216,7 @@ class Outlive(Doors):
         try:
             await self.open_client()
             for schema in self._schemas:
-                await self._make_tables(schema)
+                await self.transact(schema)
             self._runtime = NodeRuntime(
                 self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds
             )
@@ -241,13 +241,6 @@ class Outlive(Doors):
             store = self._given
         await store.open()
         self._store = store
-
-    async def _make_tables(self, schema: Callable[[Any], Any]) -> None:
-        def work(tables: Any) -> Batch:
-            schema(tables)
-            return Batch()
-
-        await self.store.transact(work)
 
     async def drain(self, grace_seconds: float = 20.0) -> None:
         """Take nothing new; let steps under way end, at most `grace_seconds`; leave the rest to

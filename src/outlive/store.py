@@ -37,6 +37,17 @@ VALUE_BYTES_MAX = 8 * 1024 * 1024
 """Bytes of one cell's value or one event's data; larger things are blobs."""
 
 
+MANNERS = (
+    "tables",
+    "asyncpg.Connection",
+    "sqlalchemy.AsyncSession",
+    "sqlalchemy.AsyncConnection",
+    "psycopg.Connection",
+    "sqlalchemy.Session",
+)
+"""What a function in a transaction may ask to be given; `tables` is the store's own door."""
+
+
 class Finding(Struct, frozen=True):
     """One thing a store looked at in itself: how it is, and what to do if it is not well."""
 
@@ -206,7 +217,8 @@ class Store(CellStore, Protocol):
         did.
 
         `work` is short, synchronous, and touches only the caller's own tables; what it is given is
-        a `Carrier` too, which adds cells to that batch. When it raises, or
+        a `Carrier` too, which adds cells to that batch. An attribute `manner` of `work` (one of
+        `MANNERS`) asks to be given something else, where the store has it. When it raises, or
         runs past `limit_seconds`, nothing is written and the error is raised here. It runs in a
         transaction of its own, never inside a group commit.
         """

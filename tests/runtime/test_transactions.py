@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import asyncpg
+import psycopg
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 from tests.service import Dying, Outside, Place, check_grammar, crash, has_status, until
+from tests.service import process as plain_process
+from tests.stores.servers import session_at
 
-from outlive import Outlive, Retry, Run, StepFailed, step
+from outlive import Outlive, Retry, Run, StepFailed, Unknown, attempt, ids, step
+from outlive.stores.postgres import PostgresStore
 
 world = Outside()
 
@@ -132,3 +139,109 @@ async def test_state_set_before_a_transaction_is_durable_with_it(place: Place) -
     assert bytes(view.data) == b'"with the row"'
     kinds = [entry.kind for entry in await app.journal(begun.id)]
     assert kinds[1:3] == ["state", "step"]
+
+
+# --- with the caller's own driver, on PostgreSQL ------------------------------------------------
+
+MAKE = "CREATE TABLE IF NOT EXISTS traveller (name text PRIMARY KEY)"
+
+
+async def by_asyncpg(connection: asyncpg.Connection, name: str) -> int:
+    world.do(attempt().key, f"insert {name}")
+    await connection.execute("INSERT INTO traveller VALUES ($1)", name)
+    count: int = await connection.fetchval("SELECT count(*) FROM traveller")
+    return count
+
+
+async def by_session(session: AsyncSession, name: str) -> int:
+    world.do(attempt().key, f"insert {name}")
+    await session.execute(text("INSERT INTO traveller VALUES (:name)"), {"name": name})
+    count: int = await session.scalar(text("SELECT count(*) FROM traveller"))
+    return count
+
+
+def by_psycopg(connection: psycopg.Connection[Any], name: str) -> int:
+    world.do(attempt().key, f"insert {name}")
+    connection.execute("INSERT INTO traveller VALUES (%s)", (name,))
+    row = connection.execute("SELECT count(*) FROM traveller").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def by_tables(tables: Any, name: str) -> int:
+    world.do(attempt().key, f"insert {name}")
+    await tables.execute("INSERT INTO traveller VALUES ($1)", (name,))
+    return len(await tables.execute("SELECT * FROM traveller"))
+
+
+async def take_back(connection: asyncpg.Connection, name: str, made: int | Unknown) -> None:
+    world.do(attempt().key, f"delete {name}")
+    assert made == 1 and attempt().undoing
+    await connection.execute("DELETE FROM traveller WHERE name = $1", name)
+
+
+@pytest.mark.parametrize("insert", [by_asyncpg, by_session, by_psycopg, by_tables])
+async def test_the_callers_driver_writes_rows_and_record_once(
+    place: Place, postgres: str, insert: Any
+) -> None:
+    async with session_at(postgres) as session:
+        await session.execute(f"{MAKE}; TRUNCATE traveller")
+    schema = f"store_{ids.token(40)}"
+
+    async def body(run: Run) -> int:
+        count = await run.transact(insert, "ann")
+        await run.wait("on", within=600)
+        return count + await run.transact(insert, "bob")
+
+    store = PostgresStore(postgres, schema=schema, shards=4)
+    app = await place.open(plain_process(body), store=store)
+    begun = await app.begin("thing", b"null")
+    await has_status(app, begun.id, "waiting")
+    await app.close()
+    app = await place.open(
+        plain_process(body), store=PostgresStore(postgres, schema=schema, shards=4)
+    )
+    await app.handle(begun.id).signal("on")
+    assert await app.result(begun.id, within=20) == 3
+    assert world.calls == {"insert ann": 1, "insert bob": 1}
+    check_grammar(await app.journal(begun.id))
+    async with session_at(postgres) as session:
+        assert await session.fetchval("SELECT count(*) FROM traveller") == 2
+
+
+@pytest.mark.parametrize("inserting", [by_asyncpg, by_psycopg])
+async def test_an_undo_uses_the_callers_driver_too(
+    place: Place, postgres: str, inserting: Any
+) -> None:
+    async with session_at(postgres) as session:
+        await session.execute(f"{MAKE}; TRUNCATE traveller")
+    undone = step(undo=take_back, name=f"undone {inserting.__name__}")(inserting)
+
+    async def body(run: Run) -> None:
+        await run.transact(undone, "ann")
+        raise ValueError("no")
+
+    store = PostgresStore(postgres, schema=f"store_{ids.token(40)}", shards=4)
+    app = await place.open(plain_process(body), store=store)
+    begun = await app.begin("thing", b"null")
+    await has_status(app, begun.id, "rolled_back")
+    assert world.calls == {"insert ann": 1, "delete ann": 1}
+    async with session_at(postgres) as session:
+        assert await session.fetchval("SELECT count(*) FROM traveller") == 0
+
+
+@pytest.mark.parametrize("insert", [by_asyncpg, by_psycopg, by_tables])
+async def test_on_sqlite_there_is_no_such_connection(place: Place, insert: Any) -> None:
+    once = step(retry=Retry(attempts=1), name=f"once {insert.__name__}")(insert)
+
+    async def body(run: Run) -> str:
+        try:
+            await run.transact(once, "ann")
+        except StepFailed as error:
+            return str(error)
+        return ""
+
+    app = await place.open(plain_process(body))
+    begun = await app.begin("thing", b"null")
+    assert "NotAllowed" in await app.result(begun.id, within=20)
+    assert world.calls == {}

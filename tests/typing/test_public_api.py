@@ -28,6 +28,9 @@ def measure(text: str) -> float:
 def insert(tables: Any, name: str) -> int:
     return len(tables.execute(name))
 
+async def insert_later(connection: bytes, name: str) -> str:
+    return name
+
 @app.process("/things", version=1)
 async def thing(run: Run, name: str) -> bytes:
     assert_type(await run(make, name), list[str])
@@ -35,6 +38,7 @@ async def thing(run: Run, name: str) -> bytes:
     assert_type(await run(measure, name), float)
     assert_type(await run.keyed(1)(measure, name), float)
     assert_type(await run.transact(insert, name), int)
+    assert_type(await run.transact(insert_later, name), str)
     await run(make, 1)                  # refused
     await run(measure)                  # refused
     await run(make, name, wrong=2)      # refused
@@ -51,6 +55,7 @@ async def use() -> None:
     within = await app.within(object()).start(thing, "x", key="k")
     assert_type(within, Handle[bytes])
     assert_type(await app.transact(insert, "x"), int)
+    assert_type(await app.transact(insert_later, "x"), str)
     await app.transact(insert, 1)       # refused
 
 def view() -> None:

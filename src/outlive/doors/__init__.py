@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast, ov
 from outlive.errors import StoreRefused
 from outlive.handle import Handle
 from outlive.model import Batch
+from outlive.steps import manner_of
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -100,6 +101,7 @@ class Doors:
             return Batch()
 
         work: Any = awaited if inspect.iscoroutinefunction(function) else plain
+        work.manner = manner_of(function)
         await cast("Outlive", self).store.transact(work, limit_seconds=TRANSACT_SECONDS)
         return made[0]
 

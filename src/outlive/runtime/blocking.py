@@ -95,7 +95,8 @@ class BlockingRun:
 
     def transact(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         """See `Run.transact`."""
-        return self._do(self._run.transact(function, *args, **kwargs))
+        done: R = self._do(self._run.transact(function, *args, **kwargs))
+        return done
 
     def wait(self, signal: str, *, within: float | None = None) -> Any:
         """See `Run.wait`."""

@@ -170,26 +170,32 @@ class Run:
             activation, self._course, spec, id, order, hashed, args, kwargs
         )
 
-    async def transact(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+    @overload
+    async def transact(
+        self, function: Callable[..., Awaitable[R]], /, *args: Any, **kwargs: Any
+    ) -> R: ...
+    @overload
+    async def transact(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
+    async def transact(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run `function(tables, *args)` in the store's own transaction, committed together with its
         record.
 
-        `tables.execute(sql, values)` reaches the caller's own tables. Synchronous and short: it
-        holds the store's write lock (5 s at most, or the step's `timeout`). It happens once: its
-        rows and its record are there, or neither.
+        `tables.execute(sql, values)` reaches the caller's own tables; on PostgreSQL the annotation
+        of the first parameter may ask for a connection of asyncpg's, psycopg's or SQLAlchemy's
+        instead, and the function may be `async`. Short: it holds the write lock of SQLite, and its
+        node's turn to write (5 s at most, or the step's `timeout`). It happens once: its rows and
+        its record are there, or neither.
         """
         spec = steps.spec_of(function)
         id = self._identify(spec.name)
         hashed = fingerprint((args, kwargs) if kwargs else args)
         if self._activation.loaded and (done := await self._recorded(id, hashed)) is not None:
-            value: R = self._replay(done, spec.shapes(skip=1)[1])
-            return value
+            return self._replay(done, spec.shapes(skip=1)[1])
         order = self._ask(id)
         try:
-            made: R = await transactions.perform(
+            return await transactions.perform(
                 self._activation, spec, id, order, hashed, args, kwargs
             )
-            return made
         finally:
             self._pass(id)
 

@@ -8,7 +8,8 @@ before its content is known.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
@@ -27,6 +28,7 @@ from outlive.errors import (
 from outlive.kinds.processes.vocabulary import KIND_OF, AttemptFailed, StepDone, pack
 from outlive.model import Append, Batch
 from outlive.runtime.activation import Activation, failure_of
+from outlive.store import MANNERS
 
 if TYPE_CHECKING:
     from outlive.model import Committed
@@ -38,10 +40,13 @@ NO_LONGER_OURS = (Fenced, Conflict, StreamConflict, OutcomeUnknown, StoreUnavail
 
 async def transact(
     activation: Activation,
-    work: Callable[[Any], tuple[Any, tuple[Any, ...]]],
+    work: Callable[[Any], Any],
     limit_seconds: float = LIMIT_SECONDS,
+    manner: str = MANNERS[0],
 ) -> tuple[Any, int]:
     """Run `work(tables)`, which gives a value and the events to append with its rows; one commit.
+
+    `work` may be `async` where the store can wait for it. `manner`: what it is given.
 
     Gives the value and the time of the commit. Raises what `work` raises (nothing was written), or
     `Discarded` when the process is no longer this node's.
@@ -56,8 +61,7 @@ async def transact(
     extras, activation.extras = tuple(activation.extras), []
     made: list[tuple[Any, tuple[Any, ...]]] = []
 
-    def inside(tables: Any) -> Batch:
-        value, events = work(tables)
+    def batch_of(value: Any, events: tuple[Any, ...]) -> Batch:
         made.clear()
         made.append((value, (*extras, *events)))
         return Batch(
@@ -68,8 +72,16 @@ async def transact(
             ),
         )
 
+    def inside(tables: Any) -> Batch:
+        return batch_of(*work(tables))
+
+    async def inside_async(tables: Any) -> Batch:
+        return batch_of(*await work(tables))
+
+    asked: Any = inside_async if inspect.iscoroutinefunction(work) else inside
+    asked.manner = manner
     try:
-        committed: Committed = await activation.node.committer.transact(inside, limit_seconds)
+        committed: Committed = await activation.node.committer.transact(asked, limit_seconds)
     except NO_LONGER_OURS as error:
         activation.node.lost(activation, error)
         raise Discarded from error
@@ -106,6 +118,7 @@ async def perform(
 
     node, stream = activation.node, activation.head.stream
     given = Raw(codec.encode([list(args), kwargs])) if spec.undo_name else codec.NULL
+    manner = steps.manner_of(spec.function)
     number = await after_backoff(activation, id)
     while True:
         began = node.clock.wall()
@@ -113,20 +126,20 @@ async def perform(
             activation.check()
         attempt = steps.Attempt(stream, id, number, activation.id)
 
-        def work(
-            tables: Any, attempt: steps.Attempt = attempt, began: int = began
+        def done(
+            value: Any, attempt: steps.Attempt = attempt, began: int = began
         ) -> tuple[Raw, tuple[StepDone, ...]]:
-            steps.set_attempt(attempt)
-            raw = Raw(codec.encode(spec.function(tables, *args, **kwargs)))
-            done = StepDone(
+            raw = Raw(codec.encode(value))
+            event = StepDone(
                 id, spec.name, order, args_hash, began, attempt.number, raw, None,
                 spec.undo_name, given, True,
             )  # fmt: skip
-            return raw, (done,)
+            return raw, (event,)
 
+        work = bound(spec.function, attempt, args, kwargs, done)
         try:
             raw, activation.journal.times[id] = await transact(
-                activation, work, spec.timeout or LIMIT_SECONDS
+                activation, work, spec.timeout or LIMIT_SECONDS, manner
             )
         except Exception as error:
             failure = failure_of(error)
@@ -145,3 +158,23 @@ async def perform(
             continue
         node.stats.steps += 1
         return spec.shapes(skip=1)[1].read(raw)
+
+
+def bound(
+    function: Callable[..., Any],
+    attempt: steps.Attempt,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    done: Callable[[Any], Any],
+) -> Callable[[Any], Any]:
+    """`function` as work for `transact`, async as it is; `done` makes its record from its value."""
+
+    def plain(given: Any) -> Any:
+        steps.set_attempt(attempt)
+        return done(function(given, *args, **kwargs))
+
+    async def awaited(given: Any) -> Any:
+        steps.set_attempt(attempt)
+        return done(await function(given, *args, **kwargs))
+
+    return awaited if inspect.iscoroutinefunction(function) else plain

@@ -132,8 +132,10 @@ class MemoryStore:
         self, work: Callable[[Any], Batch], *, limit_seconds: float = 5.0
     ) -> Committed:
         self._tick()
-        if inspect.iscoroutinefunction(work):
-            raise errors.NotAllowed("A function in a transaction in memory is plain, not async.")
+        if inspect.iscoroutinefunction(work) or getattr(work, "manner", "tables") != "tables":
+            raise errors.NotAllowed(
+                "A function in a transaction in memory is plain and gets a dict."
+            )
         rows, started = Rows(self), self._clock.boot()
         batch = rows.with_carried(work(rows))
         if self._clock.boot() - started > limit_seconds:

@@ -48,6 +48,7 @@ from outlive.stores.migrate import pending
 from outlive.stores.postgres_blobs import PostgresBlobs
 from outlive.stores.postgres_doctor import examine
 from outlive.stores.postgres_group import Chains, Group
+from outlive.stores.postgres_guests import demand_manner, opened, transaction_on
 from outlive.stores.postgres_lane import FROZEN_MILLISECONDS, SUPERSEDED, Lane, ServerClock
 from outlive.stores.postgres_links import (
     CUT,
@@ -267,7 +268,8 @@ class PostgresStore:
     async def transact(
         self, work: Callable[[Any], Batch] | Work, *, limit_seconds: float = 5.0
     ) -> Committed:
-        """See `Store.transact`. `work` may be an `async` function too; it gets `AsyncTables`."""
+        """See `Store.transact`. `work` may be an `async` function too; it gets `AsyncTables`, or
+        what its `manner` asks for (postgres_guests.py)."""
         self.demand_open()
         committed = await self._to_the_end(self._transact(work, limit_seconds))
         self._tell()
@@ -287,14 +289,16 @@ class PostgresStore:
             self._free.put_nowait(lane)
 
     async def _transact_in(self, lane: Lane, work: Work, limit_seconds: float) -> Committed:
-        async with self._working.borrow() as link:
+        manner, sql = demand_manner(work), self.sql
+        async with opened(manner, self._working, self._dsn) as link:
             link.doubtful = False
-            await link.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            transaction = transaction_on(link, manner)
+            await transaction.start()
             idle = max(FROZEN_MILLISECONDS, round(limit_seconds * 2000))
-            await link.execute(self.sql["idle_limit"], str(idle))
+            await link.execute(sql["idle_limit"], str(idle))
             try:
                 wall = self.clock.wall
-                batch = await run_work(work, link, self.schema, limit_seconds, self.sql, wall)
+                batch = await run_work(work, link, self.schema, limit_seconds, sql, wall, manner)
             except Exception as error:
                 if is_cut(error):
                     raise
@@ -302,13 +306,13 @@ class PostgresStore:
             group, number = Group((batch,)), lane.next_number()
             if group.flaws:
                 raise group.flaws[0]
-            await link.execute(self.sql["idle_limit"], str(FROZEN_MILLISECONDS))
+            await link.execute(sql["idle_limit"], str(FROZEN_MILLISECONDS))
             plan, base = await lane.settle(link, group, number)
             lost: Exception | None = None
             if base is None:
                 return _receipt(plan.results(0)[0])  # raises: it was refused
             try:
-                await link.execute("COMMIT")
+                await transaction.commit()
             except Exception as error:
                 if not is_cut(error):
                     raise

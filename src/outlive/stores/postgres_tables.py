@@ -21,8 +21,9 @@ from typing import Any
 
 from outlive.errors import NotAllowed, TransactTooLong
 from outlive.model import Batch, Put, Ref
-from outlive.store import AsyncCarrier, Carrier, Sight
+from outlive.store import MANNERS, AsyncCarrier, Carrier, Sight
 from outlive.stores.postgres_carry import carried_of, packed, sight_of
+from outlive.stores.postgres_guests import handed_out
 from outlive.stores.postgres_links import Connection
 
 DENIED = frozenset(
@@ -126,6 +127,7 @@ async def run_work(
     limit_seconds: float,
     sql: Mapping[str, str],
     wall: int | None,
+    manner: str = MANNERS[0],
 ) -> Batch:
     """Run `work` inside the transaction that is open on `link`; gives its batch.
 
@@ -137,10 +139,14 @@ async def run_work(
     try:
         async with asyncio.timeout(limit_seconds) as limit:
             if inspect.iscoroutinefunction(work):
-                batch: Batch = await work(tables)
+                async with handed_out(manner, link, tables) as given:
+                    batch: Batch = await work(given)
             else:
-                plain = Tables(tables, asyncio.get_running_loop())
-                running = asyncio.ensure_future(asyncio.to_thread(work, plain))
+                if manner == MANNERS[0]:
+                    plain = Tables(tables, asyncio.get_running_loop())
+                    running = asyncio.ensure_future(asyncio.to_thread(work, plain))
+                else:
+                    running = asyncio.ensure_future(asyncio.to_thread(link.run, work))
                 batch = await asyncio.shield(running)
     except TimeoutError as error:
         if not limit.expired():

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from outlive.clock import Clock
 from outlive.errors import NotAllowed, TransactTooLong
 from outlive.model import ABSENT, Batch, Cell, Put, Ref, Require
-from outlive.store import Carrier, Sight
+from outlive.store import MANNERS, Carrier, Sight
 
 if TYPE_CHECKING:
     from outlive.stores.sqlite_file import SQLiteFile
@@ -132,8 +132,7 @@ class UserTables:
         Raises `TransactTooLong` when its statements were interrupted, `NotAllowed` when they ended
         the transaction, `WorkFailed` around an engine's error, or what else `work` raises.
         """
-        if inspect.iscoroutinefunction(work):
-            raise NotAllowed("A function in a transaction on SQLite is plain, not async.")
+        demand_plain(work, "on SQLite")
         tables = Tables(self)
         self._deadline = self._clock.boot() + limit_seconds
         self._theirs = True
@@ -182,6 +181,18 @@ class UserTables:
         if any(name.lower().startswith(OWN_PREFIX) for name in names):
             return apsw.SQLITE_DENY
         return apsw.SQLITE_OK
+
+
+def demand_plain(work: Callable[..., Any], where: str) -> None:
+    """Raise `NotAllowed` if `work` is async, or asks for a connection that there is not."""
+    manner = getattr(work, "manner", MANNERS[0])
+    if manner != MANNERS[0]:
+        raise NotAllowed(
+            f"A function in a transaction {where} gets `tables`; there is no {manner}: it would be "
+            "a second copy of the database's code. Nothing was written."
+        )
+    if inspect.iscoroutinefunction(work):
+        raise NotAllowed(f"A function in a transaction {where} is plain, not async.")
 
 
 def demand_transaction(connection: apsw.Connection) -> None:
