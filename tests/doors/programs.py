@@ -80,18 +80,19 @@ def free_port() -> int:
 
 @contextmanager
 def program(
-    address: str, *words: str, env: Mapping[str, str] | None = None
+    address: str, *words: str, env: Mapping[str, str] | None = None, folder: Path = ROOT
 ) -> Iterator[subprocess.Popen[str]]:
     """A Python program on the store at `address`; it and its children are killed at the end of the
     block."""
     found = os.environ.get("PYTHONPATH", "")
-    paths = os.pathsep.join(part for part in (str(ROOT / "src"), str(ROOT), found) if part)
+    parts = (str(ROOT / "src"), str(ROOT), str(folder), found)
+    paths = os.pathsep.join(part for part in parts if part)
     process = subprocess.Popen(
         [sys.executable, *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=ROOT,
+        cwd=folder,
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": paths, "OUTLIVE_STORE": address, **(env or {})},
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doors.manual import NODE_OF_THE_MANUAL, TRY_DJANGO, TRY_FLASK, written_out
 from tests.doors.programs import free_port, line_of, node, program, until
 
 from outlive import BlockingOutlive, OutcomeUnknown, Outlive, ProcessFailed, Run, step
@@ -276,3 +277,18 @@ def test_views_of_forked_workers_start_and_signal(tmp_path: Path, site: str, ear
             one = f"{url}/{id}"
             until(lambda one=one: ask("GET", one)["status"] == "done", "it is done")
         assert ask("GET", f"{url}/{again[0]}")["result"] == "salt for 7"
+
+
+# --- the manual ---------------------------------------------------------------------------------
+
+
+def test_the_programs_of_the_manual_do_what_they_say(tmp_path: Path) -> None:
+    names = written_out("synchronous.md", tmp_path)
+    assert names == ["shop.py", "flask_shop.py", "django_shop.py", "script.py"]
+    with program("", "script.py", folder=tmp_path) as script:
+        assert line_of(script) == "tea for 300"
+    with program("", "-c", NODE_OF_THE_MANUAL, folder=tmp_path) as manual_node:
+        assert line_of(manual_node) == "ready"
+        for code in (TRY_FLASK, TRY_DJANGO):
+            with program("", "-c", code, folder=tmp_path) as trying:
+                assert line_of(trying) == "well"

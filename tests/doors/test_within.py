@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
+from tests.doors.manual import TRANSACTIONS, written_out
 from tests.doors.programs import (
     WISHING_IN_ITS_OWN,
     WISHING_IN_THE_STORES,
@@ -450,6 +451,36 @@ async def test_any_text_is_taken_as_it_is(site: Site) -> None:
     async with session_at(site.plain) as session, session.transaction():
         handle = await site.app.within(session).start(greeting, name)
     assert await handle.result(within=20) == f"hello {name}"
+
+
+# --- the manual ---------------------------------------------------------------------------------
+
+
+def test_the_programs_of_the_manual_do_what_they_say(tmp_path: Path, postgres: str) -> None:
+    names = written_out("transactions.md", tmp_path)
+    tried = ["booking.py", "drivers.py", "orders.py", "django_orders.py", "lite.py"]
+    assert names == tried
+    address = f"{postgres}?schema=store_{ids.token(40)}"
+    for code in TRANSACTIONS:
+        with program(address, "-c", code, folder=tmp_path) as trying:
+            assert line_of(trying) == "well", code
+
+
+async def test_the_rights_that_the_manual_names_are_enough(site: Site) -> None:
+    schema, role = site.app.store.schema, f"clerk_{ids.token(40)}"  # type: ignore[attr-defined]
+    async with session_at(site.plain) as session:
+        await session.execute(
+            f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA {schema} TO {role};"
+            f"GRANT SELECT ON {schema}.store, {schema}.cell TO {role};"
+            f"GRANT INSERT, UPDATE ON {schema}.cell TO {role};"
+            f"GRANT INSERT ON {schema}.mark TO {role};"
+            f"GRANT SELECT, USAGE ON SEQUENCE {schema}.version_block TO {role}"
+        )
+        async with session.transaction():
+            await session.execute(f"SET LOCAL ROLE {role}")
+            handle = await site.app.within(session).start(order, "tea", key="k")
+            await site.app.within(session).signal(handle.id, "paid", 3, key="k")
+    assert await handle.result(within=20) == "tea for 3"
 
 
 # --- death --------------------------------------------------------------------------------------
