@@ -16,7 +16,8 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, overload
 
@@ -102,6 +103,24 @@ def attempt() -> Attempt:
 
 set_attempt: Callable[[Attempt], object] = _attempt.set
 """Make an attempt the running one of this context; for the runtime."""
+
+
+_transacting: ContextVar[bool] = ContextVar("outlive_transacting", default=False)
+
+
+def is_transacting() -> bool:
+    """Whether this code runs inside a function that was given to `transact`."""
+    return _transacting.get()
+
+
+@contextmanager
+def transacting() -> Iterator[None]:
+    """The time of a function that was given to `transact`; for the runtime."""
+    token = _transacting.set(True)
+    try:
+        yield
+    finally:
+        _transacting.reset(token)
 
 
 class Spec:

@@ -17,8 +17,8 @@ import pytest
 from tests.doors.manual import NODE_OF_THE_MANUAL, TRY_DJANGO, TRY_FLASK, written_out
 from tests.doors.programs import free_port, line_of, node, program, until
 
-from outlive import BlockingOutlive, OutcomeUnknown, Outlive, ProcessFailed, Run, step
-from outlive.errors import InEventLoop, NoSuchProcess, StoreRefused, StoreUnavailable
+from outlive import BlockingOutlive, OutcomeUnknown, Outlive, ProcessFailed, Run, ids, step
+from outlive.errors import InEventLoop, NoSuchProcess, NotAllowed, StoreRefused, StoreUnavailable
 
 
 def shop(path: Path) -> tuple[Outlive, Any]:
@@ -117,6 +117,18 @@ async def test_views_in_threads_of_a_running_service_use_its_loop(tmp_path: Path
         await asyncio.to_thread(handle.signal, "paid", 3)
         assert await app.handle(handle.id).result(within=20) == "tea of 3 g for 3"
         assert threads() == []
+
+
+def test_inside_a_transaction_a_call_would_wait_for_itself(tmp_path: Path) -> None:
+    app, order = shop(tmp_path / "store.db")
+    with app.blocking(run=True) as client:
+
+        def wrong(tables: Any) -> None:
+            client.start(order, "tea")
+
+        with pytest.raises(NotAllowed, match=r"client\.within"):
+            client.transact(wrong)
+        assert client.start(order, "tea").status() != "queued"
 
 
 def test_an_application_is_open_in_one_loop_at_a_time(tmp_path: Path) -> None:
@@ -250,12 +262,21 @@ def serves(url: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("site", "early"),
-    [("flask_site", False), ("flask_site", True), ("django_site", False)],
-    ids=["flask", "flask that called before the fork", "django"],
+    ("site", "early", "kind"),
+    [
+        ("flask_site", False, "sqlite"),
+        ("flask_site", True, "sqlite"),
+        ("flask_site", True, "postgres"),
+        ("django_site", False, "sqlite"),
+    ],
+    ids=["flask", "flask that called before the fork", "the same on PostgreSQL", "django"],
 )
-def test_views_of_forked_workers_start_and_signal(tmp_path: Path, site: str, early: bool) -> None:
+def test_views_of_forked_workers_start_and_signal(
+    tmp_path: Path, postgres: str, site: str, early: bool, kind: str
+) -> None:
     address, port = f"sqlite:///{tmp_path}/store.db", free_port()
+    if kind == "postgres":
+        address = f"{postgres}?schema=store_{ids.token(40)}"
     words = ["-m", "gunicorn", "--workers=2", f"--bind=127.0.0.1:{port}", "--preload"]
     words += ["--log-level=error", f"tests.doors.{site}:site"]
     env = {"CALL_BEFORE_FORK": "1"} if early else {}

@@ -24,7 +24,7 @@ from tests.doors.programs import (
     program,
     until,
 )
-from tests.stores.servers import session_at
+from tests.stores.servers import session_at, store_at
 
 from outlive import Outlive, Run, ids
 from outlive.errors import (
@@ -63,7 +63,7 @@ class Site:
     """A schema of the test's own, the caller's table, and a node."""
 
     def __init__(self, address: str, schema: str) -> None:
-        self.plain = address
+        self.plain, self.schema = address, schema
         self.app = shop(f"{address}?schema={schema}")
         self.client_app = shop(f"{address}?schema={schema}")
 
@@ -275,6 +275,12 @@ async def test_a_nudge_after_the_commit_makes_it_begin_at_once(site: Site) -> No
         handle = await site.app.within(session).start(greeting, "you")
     await site.app.nudge()
     assert await handle.result(within=20) == "hello you"
+    async with store_at(site.plain, schema=site.schema) as other:
+        seen = await other.changed(await other.changed(-1, 0.0), 0.0)
+        await site.client_app.open_client()
+        await site.client_app.nudge()
+        assert await other.changed(seen, 20.0) > seen
+    await site.client_app.close()
 
 
 async def test_nodes_go_on_while_a_callers_transaction_stays_open(site: Site) -> None:
@@ -467,7 +473,7 @@ def test_the_programs_of_the_manual_do_what_they_say(tmp_path: Path, postgres: s
 
 
 async def test_the_rights_that_the_manual_names_are_enough(site: Site) -> None:
-    schema, role = site.app.store.schema, f"clerk_{ids.token(40)}"  # type: ignore[attr-defined]
+    schema, role = site.schema, f"clerk_{ids.token(40)}"
     async with session_at(site.plain) as session:
         await session.execute(
             f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA {schema} TO {role};"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast, ov
 from outlive.errors import StoreRefused
 from outlive.handle import Handle
 from outlive.model import Batch
-from outlive.steps import manner_of
+from outlive.steps import manner_of, transacting
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -93,11 +93,13 @@ class Doors:
         made: list[Any] = []
 
         def plain(tables: Any) -> Batch:
-            made[:] = (function(tables, *args, **kwargs),)
+            with transacting():
+                made[:] = (function(tables, *args, **kwargs),)
             return Batch()
 
         async def awaited(tables: Any) -> Batch:
-            made[:] = (await function(tables, *args, **kwargs),)
+            with transacting():
+                made[:] = (await function(tables, *args, **kwargs),)
             return Batch()
 
         work: Any = awaited if inspect.iscoroutinefunction(function) else plain

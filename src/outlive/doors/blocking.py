@@ -32,7 +32,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from outlive import codec
-from outlive.errors import InEventLoop, OutcomeUnknown, StoreUnavailable
+from outlive.errors import InEventLoop, NotAllowed, OutcomeUnknown, StoreUnavailable
+from outlive.steps import is_transacting
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -145,10 +146,16 @@ class BlockingOutlive:
     def call(self, work: Callable[[Outlive], Coroutine[Any, Any, R]]) -> R:
         """Run `work(app)` in the application's event loop and wait for what it gives.
 
-        Raises what it raises; `InEventLoop` from inside an event loop, before anything was done;
+        Raises what it raises; before anything was done, `InEventLoop` from inside an event loop and
+        `NotAllowed` from inside a transaction of the store's, which it would wait for;
         `OutcomeUnknown` when the face was closed meanwhile.
         """
         _demand_no_loop()
+        if is_transacting():
+            raise NotAllowed(
+                "A function inside a transaction would wait for its own end. Use "
+                "`client.within(tables)` there. Nothing was done."
+            )
         return _wait(self._opened(), work(self.app))
 
     # --- opening and closing ----------------------------------------------------------------------

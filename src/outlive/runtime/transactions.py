@@ -171,10 +171,12 @@ def bound(
 
     def plain(given: Any) -> Any:
         steps.set_attempt(attempt)
-        return done(function(given, *args, **kwargs))
+        with steps.transacting():
+            return done(function(given, *args, **kwargs))
 
     async def awaited(given: Any) -> Any:
         steps.set_attempt(attempt)
-        return done(await function(given, *args, **kwargs))
+        with steps.transacting():
+            return done(await function(given, *args, **kwargs))
 
     return awaited if inspect.iscoroutinefunction(function) else plain

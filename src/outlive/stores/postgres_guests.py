@@ -251,11 +251,14 @@ class PsycopgLink:
         if self._ended:
             return
         self._ended = True
-        if self._busy:
-            with suppress(Exception):
-                self.connection.cancel()
+        if self._busy:  # a cancel travels on a connection of its own: not on the loop
+            asyncio.get_running_loop().run_in_executor(None, self._cancel)
         else:
             self.connection.close()
+
+    def _cancel(self) -> None:
+        with suppress(Exception):
+            self.connection.cancel()
 
     def remove_log_listener(self, _: Any) -> None:
         """There is none."""
