@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from outlive import Outlive, Run, attempt, step
@@ -40,3 +41,14 @@ def grant(tables: Any, name: str) -> None:
 @app.process("/wishes", version=1)
 async def wish(run: Run, name: str) -> None:
     await run.transact(grant, name)
+
+
+@step
+def knead(turn: int) -> int:
+    time.sleep(0.01)
+    return turn
+
+
+@app.process("/breads", version=1)
+async def bread(run: Run, turns: int) -> int:
+    return sum([await run(knead, turn) for turn in range(turns)])

@@ -239,6 +239,27 @@ print(handle.id, flush=True)
             assert not any('"crash":true' in str(event.data) for event in taken)
 
 
+def test_no_step_fails_because_the_interpreter_ends(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/store.db"
+    code = """
+from tests.doors.shop import app, bread
+client = app.blocking(run=True)
+handle = client.start(bread, 200)
+while len(handle.view().steps) < 20:
+    pass
+print(handle.id, flush=True)
+"""
+    with program(address, "-c", code) as script:
+        id = line_of(script)
+        assert script.wait(30) == 0
+    with node(address):
+        app, _ = shop(tmp_path / "store.db")
+        with app.blocking() as client:
+            assert client.handle(id).result(within=30) == sum(range(200))
+            kinds = [entry.kind for entry in client.call(lambda app: app.journal(id))]
+            assert kinds.count("step") == 200 and "attempt" not in kinds
+
+
 # --- Flask and Django ---------------------------------------------------------------------------
 
 
