@@ -180,32 +180,6 @@ class Spec:
         return self.given, self.result
 
 
-def manner_of(function: Callable[..., Any]) -> str:
-    """What the first parameter of a function for a transaction asks for, by its annotation.
-
-    `tables` when there is none or an unknown one; see `store.MANNERS`. Raises `TypeError` for a
-    class of a driver's that cannot be given.
-    """
-    parameters = list(inspect.signature(function).parameters.values())
-    wanted = parameters[0].annotation if parameters else Any
-    if isinstance(wanted, str):
-        wanted = hints(function).get(parameters[0].name, wanted)
-    wanted = typing.get_origin(wanted) or wanted
-    if isinstance(wanted, type):
-        name = f"{wanted.__module__.partition('.')[0]}.{wanted.__qualname__}"
-    else:  # its import stands under TYPE_CHECKING
-        name = str(wanted).partition("[")[0]
-        name = next((found for found in MANNERS if found.endswith("." + name)), name)
-        name = MANNERS[0] if name == "Connection" else name
-    if name in MANNERS:
-        return name
-    if name.partition(".")[0] in ("asyncpg", "psycopg", "sqlalchemy"):
-        raise TypeError(
-            f"{name} cannot be given to a function in a transaction; it is one of {MANNERS[1:]}"
-        )
-    return MANNERS[0]
-
-
 _specs: dict[str, dict[tuple[str, str], Spec]] = {}
 """By name, then by module and qualified name: two modules may have a step of one name."""
 
@@ -292,3 +266,29 @@ def step(
         return declared
 
     return declare if function is None else declare(function)
+
+
+def manner_of(function: Callable[..., Any]) -> str:
+    """What the first parameter of a function for a transaction asks for, by its annotation.
+
+    `tables` when there is none or an unknown one; see `store.MANNERS`. Raises `TypeError` for a
+    class of a driver's that cannot be given.
+    """
+    parameters = list(inspect.signature(function).parameters.values())
+    wanted = parameters[0].annotation if parameters else Any
+    if isinstance(wanted, str):
+        wanted = hints(function).get(parameters[0].name, wanted)
+    wanted = typing.get_origin(wanted) or wanted
+    if isinstance(wanted, type):
+        name = f"{wanted.__module__.partition('.')[0]}.{wanted.__qualname__}"
+    else:  # its import stands under TYPE_CHECKING
+        name = str(wanted).partition("[")[0]
+        name = next((found for found in MANNERS if found.endswith("." + name)), name)
+        name = MANNERS[0] if name == "Connection" else name
+    if name in MANNERS:
+        return name
+    if name.partition(".")[0] in ("asyncpg", "psycopg", "sqlalchemy"):
+        raise TypeError(
+            f"{name} cannot be given to a function in a transaction; it is one of {MANNERS[1:]}"
+        )
+    return MANNERS[0]
