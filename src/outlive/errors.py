@@ -13,7 +13,9 @@
     │   └── StoreBusy           another process holds the write lock for too long
     ├── StoreRefused            the store may not be opened as it is
     │   ├── EngineTooOld · NetworkFileSystem · ReadOnlyStore · NewerSchema · SchemaAltered
-    │   └── SecondCopy · StoreCorrupt · BadAddress
+    │   ├── SecondCopy · StoreCorrupt · BadAddress
+    │   ├── StoreMoved · StoreIncomplete · StoreNotEmpty · StoreInUse · SchemaBehind
+    │   └── ArchiveDamaged
     ├── ProcessError            about one process, or the wish to start one
     │   ├── NoSuchProcess · ProcessGone · ProcessTerminal · PastPivot · NotStuck
     │   ├── SignalNotExpected · TooManySignals
@@ -277,6 +279,67 @@ class BadAddress(StoreRefused):
         "Use sqlite:///relative/path.db, sqlite:////absolute/path.db, memory:// or "
         "postgresql://user:password@host/database."
     )
+
+
+class StoreMoved(StoreRefused):
+    """The store was moved, or is being moved, to another place.
+
+    It is kept as it was and takes no more writes, also from processes that had it open: two stores
+    that both go on would do everything twice."""
+
+    code, slug = "OL1109", "store-moved"
+    remedy = (
+        "Point the service to the new address; a move that did not end goes on with "
+        "`outlive db move FROM TO`, or is given up with `--give-up`."
+    )
+
+
+class StoreIncomplete(StoreRefused):
+    """The store is being filled by a restore or a move that has not ended.
+
+    What is in it is not all there is; it was not opened."""
+
+    code, slug = "OL1110", "store-incomplete"
+    remedy = "Run the same `outlive db restore` or `outlive db move` again: it goes on."
+
+
+class StoreNotEmpty(StoreRefused):
+    """The place where a store was to be restored or moved to is not empty.
+
+    Nothing was written to it."""
+
+    code, slug = "OL1111", "store-not-empty"
+    remedy = "Name a file that does not exist, or another schema (`?schema=…`)."
+
+
+class StoreInUse(StoreRefused):
+    """A node serves the store that was to be moved.
+
+    Nothing was changed."""
+
+    code, slug = "OL1112", "store-in-use"
+    remedy = "End the service everywhere (SIGTERM drains it), then run the command again."
+
+
+class SchemaBehind(StoreRefused):
+    """The store's schema lacks migrations of this release, and nobody applied them.
+
+    It was not touched."""
+
+    code, slug = "OL1113", "schema-behind"
+    remedy = (
+        "Run `outlive db migrate ADDRESS` as the role that owns the schema (with `--grant ROLE` "
+        "for the role of the service)."
+    )
+
+
+class ArchiveDamaged(StoreRefused):
+    """A backup is cut off, was altered, or is no backup of outlive's.
+
+    Nothing was written to the store."""
+
+    code, slug = "OL1114", "archive-damaged"
+    remedy = "Use another backup; `outlive db backup` verifies what it writes."
 
 
 # --- processes ------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ INTERRUPTED = 130
 
 _CODES: tuple[tuple[type[errors.OutliveError], int], ...] = (
     (errors.StoreUnavailable, STORE),
+    (errors.StoreNotEmpty, FORBIDDEN),
+    (errors.StoreInUse, FORBIDDEN),
+    (errors.ArchiveDamaged, FAILED),
     (errors.StoreRefused, STORE),
     (errors.NoSuchProcess, NOT_FOUND),
     (errors.ProcessGone, NOT_FOUND),

@@ -36,6 +36,7 @@ from outlive.errors import (
     Fenced,
     OutliveError,
     ReadOnlyStore,
+    SchemaBehind,
     StoreCorrupt,
     StoreRefused,
     StoreUnavailable,
@@ -44,6 +45,7 @@ from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard
 from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, Blobs, Finding
 from outlive.stores import sql
 from outlive.stores.chain import GENESIS
+from outlive.stores.halt import demand_service
 from outlive.stores.migrate import pending
 from outlive.stores.postgres_blobs import PostgresBlobs
 from outlive.stores.postgres_doctor import examine
@@ -107,6 +109,8 @@ class PostgresStore:
         self._cache_size = statement_cache_size
         self.clock = ServerClock(clock)
         self.blobs: Blobs = PostgresBlobs(self)
+        self.migrated: list[sql.Migration] = []
+        """What opening applied to the schema."""
         self._chains: Chains = {}
         self._is_open = False
         self._generation = 0
@@ -168,24 +172,35 @@ class PostgresStore:
             raise ReadOnlyStore("The server is a standby; the address must lead to the primary.")
 
     async def _migrate(self, link: Connection) -> None:
+        """Bring the schema up to date, if this role may; raises `SchemaBehind` if it may not."""
         shipped = sql.migrations("postgres")
         await link.execute(self.sql["migration_lock"], _lock_of(self.schema))
-        if not await link.fetchval(self.sql["schema_exists"], self.schema):
-            await link.execute(self.sql["schema_make"])
+        there = await link.fetchval(self.sql["schema_exists"], self.schema)
         exists = await link.fetchval(self.sql["migrations_exist"], self.schema)
         applied = await link.fetch(self.sql["migrations"]) if exists else []
         wanted = pending(shipped, [tuple(row) for row in applied])
-        if not exists:
-            await link.execute(self.sql["migrations_table"])
-        for migration in wanted:
-            await link.execute(placed(migration.text, self.schema))
-            await link.execute(
-                self.sql["migration_done"],
-                migration.number,
-                migration.name,
-                migration.checksum,
-                self.clock.wall,
-            )
+        try:
+            if not there:
+                await link.execute(self.sql["schema_make"])
+            if not exists:
+                await link.execute(self.sql["migrations_table"])
+            for migration in wanted:
+                await link.execute(placed(migration.text, self.schema))
+                await link.execute(
+                    self.sql["migration_done"],
+                    migration.number,
+                    migration.name,
+                    migration.checksum,
+                    self.clock.wall,
+                )
+        except asyncpg.InsufficientPrivilegeError as error:
+            names = ", ".join(f"{step.number} ({step.name})" for step in wanted)
+            raise SchemaBehind(
+                f"Schema {self.schema} lacks the migrations {names}, and this role may not apply "
+                f"them ({error}). It was not touched."
+            ) from error
+        demand_service(f"schema {self.schema}", await link.fetchrow(self.sql["halt_read"]))
+        self.migrated = wanted
 
     async def _start(self, link: Connection, writers: Sequence[str]) -> None:
         """Read what the store is, and make the marks of this process's lanes."""

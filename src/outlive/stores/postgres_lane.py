@@ -254,8 +254,14 @@ class Lane:
         return next(self._numbers)
 
     async def register(self) -> None:
-        """Make the writer's mark again, after it was forgotten."""
+        """Make the writer's mark again, after it was forgotten.
+
+        It may be missing because another store lies there now, restored while this connection was
+        open: then nothing may be written to it. Raises `StoreCorrupt`.
+        """
         async with self._links.borrow() as link:
+            if self._links.check is not None:
+                await self._links.check(link)
             await self._links.fetch(link, self._sql["writer_make"], [self.name], self._clock.now())
 
     async def look_up(self, number: int, cause: BaseException) -> int | None:

@@ -34,6 +34,7 @@ from outlive.errors import (
     StoreUnavailable,
 )
 from outlive.stores import sql
+from outlive.stores.halt import frozen
 
 Connection = Any
 """An `asyncpg.Connection`; the driver ships no types for what it gives back."""
@@ -48,6 +49,9 @@ CLOSE_SECONDS = 2.0
 KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 SYNC_WAIT_CANCELLED = "01000"
 """The warning of a commit that is on this server, and not known to be on its standby."""
+
+HALTED = "OL003"
+"""What the triggers of a store raise that is being moved, or was."""
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
 _WORD = re.compile(r"\boutlive\b")
@@ -104,6 +108,8 @@ def mapped(error: BaseException) -> OutliveError:
     if isinstance(error, OutliveError):
         return error
     text = f"PostgreSQL: {type(error).__name__}: {error}"
+    if getattr(error, "sqlstate", None) == HALTED:
+        return frozen("The database")
     if isinstance(error, (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)):
         return StoreFull(f"{text}. Nothing was written; what was committed before is intact.")
     if isinstance(error, (*RACE, asyncpg.QueryCanceledError)):

@@ -43,6 +43,7 @@ from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, Blobs, Finding
 from outlive.stores.blobs import FileBlobs
 from outlive.stores.lanes import Lane
 from outlive.stores.presence import Presence
+from outlive.stores.sql import Migration
 from outlive.stores.sqlite_doctor import examine
 from outlive.stores.sqlite_file import CHECKPOINT_PAGES, SQLiteFile
 from outlive.stores.sqlite_group import PLACE_BITS, Group
@@ -85,6 +86,8 @@ class SQLiteStore:
         )
         self.shards = shards
         self.incarnation = ""
+        self.migrated: list[Migration] = []
+        """What opening applied to the schema."""
         self._frozen_seconds = frozen_seconds
         self._is_open = False
         self._generation = 0
@@ -113,6 +116,7 @@ class SQLiteStore:
                 await lane.end()
             raise
         self.shards, self.incarnation = self._file.shards, self._file.incarnation
+        self.migrated = self._file.migrated
         self._is_open = True
 
     async def close(self) -> None:

@@ -44,7 +44,9 @@ from outlive.errors import (
     StoreUnavailable,
 )
 from outlive.stores import place, sql
+from outlive.stores.halt import FROZEN, demand_service, frozen
 from outlive.stores.migrate import pending
+from outlive.stores.sql import Migration
 from outlive.stores.user_tables import UserTables
 from outlive.stores.writelock import WriteLock
 
@@ -83,6 +85,8 @@ class SQLiteFile:
         statement that replaces them."""
         self.unsure = False
         """A commit's outcome is unknown and could not be looked up yet."""
+        self.migrated: list[Migration] = []
+        """What opening applied to the schema."""
         self.wal_pages = 0
         self.readers: list[apsw.Connection] = []
         self._reader_count = readers
@@ -206,12 +210,14 @@ class SQLiteFile:
                     self.sql["migration_done"],
                     (migration.number, migration.name, migration.checksum, now),
                 )
+            demand_service(self.path.name, connection.execute(self.sql["halt_read"]).fetchone())
             connection.execute(self.sql["store_make"], (ids.token(130), self.shards))
             shards = _one(connection, self.sql["store_read"])[1]
             connection.executemany(self.sql["shard_make"], [(shard,) for shard in range(shards)])
             connection.execute(self.sql["writer_forget"], (now - WRITER_FORGET_MICROS,))
             connection.execute(self.sql["writer_mark"], (self._writer_id, 0, now))
             connection.execute("COMMIT")
+            self.migrated = wanted
         except BaseException:
             self._rollback(connection)
             raise
@@ -397,6 +403,8 @@ class SQLiteFile:
     def mapped(self, error: apsw.Error) -> OutliveError:
         """An engine's error as one of ours; the only place where they are told apart."""
         text = f"{self.path.name}: {error}"
+        if isinstance(error, apsw.ConstraintError) and FROZEN in text:
+            return frozen(self.path.name)
         full = isinstance(error, apsw.FullError)
         if full or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
             return StoreFull(f"{text}. Nothing was written; what was committed before is intact.")

@@ -229,3 +229,164 @@ WHERE n.nspname = $1 AND c.relkind = 'r'
 
 -- name: chain_at
 SELECT chain FROM outlive.event WHERE shard = $1 AND seq = $2;
+
+-- name: halt_read
+SELECT reason, other, token FROM outlive.halt WHERE id = 1;
+
+-- name: halt_write
+INSERT INTO outlive.halt (id, reason, other, token, time) VALUES (1, $1, $2, $3, $4)
+ON CONFLICT (id) DO UPDATE SET
+    reason = excluded.reason, other = excluded.other, token = excluded.token, time = excluded.time;
+
+-- name: halt_begin
+INSERT INTO outlive.halt (id, reason, other, token, time) VALUES (1, $1, $2, $3, $4)
+ON CONFLICT (id) DO NOTHING;
+
+-- Nobody ends the halt before this transaction has.
+-- name: halt_hold
+SELECT reason, other, token FROM outlive.halt WHERE id = 1 FOR SHARE;
+
+-- name: halt_filled
+UPDATE outlive.halt SET reason = 'filled' WHERE id = 1;
+
+-- name: halt_release
+DELETE FROM outlive.halt WHERE reason = 'filled';
+
+-- name: halt_end
+DELETE FROM outlive.halt;
+
+-- A frozen store takes no write, also from nodes that have it open. Making a trigger waits for the
+-- transactions under way, so none of them commits after it.
+-- name: freeze
+CREATE OR REPLACE TRIGGER halted BEFORE INSERT OR UPDATE OR DELETE ON outlive.shard
+FOR EACH STATEMENT EXECUTE FUNCTION outlive.refuse_halted();
+CREATE OR REPLACE TRIGGER halted BEFORE INSERT OR UPDATE OR DELETE ON outlive.cell
+FOR EACH STATEMENT EXECUTE FUNCTION outlive.refuse_halted();
+CREATE OR REPLACE TRIGGER halted BEFORE INSERT OR UPDATE OR DELETE ON outlive.event
+FOR EACH STATEMENT EXECUTE FUNCTION outlive.refuse_halted();
+CREATE OR REPLACE TRIGGER halted BEFORE INSERT OR UPDATE OR DELETE ON outlive.writer
+FOR EACH STATEMENT EXECUTE FUNCTION outlive.refuse_halted();
+CREATE OR REPLACE TRIGGER halted BEFORE INSERT OR UPDATE OR DELETE ON outlive.blob
+FOR EACH STATEMENT EXECUTE FUNCTION outlive.refuse_halted();
+
+-- name: thaw
+DROP TRIGGER IF EXISTS halted ON outlive.shard;
+DROP TRIGGER IF EXISTS halted ON outlive.cell;
+DROP TRIGGER IF EXISTS halted ON outlive.event;
+DROP TRIGGER IF EXISTS halted ON outlive.writer;
+DROP TRIGGER IF EXISTS halted ON outlive.blob;
+
+-- name: facts
+SELECT s.incarnation, s.shards, v.last_value * 65536 + 65535 AS version,
+    (SELECT count(*) FROM outlive.hold) AS holds,
+    (SELECT count(*) FROM outlive.event) AS events,
+    (SELECT count(*) FROM outlive.cell) AS cells,
+    (SELECT count(*) FROM outlive.blob) AS blobs,
+    (SELECT coalesce(max(octet_length(b.data)), 0) FROM outlive.blob b) AS largest
+FROM outlive.store s, outlive.version_block v WHERE s.id = 1;
+
+-- Pages are bounded in rows and in bytes: a value is not fetched before it is known to fit.
+-- name: copy_holds
+SELECT shard, epoch, owner, head, time, previous FROM outlive.hold
+WHERE (shard, epoch) > ($1, $2) ORDER BY shard, epoch LIMIT $3;
+
+-- name: copy_events
+SELECT q.shard, q.seq, q.stream, q.n, q.kind, q.time, q.data, q.chain
+FROM (
+    SELECT p.*, sum(octet_length(p.data)) OVER (ORDER BY p.shard, p.seq) AS total
+    FROM (
+        SELECT * FROM outlive.event WHERE (shard, seq) > ($1, $2) ORDER BY shard, seq LIMIT $3
+    ) AS p
+) AS q
+WHERE q.total - octet_length(q.data) <= $4 ORDER BY q.shard, q.seq;
+
+-- name: copy_cells
+SELECT q.space, q.key, q.version, q.due, q.marks, q.value
+FROM (
+    SELECT p.*, sum(octet_length(p.value)) OVER (ORDER BY p.space, p.key) AS total
+    FROM (
+        SELECT * FROM outlive.cell WHERE (space, key) > ($1, $2) ORDER BY space, key LIMIT $3
+    ) AS p
+) AS q
+WHERE q.total - octet_length(q.value) <= $4 ORDER BY q.space, q.key;
+
+-- name: copy_blobs
+SELECT name, time, data FROM outlive.blob WHERE name COLLATE "C" > $1
+ORDER BY name COLLATE "C" LIMIT 1;
+
+-- name: last_hold
+SELECT shard, epoch FROM outlive.hold ORDER BY shard DESC, epoch DESC LIMIT 1;
+
+-- name: last_event
+SELECT shard, seq FROM outlive.event ORDER BY shard DESC, seq DESC LIMIT 1;
+
+-- name: last_cell
+SELECT space, key FROM outlive.cell ORDER BY space DESC, key DESC LIMIT 1;
+
+-- name: last_blob
+SELECT max(name COLLATE "C") FROM outlive.blob;
+
+-- name: fill_shard
+UPDATE outlive.shard SET owner = '', epoch = $2, head = $3, time = coalesce(
+    (SELECT e.time FROM outlive.event e WHERE e.shard = $1 AND e.seq = $3), 0
+) WHERE id = $1;
+
+-- name: fill_store
+UPDATE outlive.store SET incarnation = $1, clock = greatest(clock, $2) WHERE id = 1;
+
+-- name: fill_versions
+SELECT setval(
+    format('%I.version_block', $1::text)::regclass,
+    greatest($2, (SELECT last_value FROM outlive.version_block))
+);
+
+-- An unused store is given another number of shards.
+-- name: shards_drop
+DELETE FROM outlive.shard;
+
+-- name: shards_count
+UPDATE outlive.store SET shards = $1 WHERE id = 1;
+
+-- name: analyze_cell
+ANALYZE outlive.cell;
+
+-- name: analyze_event
+ANALYZE outlive.event;
+
+-- name: analyze_mark
+ANALYZE outlive.mark;
+
+-- Streams whose events are not 0, 1, 2 … without a hole.
+-- name: check_streams
+SELECT stream, count(*), min(n), max(n) FROM outlive.event GROUP BY stream
+HAVING min(n) <> 0 OR max(n) <> count(*) - 1 LIMIT 100;
+
+-- Marks that a cell says it has, and that are not there.
+-- name: check_marks_missing
+SELECT c.space, c.key, p ->> 0, p ->> 1
+FROM outlive.cell c, LATERAL jsonb_array_elements(c.marks::jsonb) AS p
+WHERE NOT EXISTS (
+    SELECT FROM outlive.mark m
+    WHERE m.name = p ->> 0 AND m.value = p ->> 1 AND m.space = c.space AND m.key = c.key
+) LIMIT 100;
+
+-- Marks that are there, and that no cell says it has.
+-- name: check_marks_stray
+SELECT m.space, m.key, m.name, m.value
+FROM outlive.mark m LEFT JOIN outlive.cell c ON c.space = m.space AND c.key = m.key
+WHERE c.key IS NULL OR NOT EXISTS (
+    SELECT FROM jsonb_array_elements(c.marks::jsonb) AS p
+    WHERE p ->> 0 = m.name AND p ->> 1 = m.value
+) LIMIT 100;
+
+-- name: count_marks
+SELECT count(*) FROM outlive.mark;
+
+-- Each of the statements that give a role what a service needs, and no more.
+-- name: grants
+SELECT format(t.pattern, $1::text, $2::text) FROM unnest(ARRAY[
+    'GRANT USAGE ON SCHEMA %1$I TO %2$I',
+    'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %1$I TO %2$I',
+    'GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA %1$I TO %2$I',
+    'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA %1$I TO %2$I'
+]) AS t (pattern);

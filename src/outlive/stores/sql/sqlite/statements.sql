@@ -138,3 +138,121 @@ UPDATE outlive_cell SET version = ?, due = ? WHERE space = ? AND key = ?;
 
 -- name: next_due
 SELECT min(due) FROM outlive_cell WHERE space = ? AND due IS NOT NULL;
+
+-- name: halt_read
+SELECT reason, other, token FROM outlive_halt WHERE id = 1;
+
+-- name: halt_write
+INSERT INTO outlive_halt (id, reason, other, token, time) VALUES (1, ?1, ?2, ?3, ?4)
+ON CONFLICT (id) DO UPDATE SET
+    reason = excluded.reason, other = excluded.other, token = excluded.token, time = excluded.time;
+
+-- name: halt_begin
+INSERT OR IGNORE INTO outlive_halt (id, reason, other, token, time) VALUES (1, ?1, ?2, ?3, ?4);
+
+-- name: halt_filled
+UPDATE outlive_halt SET reason = 'filled' WHERE id = 1;
+
+-- name: halt_release
+DELETE FROM outlive_halt WHERE reason = 'filled';
+
+-- name: halt_end
+DELETE FROM outlive_halt;
+
+-- A frozen store takes no write, also from processes that have it open: every transaction moves the
+-- store's row or a shard's, or leaves its writer's mark.
+-- name: freeze
+CREATE TRIGGER IF NOT EXISTS outlive_halted_store BEFORE UPDATE ON outlive_store
+BEGIN SELECT RAISE(ABORT, 'outlive: the store is halted'); END;
+CREATE TRIGGER IF NOT EXISTS outlive_halted_shard BEFORE UPDATE ON outlive_shard
+BEGIN SELECT RAISE(ABORT, 'outlive: the store is halted'); END;
+CREATE TRIGGER IF NOT EXISTS outlive_halted_writer BEFORE INSERT ON outlive_writer
+BEGIN SELECT RAISE(ABORT, 'outlive: the store is halted'); END;
+CREATE TRIGGER IF NOT EXISTS outlive_halted_mark BEFORE UPDATE ON outlive_writer
+BEGIN SELECT RAISE(ABORT, 'outlive: the store is halted'); END;
+
+-- name: thaw
+DROP TRIGGER IF EXISTS outlive_halted_store;
+DROP TRIGGER IF EXISTS outlive_halted_shard;
+DROP TRIGGER IF EXISTS outlive_halted_writer;
+DROP TRIGGER IF EXISTS outlive_halted_mark;
+
+-- name: count_holds
+SELECT count(*) FROM outlive_hold;
+
+-- name: count_events
+SELECT count(*) FROM outlive_event;
+
+-- name: count_cells
+SELECT count(*) FROM outlive_cell;
+
+-- name: user_tables
+SELECT name FROM sqlite_master
+WHERE type IN ('table', 'view') AND substr(name, 1, 8) <> 'outlive_'
+    AND substr(name, 1, 7) <> 'sqlite_'
+ORDER BY name;
+
+-- name: copy_holds
+SELECT shard, epoch, owner, head, time, previous FROM outlive_hold
+WHERE (shard, epoch) > (?1, ?2) ORDER BY shard, epoch;
+
+-- name: copy_events
+SELECT place, stream, n, kind, time, data, chain FROM outlive_event
+WHERE place > ? ORDER BY place;
+
+-- name: copy_cells
+SELECT space, key, version, due, marks, value FROM outlive_cell
+WHERE (space, key) > (?1, ?2) ORDER BY space, key;
+
+-- name: last_hold
+SELECT shard, epoch FROM outlive_hold ORDER BY shard DESC, epoch DESC LIMIT 1;
+
+-- name: last_event
+SELECT max(place) FROM outlive_event;
+
+-- name: last_cell
+SELECT space, key FROM outlive_cell ORDER BY space DESC, key DESC LIMIT 1;
+
+-- name: fill_shard
+UPDATE outlive_shard SET owner = '', epoch = ?2, head = ?3 WHERE id = ?1;
+
+-- name: fill_store
+UPDATE outlive_store SET incarnation = ?1, version = max(version, ?2), clock = max(clock, ?3)
+WHERE id = 1;
+
+-- An unused store is given another number of shards.
+-- name: shards_drop
+DELETE FROM outlive_shard;
+
+-- name: shards_count
+UPDATE outlive_store SET shards = ? WHERE id = 1;
+
+-- name: check_integrity
+PRAGMA integrity_check(100);
+
+-- Streams whose events are not 0, 1, 2 … without a hole.
+-- name: check_streams
+SELECT stream, count(*), min(n), max(n) FROM outlive_event GROUP BY stream
+HAVING min(n) <> 0 OR max(n) <> count(*) - 1 LIMIT 100;
+
+-- Marks that a cell says it has, and that are not there.
+-- name: check_marks_missing
+SELECT c.space, c.key, json_extract(j.value, '$[0]'), json_extract(j.value, '$[1]')
+FROM outlive_cell c, json_each(c.marks) j
+WHERE NOT EXISTS (
+    SELECT 1 FROM outlive_mark m
+    WHERE m.name = json_extract(j.value, '$[0]') AND m.value = json_extract(j.value, '$[1]')
+        AND m.space = c.space AND m.key = c.key
+) LIMIT 100;
+
+-- Marks that are there, and that no cell says it has.
+-- name: check_marks_stray
+SELECT m.space, m.key, m.name, m.value
+FROM outlive_mark m LEFT JOIN outlive_cell c ON c.space = m.space AND c.key = m.key
+WHERE c.key IS NULL OR NOT EXISTS (
+    SELECT 1 FROM json_each(c.marks) j
+    WHERE json_extract(j.value, '$[0]') = m.name AND json_extract(j.value, '$[1]') = m.value
+) LIMIT 100;
+
+-- name: count_marks
+SELECT count(*) FROM outlive_mark;
