@@ -266,6 +266,13 @@ class CellConformance:
         await store.commit(puts("a"))
         assert await store.select((SPACE,), "state", "", "z") == []
 
+    async def test_marks_of_the_same_words_are_told_apart(self, store: CellStore) -> None:
+        await store.commit(Batch(put=(marked("a", ("x", "x"), ("y", "x")),)))
+        await store.commit(Batch(put=(marked("a", ("x", "y")),)))
+        assert await store.select([SPACE], "x", "x", "x") == []
+        assert await store.select([SPACE], "y", "x", "x") == []
+        assert len(await store.select([SPACE], "x", "y", "y")) == 1
+
     async def test_marks_go_with_their_cell(self, store: CellStore) -> None:
         await store.commit(Batch(put=(marked("a", ("state", "x")),)))
         await store.commit(Batch(drop=(ref("a"),)))

@@ -249,7 +249,9 @@ BEGIN
                 AS t (space, key, action, old, new),
                 LATERAL jsonb_array_elements(t.old::jsonb) AS p
             WHERE t.action <> 0 AND t.old <> t.new AND t.old <> '[]'
-                AND NOT t.new::jsonb @> jsonb_build_array(p)
+                AND NOT EXISTS (
+                    SELECT FROM jsonb_array_elements(t.new::jsonb) AS q WHERE q.value = p.value
+                )
                 AND m.name = p ->> 0 AND m.value = p ->> 1
                 AND m.space = t.space AND m.key = t.key;
             INSERT INTO outlive.mark (name, value, space, key)
