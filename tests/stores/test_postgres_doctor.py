@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+from tests.postgres_server import server_of_its_own
 from tests.stores.servers import note, session_at, store_at
 
 from outlive.stores.postgres import PostgresStore
@@ -52,3 +56,38 @@ async def test_a_foreign_schema_is_a_finding_and_not_an_error(postgres: str) -> 
         assert (await levels(store))["schema"] == "fail"
         await session.execute(f"DROP TABLE {store.schema}.migration")
         assert (await levels(store))["schema"] == "warn"
+
+
+async def test_the_doctor_says_what_durable_means_here() -> None:
+    with server_of_its_own("fsync=on", "full_page_writes=on") as server:
+        await server.answering()
+        async with store_at(server.address) as store:
+            found = {finding.name: finding for finding in await store.doctor()}["durability"]
+            assert found.level == "ok" and "flushed to one disk" in found.text
+            for setting in ("fsync on", "synchronous_commit on", "no synchronous standby"):
+                assert setting in found.text
+        async with session_at(server.address) as session:
+            await session.execute("ALTER ROLE postgres SET synchronous_commit = off")
+        async with store_at(server.address) as store:
+            found = {finding.name: finding for finding in await store.doctor()}["durability"]
+            assert found.level == "fail" and "synchronous_commit is off" in found.text
+
+
+@pytest.mark.parametrize(
+    ("commit", "said"),
+    [("on", "and on a standby before the answer"), ("remote_write", "not flushed on one_of_them")],
+)
+async def test_a_standby_counts_when_commits_wait_for_its_disk(
+    postgres: str, monkeypatch: pytest.MonkeyPatch, commit: str, said: str
+) -> None:
+    async with store_at(postgres) as store:
+        read = store.read_rows
+
+        async def as_configured(name: str, *values: Any) -> list[Any]:
+            if name == "doctor_durability":
+                return [(commit, "on", "on", "one_of_them")]
+            return await read(name, *values)
+
+        monkeypatch.setattr(store, "read_rows", as_configured)
+        found = {finding.name: finding for finding in await store.doctor()}["durability"]
+    assert found.level == "ok" and said in found.text

@@ -68,12 +68,17 @@ async def _durability(store: PostgresStore) -> Findings:
         text = f"synchronous_commit is {commit}: an acknowledged commit may be lost"
         yield Finding("durability", "fail", text, "set synchronous_commit = on for this role")
     elif standbys and commit != "remote_write":
-        text = f"durable = flushed here and on a standby ({standbys}) before the answer"
+        text = (
+            f"durable = flushed here and on a standby before the answer (fsync on, "
+            f"synchronous_commit {commit}, synchronous_standby_names {standbys})"
+        )
         yield Finding("durability", "ok", text)
     else:
+        where = f"not flushed on {standbys}" if standbys else "no synchronous standby"
         text = (
             "durable = flushed to one disk before the answer: survives kill -9 and power loss, not "
-            "the loss of that disk; relaxed = power loss may take the last 600 ms"
+            f"the loss of that disk (fsync on, synchronous_commit {commit}, {where}); relaxed = "
+            "power loss may take the last 600 ms"
         )
         yield Finding("durability", "ok", text)
 
