@@ -9,7 +9,7 @@ import pytest
 
 from outlive.clock import ManualClock
 from outlive.errors import BadAddress
-from outlive.stores.address import store_at
+from outlive.stores.address import postgres_place, sqlite_path, store_at, without_password
 from outlive.stores.memory import MemoryStore
 from outlive.stores.postgres import PostgresStore
 from outlive.stores.sqlite import SQLiteStore
@@ -74,3 +74,23 @@ def test_a_missing_driver_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPat
 def test_what_is_not_understood_is_refused(address: str) -> None:
     with pytest.raises(BadAddress):
         store_at(address)
+
+
+def test_what_is_kept_of_an_address_has_no_password() -> None:
+    told = without_password("postgresql://me:s3cret@db:5433/app?shards=4&password=s3cret")
+    assert told == "postgresql://db:5433/app?schema=outlive"
+    told = without_password("postgresql:///app?host=/run/pg&user=me&schema=mine")
+    assert told == "postgresql:///run/pg/app?schema=mine"
+    assert without_password("sqlite:////srv/app.db") == "sqlite:////srv/app.db"
+
+
+def test_work_on_a_store_as_such_goes_past_a_pooler() -> None:
+    dsn, schema = postgres_place(
+        "postgresql://me:pw@pool:6432/p?direct=db:5432/app&sslmode=require"
+    )
+    assert (dsn, schema) == ("postgresql://me:pw@db:5432/app?sslmode=require", "outlive")
+    with pytest.raises(BadAddress, match="names no database"):
+        postgres_place("postgresql://host")
+    for wrong in ("sqlite:///", "sqlite://host/x", "sqlite:///x?y=1"):
+        with pytest.raises(BadAddress, match="names no file"):
+            sqlite_path(wrong)

@@ -10,6 +10,7 @@ in the query goes to the driver.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
@@ -24,9 +25,7 @@ def store_at(address: str, clock: Clock | None = None) -> Store:
     """The store at `address`, not opened yet. Raises `BadAddress`."""
     parts = urlsplit(address)
     if parts.scheme == "sqlite":
-        path = unquote(parts.path)[1:]
-        if parts.netloc or not path or parts.query:
-            raise BadAddress(f"{address!r} names no file.")
+        path = sqlite_path(address)
         from outlive.stores.sqlite import SQLiteStore
 
         return SQLiteStore(path, clock=clock)
@@ -66,3 +65,43 @@ def _postgres(address: str, parts: SplitResult, clock: Clock | None) -> Store:
         raise BadAddress(f"The address of the PostgreSQL store is not understood: {error}.") from (
             error
         )
+
+
+def sqlite_path(address: str) -> Path:
+    """The file that an address of SQLite names. Raises `BadAddress`."""
+    parts = urlsplit(address)
+    path = unquote(parts.path)[1:]
+    if parts.netloc or not path or parts.query:
+        raise BadAddress(f"{address!r} names no file.")
+    return Path(path).resolve()
+
+
+def postgres_place(address: str) -> tuple[str, str]:
+    """The driver's part of an address of PostgreSQL, past any pooler, and the schema.
+
+    Raises `BadAddress` when no database is named.
+    """
+    parts = urlsplit(address)
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if not parts.path.strip("/"):
+        raise BadAddress("The address of the PostgreSQL store names no database.")
+    own = ("schema", "shards", "direct", "statement_cache_size")
+    schema, _, direct, _ = (given.pop(name, "") for name in own)
+    if direct:
+        host, _, database = direct.partition("/")
+        user, at, _ = parts.netloc.rpartition("@")
+        parts = parts._replace(netloc=f"{user}{at}{host}")
+        if database:
+            parts = parts._replace(path=f"/{database}")
+    return parts._replace(query=urlencode(given), fragment="").geturl(), schema or "outlive"
+
+
+def without_password(address: str) -> str:
+    """Where a store lies, in words that may be kept and shown: no user, no password."""
+    parts = urlsplit(address)
+    if parts.scheme == "sqlite":
+        return f"sqlite:///{sqlite_path(address)}"
+    dsn, schema = postgres_place(address)
+    parts = urlsplit(dsn)
+    host = parts.netloc.rpartition("@")[2] or dict(parse_qsl(parts.query)).get("host", "")
+    return f"postgresql://{host}{parts.path}?schema={schema}"

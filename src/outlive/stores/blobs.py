@@ -90,14 +90,29 @@ class FileBlobs:
                 removed += 1
         return removed
 
-    def _write(self, name: str, data: bytes) -> None:
+    def names(self) -> list[str]:
+        """The names of all blobs, in no order."""
+        if not self.folder.is_dir():
+            return []
+        return [name for name in os.listdir(self.folder) if _NAME.fullmatch(name)]
+
+    def restore(self, name: str, time: int, data: bytes) -> None:
+        """Keep `data` under the name and the date it had elsewhere; again does no harm.
+
+        On disk when it returns. Raises `KeyError` for a name that is none of ours, `StoreFull` or
+        `StoreUnavailable`. Blocks.
+        """
+        (self.folder / f"{_TEMPORARY}{checked(name)}").unlink(missing_ok=True)
+        self._write(name, data, time)
+
+    def _write(self, name: str, data: bytes, time: int | None = None) -> None:
         temporary = self.folder / f"{_TEMPORARY}{name}"
         try:
             self._make_folder()
             with open(temporary, "xb", opener=_private) as file:
                 file.write(data)
                 file.flush()
-                wall = self._clock.wall() * 1000
+                wall = (self._clock.wall() if time is None else time) * 1000
                 os.utime(file.fileno(), ns=(wall, wall))
                 os.fsync(file.fileno())
             temporary.rename(self.folder / name)
