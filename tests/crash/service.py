@@ -242,8 +242,8 @@ class Machine:
 
     async def serve(self, target: str, workers: int = 1, **environment: str) -> Service:
         """Start any service on this store."""
-        address = f"sqlite:///{self.store}"
-        made = Service(self.folder, target, workers, OUTLIVE_STORE=address, **environment)
+        environment = {"OUTLIVE_STORE": f"sqlite:///{self.store}", **environment}
+        made = Service(self.folder, target, workers, **environment)
         self.services.append(made)
         await made.start()
         return made

@@ -2,6 +2,7 @@
 
     outlive serve MODULE:APP       run a service: restarts what dies, ends in order
     outlive process …              look at processes, signal, cancel and retry them
+    outlive db …                   migrate, check, back up, restore and move a store
     outlive doctor                 is the store sound, and what to do if not
     outlive explain [CODE]         what an error means and what to do
     outlive openapi MODULE:APP     the API's description, without a store
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_GROUPS = ("process", "db")
 _VERBS = {
     "serve": "Run a service until it is told to end.",
     "process": "Look at processes; signal, cancel and retry them.",
+    "db": "Migrate, check, back up, restore and move a store.",
     "doctor": "Check the store and say what to do.",
     "explain": "Explain an error code, or list them all.",
     "openapi": "Print an app's OpenAPI document; needs no store.",
@@ -42,8 +45,8 @@ def command_line() -> App:
 
     line = App(name="outlive", help="State that outlives its process.", version_flags=())
     for verb, help_text in _VERBS.items():
-        if verb == "process":
-            line.command("outlive.commands.process:commands", name=verb, help=help_text)
+        if verb in _GROUPS:
+            line.command(f"outlive.commands.{verb}:commands", name=verb, help=help_text)
         else:
             line.command(f"outlive.commands.{verb}:{verb}", name=verb, help=help_text)
     return line
