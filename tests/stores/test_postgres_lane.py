@@ -16,7 +16,7 @@ from outlive.errors import (
     StoreUnavailable,
 )
 from outlive.model import ABSENT, Batch, Committed, Put, Ref, Require
-from outlive.stores import postgres_lane
+from outlive.stores import postgres_lane, postgres_links
 from outlive.stores.chain import GENESIS, verify
 from outlive.stores.postgres import PostgresStore
 
@@ -136,7 +136,7 @@ async def test_a_forgotten_mark_is_made_again(postgres: str) -> None:
 async def test_a_session_frozen_in_a_transaction_is_ended_by_the_server(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_lane, "FROZEN_MILLISECONDS", 100)
+    monkeypatch.setattr(postgres_links, "FROZEN_MILLISECONDS", 100)
     async with store_at(postgres) as store, store_at(postgres, schema=store.schema) as other:
         lease = await store.take(0, 0, "n")
         frozen = asyncio.Event()

@@ -12,8 +12,8 @@ async def test_a_node_whose_connection_is_gone_has_departed(postgres: str) -> No
             await store.announce("n")
             assert await watcher.departed(["n", "never"]) == set()
             line.is_open = False
-            assert store._presence._link is not None
-            store._presence._link.terminate()
+            assert store.session._link is not None
+            store.session._link.terminate()
 
             async def departed() -> bool:
                 return await watcher.departed(["n", "never"]) == {"n"}

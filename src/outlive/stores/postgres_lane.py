@@ -33,8 +33,6 @@ LATE_MICROS = 1 * MICROS
 """How far a group's time may lie behind the server's clock; else it is dated again."""
 HEARD_SECONDS = 10.0
 """How long the server's clock is told from its last answer, before it is asked again."""
-FROZEN_MILLISECONDS = 2000
-"""How long the server lets a transaction stand idle that holds locks; then it ends our session."""
 TRIES_MAX = 20
 ROUNDS_MAX = 5
 RACE_BASE_SECONDS, RACE_CAP_SECONDS = 0.005, 0.25
@@ -168,8 +166,7 @@ class Lane:
     async def _surely(
         self, link: Connection, group: Group, number: int, sent: _Sent
     ) -> dict[int, Committed | OutliveError]:
-        await link.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-        await link.execute(self._sql["idle_limit"], str(FROZEN_MILLISECONDS))
+        await self._links.begin(link)
         plan, base = await self.settle(link, group, number)
         if base is None:
             await link.execute("ROLLBACK")
@@ -279,7 +276,7 @@ class Lane:
         ) from cause
 
     async def _look(self, link: Connection, number: int) -> int | None:
-        await link.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        await self._links.begin(link)
         row = await link.fetchrow(self._sql["writer_lock"], self.name)
         if row is not None and row["last"] == number:
             await link.execute("ROLLBACK")

@@ -159,6 +159,25 @@ SELECT coalesce((SELECT sum(last) FROM outlive.writer), 0)::bigint,
        coalesce((SELECT sum(epoch) FROM outlive.shard), 0)::bigint,
        (SELECT last_value FROM outlive.version_block);
 
+-- Who listens for hints holds this lock, shared with all others who do.
+-- name: hints_lock
+SELECT pg_advisory_lock_shared($1);
+
+-- name: hints_heard
+SELECT count(*) FROM pg_locks l
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+    AND l.classid = (($1::bigint >> 32) & 4294967295)::oid
+    AND l.objid = ($1::bigint & 4294967295)::oid;
+
+-- It writes nothing, so its commit does not wait for the disk.
+-- name: hint
+SELECT pg_notify($1, $2);
+
+-- What a pooler says of this number is made up, and this is not.
+-- name: backend
+SELECT pg_backend_pid();
+
 -- name: node_announce
 INSERT INTO outlive.node (id, lock, time) VALUES ($1, $2, $3)
 ON CONFLICT (id) DO UPDATE SET lock = excluded.lock, time = excluded.time;
