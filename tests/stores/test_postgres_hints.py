@@ -31,7 +31,7 @@ async def listening(*stores: PostgresStore) -> None:
         await store.changed(await store.changed(-1, 0), 0.01)
 
         async def hears(store: PostgresStore = store) -> bool:
-            return store._hints.is_hearing
+            return store._hints.is_hearing and store.session.is_made
 
         await until(hears, "the store listens")
 

@@ -277,7 +277,7 @@ async def test_a_commit_that_waited_for_a_take_over_is_fenced(postgres: str, kno
         if not known:
             store._chains.clear()
         await session.execute("BEGIN")
-        await session.fetch(store.sql["take"], 0, lease.epoch, "b", 0, None)
+        await session.fetch(store.sql["take"], 0, lease.epoch, "b", "", 0, None)
         committing = asyncio.create_task(store.commit(note(lease, "s", 0, "k")))
         await until(lambda: is_blocked(session), "the commit waits for the shard")
         await session.execute("COMMIT")

@@ -36,7 +36,6 @@ import asyncpg
 from outlive import ids
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
-    Fenced,
     OutliveError,
     ReadOnlyStore,
     StoreCorrupt,
@@ -46,7 +45,6 @@ from outlive.errors import (
 from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard
 from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, Blobs, Finding
 from outlive.stores import sql
-from outlive.stores.chain import GENESIS
 from outlive.stores.migrate import pending
 from outlive.stores.postgres_blobs import PostgresBlobs
 from outlive.stores.postgres_doctor import examine
@@ -71,6 +69,7 @@ from outlive.stores.postgres_links import (
 from outlive.stores.postgres_presence import PostgresPresence
 from outlive.stores.postgres_session import Session
 from outlive.stores.postgres_tables import Work, run_work
+from outlive.stores.postgres_takeover import Takes
 
 T = TypeVar("T")
 SHARDS_MAX = 1024
@@ -80,7 +79,6 @@ READING_LINKS = 4
 TRANSACT_LANES = 4
 """Functions of `transact` at a time; the others wait."""
 READ_TRIES = 2
-TAKE_TRIES = 5
 WRITER_FORGET_MICROS = 7 * 86_400 * MICROS
 
 
@@ -139,6 +137,7 @@ class PostgresStore:
         self._presence = PostgresPresence(self.session, self.sql, self.schema, self.clock)
         self._hints = Hints(self._reading, self.session, self.sql, self.schema, machine)
         self._lane = Lane(writer, self._writing, self.sql, self.clock, self._chains)
+        self._takes = Takes(self._working, self._reading, self.sql, self.clock, self._chains)
         self._free: asyncio.LifoQueue[Lane] = asyncio.LifoQueue()
         lanes = [self._lane]
         for number in range(TRANSACT_LANES):
@@ -418,38 +417,9 @@ class PostgresStore:
 
     async def take(self, shard: int, epoch: int, owner: str) -> Lease:
         self.demand_open()
-        lease = await self._to_the_end(self._take(shard, epoch, owner))
+        lease = await self._to_the_end(self._takes.take(shard, epoch, owner))
         self._hints.told()
         return lease
-
-    async def _take(self, shard: int, epoch: int, owner: str) -> Lease:
-        lost = False
-        for attempt in range(1, TAKE_TRIES + 1):
-            self._chains.pop(shard, None)
-            try:
-                async with self._working.borrow() as link:
-                    rows = await self._working.fetch(
-                        link, self.sql["take"], shard, epoch, owner, self.clock.high,
-                        self.clock.wall,
-                    )  # fmt: skip
-                    if not rows and lost:  # then the lost try may have been the one that won
-                        held = await self._working.fetch(
-                            link, self.sql["hold_read"], shard, epoch + 1
-                        )
-                        if held and held[0]["owner"] == owner:
-                            return Lease(shard, owner, epoch + 1)
-                break
-            except _FOREIGN as error:
-                lost = is_cut(error)
-                if not lost or attempt == TAKE_TRIES:
-                    raise mapped(error) from error
-        if not rows:
-            raise Fenced(f"Shard {shard} is not at epoch {epoch} any more; it was not taken.")
-        row = rows[0]
-        self.clock.raised(row["moment"])
-        if row["head"] == 0 or row["chain"] is not None:
-            self._chains[shard] = (row["head"], row["chain"] or GENESIS)
-        return Lease(shard, owner, row["epoch"])
 
     async def release(self, lease: Lease) -> None:
         self.demand_open()
