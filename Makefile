@@ -13,7 +13,7 @@ PIP := -m pip --disable-pip-version-check --no-input install -qq
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench clean
+.PHONY: help run test servers check format bench clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -22,8 +22,12 @@ help: ## Show this help
 run: $(READY) ## Run the sign-up example (PORT=8000, OUTLIVE_STORE=sqlite:///…)
 	@$(BIN)/python examples/signup/run.py
 
-test: check ## Everything: check, then all tests
+test: check servers ## Everything: check, then all tests
 	@$(BIN)/python -m pytest
+
+servers: ## Install the servers the tests need (as root): PostgreSQL, PgBouncer
+	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)
+	$(call installed,pgbouncer,ls /usr/sbin/pgbouncer /usr/bin/pgbouncer /usr/local/bin/pgbouncer)
 
 check: $(READY) ## Under a minute: lint, format, types, house style
 	@$(BIN)/ruff check
@@ -44,6 +48,18 @@ bench: $(READY) $(DBOS_READY) ## Measure against the peers; WRITE=1 puts it into
 clean: ## Remove the environments and every cache
 	@rm -rf $(VENV) $(DBOS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call installed,package,proof): install a package of the system unless its programs are there.
+# The tests start the programs themselves: a service that the package starts is not used. Where it
+# cannot be installed the tests that need it fail, and say so.
+define installed
+@$(2) 2>/dev/null | grep -q . || { \
+  echo "installing $(1) (apt-get)"; \
+  export DEBIAN_FRONTEND=noninteractive; \
+  { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(1); } \
+    >/dev/null 2>&1; }; \
+  $(2) 2>/dev/null | grep -q . || echo "$(1) could not be installed; its tests will fail"
+endef
 
 # $(call environment,folder): a virtual environment, also where Debian's python3-venv is missing.
 define environment

@@ -66,7 +66,7 @@ class TestPostgresStore(StoreConformance):
 
 
 class TestPostgresStoreOfANarrowRoleOnAnOlderServer(TestPostgresStore):
-    operations = 100
+    operations = 60
 
     @pytest.fixture(autouse=True)
     async def _own_schema(self, narrow: str) -> None:  # type: ignore[override]

@@ -90,6 +90,7 @@ async def test_links_do_not_grow_old_all_at_once(postgres: str) -> None:
 
 
 LIMITS = {
+    "jit": "off",
     "statement_timeout": "25s",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "2s",

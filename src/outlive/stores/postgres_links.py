@@ -18,7 +18,8 @@ Nothing is waited for without end, on either side of the line:
     idle        a transaction of ours that stands idle holds its locks `FROZEN_MILLISECONDS` at most
     line        both kernels ask after `KEEPALIVE` and give up unsent bytes after `UNHEARD_SECONDS`
 
-Straight to the server these are settings of the session, so that they hold for a statement alone
+Statements are short here, so none is worth compiling to machine code (`jit`). Straight to the
+server all of these are settings of the session, so that they hold for a statement alone
 too; behind a pooler each transaction begins with them. What the address says of them wins.
 
 Every error of the driver becomes one of ours here, and nowhere else.
@@ -29,7 +30,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -68,7 +69,8 @@ UNHEARD_SECONDS = 20
 LIFE_SPREAD = 0.1
 STATEMENTS_KEPT = 100
 """Prepared statements kept by a link that leads straight to the server."""
-SESSION_SETTINGS: Mapping[str, int] = {
+SESSION_SETTINGS: dict[str, int | str] = {
+    "jit": "off",
     "statement_timeout": round(STATEMENT_LIMIT_SECONDS * 1000),
     "lock_timeout": round(LOCK_LIMIT_SECONDS * 1000),
     "idle_in_transaction_session_timeout": FROZEN_MILLISECONDS,
@@ -307,6 +309,7 @@ class Links:
     ) -> None:
         """Begin a transaction with its limits, in one journey; 0 is `FROZEN_MILLISECONDS`."""
         limits = {
+            "jit": "off",
             "idle_in_transaction_session_timeout": idle_milliseconds or FROZEN_MILLISECONDS,
             "statement_timeout": round(statement_seconds * 1000),
             "lock_timeout": round(lock_seconds * 1000),
