@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from tests.postgres_server import Pooler
 from tests.stores.servers import DEADLINE_SECONDS, line_to, note, session_at, store_at, until
 
 from outlive.errors import Conflict
@@ -109,6 +110,35 @@ async def test_hints_are_heard_again_after_the_session_broke(
             await one.commit(work(one, 1))
             async with asyncio.timeout(DEADLINE_SECONDS):
                 assert await two.changed(seen, NEVER_SECONDS) > seen
+
+
+async def test_behind_a_pooler_hints_are_heard_on_the_direct_address(
+    pooler: Pooler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_hints, "POLL_HEARING_SECONDS", NEVER_SECONDS)
+    async with store_at(pooler.address) as one:
+        async with store_at(pooler.address, schema=one.schema, direct=pooler.direct) as two:
+            await listening(two)
+            seen = await settled(two)
+            await two.changed(seen, 2 * postgres_hints.COUNTED_SECONDS)  # known by now to all
+            seen = await settled(two)
+            waiting = asyncio.create_task(two.changed(seen, NEVER_SECONDS))
+            await one.commit(work(one, 0))
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                assert await waiting > seen
+
+
+async def test_behind_a_pooler_alone_the_truth_is_polled(pooler: Pooler) -> None:
+    async with (
+        store_at(pooler.address) as one,
+        store_at(pooler.address, schema=one.schema) as two,
+    ):
+        seen = await settled(two)
+        waiting = asyncio.create_task(two.changed(seen, NEVER_SECONDS))
+        await one.commit(work(one, 0))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await waiting > seen
+        assert not two.session.is_possible and one._hints.sent == 0
 
 
 async def test_a_burst_of_commits_is_one_hint_or_two(postgres: str) -> None:

@@ -54,6 +54,7 @@ from outlive.stores.postgres_lane import SUPERSEDED, Lane, ServerClock
 from outlive.stores.postgres_links import (
     CUT,
     FROZEN_MILLISECONDS,
+    LOCK_LIMIT_SECONDS,
     STATEMENT_LIMIT_SECONDS,
     Connection,
     Links,
@@ -301,7 +302,7 @@ class PostgresStore:
             link.doubtful = False
             idle = max(FROZEN_MILLISECONDS, round(limit_seconds * 2000))
             longest = max(STATEMENT_LIMIT_SECONDS, limit_seconds)
-            await self._working.begin(link, idle, longest)
+            await self._working.begin(link, idle, longest, max(LOCK_LIMIT_SECONDS, limit_seconds))
             try:
                 batch = await run_work(work, link, self.schema, limit_seconds)
             except Exception as error:

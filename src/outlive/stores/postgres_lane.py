@@ -35,6 +35,8 @@ HEARD_SECONDS = 10.0
 """How long the server's clock is told from its last answer, before it is asked again."""
 TRIES_MAX = 20
 ROUNDS_MAX = 5
+LOCK_TRIES = 3
+"""How often a group waits for a lock as long as the server lets it."""
 RACE_BASE_SECONDS, RACE_CAP_SECONDS = 0.005, 0.25
 LOOK_UP_SECONDS = 10.0
 LOOK_UP_TRIES = 8
@@ -111,7 +113,7 @@ class Lane:
         if not group.open:
             return in_order(group, {})
         async with self._turn:
-            believed = True
+            believed, locked = True, 0
             for attempt in range(1, TRIES_MAX + 1):
                 number, sent = next(self._numbers), _Sent()
                 try:
@@ -122,8 +124,14 @@ class Lane:
                             told = await self._surely(link, group, number, sent)
                         self.demand_certain(link, group)
                     return in_order(group, told)
-                except RACE:
+                except RACE as error:
                     believed = False
+                    locked += isinstance(error, asyncpg.LockNotAvailableError)
+                    if locked >= LOCK_TRIES:
+                        raise StoreBusy(
+                            f"Somebody held a lock all of {locked} times that it was waited for; "
+                            "nothing was written."
+                        ) from error
                     wait = ids.full_jitter(RACE_BASE_SECONDS, RACE_CAP_SECONDS, attempt)
                     await asyncio.sleep(wait)
                 except OutliveError:
