@@ -8,12 +8,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DBOS := bench/.venv-dbos
 DBOS_READY := $(DBOS)/.ready
+DRIVERS := bench/.venv-drivers
+DRIVERS_READY := $(DRIVERS)/.ready
 PIP := -m pip --disable-pip-version-check --no-input install -qq
 
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test servers check format bench clean
+.PHONY: help run test servers check format bench drivers fences clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -45,8 +47,14 @@ bench: $(READY) $(DBOS_READY) ## Measure against the peers; WRITE=1 puts it into
 	  echo "no strace: syncs are not counted"
 	@$(BIN)/python bench/processes.py $(if $(WRITE),--write)
 
+drivers: $(READY) $(DRIVERS_READY) ## Measure asyncpg against psycopg on a group commit
+	@$(BIN)/python bench/drivers.py
+
+fences: $(READY) ## Measure two fences on PostgreSQL under a forgotten transaction
+	@$(BIN)/python bench/fences.py
+
 clean: ## Remove the environments and every cache
-	@rm -rf $(VENV) $(DBOS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(DBOS) $(DRIVERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call installed,package,proof): install a package of the system unless its programs are there.
@@ -82,4 +90,10 @@ $(DBOS_READY): bench/peers/dbos.txt
 	$(call environment,$(DBOS))
 	@echo "setting up $(DBOS) (a minute the first time)"
 	@$(DBOS)/bin/python $(PIP) -r bench/peers/dbos.txt
+	@touch $@
+
+$(DRIVERS_READY): bench/drivers.txt
+	$(call environment,$(DRIVERS))
+	@echo "setting up $(DRIVERS) (a minute the first time)"
+	@$(DRIVERS)/bin/python $(PIP) -r bench/drivers.txt
 	@touch $@
