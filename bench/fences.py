@@ -10,8 +10,8 @@ committer that has its own connection; 128 writers of one small event each. A co
 waits for its shard (group commit without a timer) and writes it in one call of one PL/pgSQL
 function: fence, then insert. Fsync is on. After `--before` seconds another session opens a snapshot
 (REPEATABLE READ) and keeps it to the end. Then the store itself, whose fence is the update and
-whose commit looks a shard's row up three times: what one of its commits takes, after more and more
-of them under such a snapshot.
+whose commits touch all shards: what one of them takes, after more and more of them under such a
+snapshot.
 
 Shown for each slice of the time: events and commits a second; at the end the dead versions of the
 table of shards, its size, and what one fence alone takes, at the end and after the snapshot is gone
