@@ -8,12 +8,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DBOS := bench/.venv-dbos
 DBOS_READY := $(DBOS)/.ready
+DRIVERS := bench/.venv-drivers
+DRIVERS_READY := $(DRIVERS)/.ready
 PIP := -m pip --disable-pip-version-check --no-input install -qq
 
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench clean
+.PHONY: help run test servers check format bench drivers fences clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -22,8 +24,12 @@ help: ## Show this help
 run: $(READY) ## Run the sign-up example (PORT=8000, OUTLIVE_STORE=sqlite:///…)
 	@$(BIN)/python examples/signup/run.py
 
-test: check ## Everything: check, then all tests
+test: check servers ## Everything: check, then all tests
 	@$(BIN)/python -m pytest
+
+servers: ## Install the servers the tests need (as root): PostgreSQL, PgBouncer
+	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)
+	$(call installed,pgbouncer,ls /usr/sbin/pgbouncer /usr/bin/pgbouncer /usr/local/bin/pgbouncer)
 
 check: $(READY) ## Under a minute: lint, format, types, house style
 	@$(BIN)/ruff check
@@ -41,9 +47,27 @@ bench: $(READY) $(DBOS_READY) ## Measure against the peers; WRITE=1 puts it into
 	  echo "no strace: syncs are not counted"
 	@$(BIN)/python bench/processes.py $(if $(WRITE),--write)
 
+drivers: $(READY) $(DRIVERS_READY) ## Measure asyncpg against psycopg on a group commit
+	@$(BIN)/python bench/drivers.py
+
+fences: $(READY) ## Measure two fences on PostgreSQL under a forgotten transaction
+	@$(BIN)/python bench/fences.py
+
 clean: ## Remove the environments and every cache
-	@rm -rf $(VENV) $(DBOS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(DBOS) $(DRIVERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call installed,package,proof): install a package of the system unless its programs are there.
+# The tests start the programs themselves: a service that the package starts is not used. Where it
+# cannot be installed the tests that need it fail, and say so.
+define installed
+@$(2) 2>/dev/null | grep -q . || { \
+  echo "installing $(1) (apt-get)"; \
+  export DEBIAN_FRONTEND=noninteractive; \
+  { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(1); } \
+    >/dev/null 2>&1; }; \
+  $(2) 2>/dev/null | grep -q . || echo "$(1) could not be installed; its tests will fail"
+endef
 
 # $(call environment,folder): a virtual environment, also where Debian's python3-venv is missing.
 define environment
@@ -66,4 +90,10 @@ $(DBOS_READY): bench/peers/dbos.txt
 	$(call environment,$(DBOS))
 	@echo "setting up $(DBOS) (a minute the first time)"
 	@$(DBOS)/bin/python $(PIP) -r bench/peers/dbos.txt
+	@touch $@
+
+$(DRIVERS_READY): bench/drivers.txt
+	$(call environment,$(DRIVERS))
+	@echo "setting up $(DRIVERS) (a minute the first time)"
+	@$(DRIVERS)/bin/python $(PIP) -r bench/drivers.txt
 	@touch $@

@@ -170,8 +170,9 @@ class CellStore(Protocol):
         """Wait until something was committed by anybody since `seen`, or the time is up; gives the
         new count.
 
-        A hint: it may come late (up to about 50 ms from another process), may come for nothing, and
-        is never the only thing a wait stands on. Start with `seen = -1` to get the count at once.
+        A hint: it may come late (some milliseconds from another process, half a second when it had
+        to be made up for), may come for nothing, and is never the only thing a wait stands on.
+        Start with `seen = -1` to get the count at once.
         """
         ...
 

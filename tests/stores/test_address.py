@@ -49,9 +49,19 @@ def test_a_database_is_named_with_the_place_of_the_store_in_it() -> None:
     assert isinstance(store, PostgresStore)
     assert (store.schema, store.shards) == ("outlive", 64)
     assert store._dsn == "postgresql:///db?host=%2Frun%2Fpostgresql"
+    assert (store._direct, store._cache_size) == ("", None)
 
 
-@pytest.mark.parametrize("query", ["", "db?schema=A-B", "db?shards=x", "db?shards=0"])
+def test_beside_a_pooler_the_server_itself_is_named() -> None:
+    store = store_at("postgresql://u:p@pooler:6432/db?direct=host:5432&statement_cache_size=9")
+    assert isinstance(store, PostgresStore)
+    assert store._dsn == "postgresql://u:p@pooler:6432/db"
+    assert (store._direct, store._cache_size) == ("postgresql://u:p@host:5432/db", 9)
+
+
+@pytest.mark.parametrize(
+    "query", ["", "db?schema=A-B", "db?shards=x", "db?shards=0", "db?direct=host"]
+)
 def test_a_refused_address_does_not_show_its_password(query: str) -> None:
     with pytest.raises(BadAddress) as refusal:
         store_at(f"postgresql://u:secret@host/{query}")

@@ -155,6 +155,17 @@ async def test_a_cancelled_caller_does_not_cancel_its_commit(postgres: str) -> N
         assert [event.n for event in await store.tail(0, 0)] == [0, 1]
 
 
+async def test_no_plan_is_compiled_to_machine_code(older_postgres: str) -> None:
+    """Where it is, a commit takes some eight times as long: servers before 18, as Debian ships."""
+    settings = "SELECT proname, proconfig FROM pg_proc WHERE pronamespace = $1::regnamespace"
+    async with store_at(older_postgres) as store, session_at(older_postgres) as session:
+        assert await session.fetchval("SHOW jit") == "on"
+        found = {row[0]: row[1] or [] for row in await session.fetch(settings, store.schema)}
+        hinted = {name for name, config in found.items() if "enable_seqscan=off" in config}
+        assert hinted == {"commit_group", "claim_cells"}
+        assert all("jit=off" in found[name] for name in hinted)
+
+
 async def test_the_servers_clock_counts_and_not_the_hosts(postgres: str) -> None:
     async with store_at(postgres) as store, session_at(postgres) as session:
         ask = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.postgres_server import server_of_its_own
-from tests.stores.servers import note, session_at, store_at
+from tests.postgres_server import Pooler, server_of_its_own
+from tests.stores.servers import line_to, note, session_at, store_at
 
 from outlive.stores.postgres import PostgresStore
 
@@ -21,6 +21,19 @@ async def test_a_well_store_is_well_but_for_a_server_that_does_not_flush(postgre
         assert found.pop("durability").level == "fail"  # the tests' server keeps nothing
         assert {finding.level for finding in found.values()} == {"ok"}
         assert "primary" in found["server"].text
+
+
+async def test_what_a_pooler_costs_is_said(postgres: str, pooler: Pooler) -> None:
+    async with store_at(pooler.address) as store:
+        (session,) = [found for found in await store.doctor() if found.name == "session"]
+        assert session.level == "warn" and "direct=host:port" in session.remedy
+        async with store_at(pooler.address, schema=store.schema, direct=pooler.direct) as straight:
+            assert (await levels(straight))["session"] == "ok"
+        async with line_to(postgres) as line:
+            line.is_open = False
+            nowhere = f"127.0.0.1:{line.port}"
+            async with store_at(pooler.address, schema=store.schema, direct=nowhere) as lost:
+                assert (await levels(lost))["session"] == "warn"
 
 
 async def test_an_edited_event_is_named(postgres: str) -> None:

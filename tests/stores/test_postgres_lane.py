@@ -6,17 +6,18 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.stores.servers import line_to, note, session_at, store_at, until
+from tests.stores.servers import DEADLINE_SECONDS, line_to, note, session_at, store_at, until
 
 from outlive.errors import (
     Conflict,
     Fenced,
     OutcomeUnknown,
+    StoreBusy,
     StoreCorrupt,
     StoreUnavailable,
 )
 from outlive.model import ABSENT, Batch, Committed, Put, Ref, Require
-from outlive.stores import postgres_lane
+from outlive.stores import postgres_lane, postgres_links
 from outlive.stores.chain import GENESIS, verify
 from outlive.stores.postgres import PostgresStore
 
@@ -136,7 +137,7 @@ async def test_a_forgotten_mark_is_made_again(postgres: str) -> None:
 async def test_a_session_frozen_in_a_transaction_is_ended_by_the_server(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_lane, "FROZEN_MILLISECONDS", 100)
+    monkeypatch.setattr(postgres_links, "FROZEN_MILLISECONDS", 100)
     async with store_at(postgres) as store, store_at(postgres, schema=store.schema) as other:
         lease = await store.take(0, 0, "n")
         frozen = asyncio.Event()
@@ -277,7 +278,7 @@ async def test_a_commit_that_waited_for_a_take_over_is_fenced(postgres: str, kno
         if not known:
             store._chains.clear()
         await session.execute("BEGIN")
-        await session.fetch(store.sql["take"], 0, lease.epoch, "b", 0, None)
+        await session.fetch(store.sql["take"], 0, lease.epoch, "b", "", 0, None)
         committing = asyncio.create_task(store.commit(note(lease, "s", 0, "k")))
         await until(lambda: is_blocked(session), "the commit waits for the shard")
         await session.execute("COMMIT")
@@ -285,6 +286,23 @@ async def test_a_commit_that_waited_for_a_take_over_is_fenced(postgres: str, kno
             await committing
         assert await store.tail(0, 0) == []
         assert await store.read([Ref("noted", "k")]) == [None]
+
+
+async def test_a_commit_does_not_wait_for_ever_for_a_cell(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_links, "LOCK_LIMIT_SECONDS", 0.05)
+    monkeypatch.setitem(postgres_links.SESSION_SETTINGS, "lock_timeout", 50)
+    async with store_at(postgres) as store, session_at(postgres) as session:
+        put = Batch(put=(Put(Ref("s", "k"), b"x"),))
+        await store.commit(put)
+        await session.execute("BEGIN")
+        await session.execute(f"SELECT FROM {store.schema}.cell FOR UPDATE")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            with pytest.raises(StoreBusy, match="lock"):
+                await store.commit(put)
+        await session.execute("COMMIT")
+        await store.commit(put)
 
 
 async def test_a_put_that_waited_for_a_drop_has_the_higher_version(postgres: str) -> None:

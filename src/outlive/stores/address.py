@@ -3,9 +3,10 @@
 sqlite:///relative/path.db     sqlite:////absolute/path.db     memory://
 postgresql://user:password@host/database?schema=outlive
 
-`schema` (outlive) says where in the database the store lies; `shards` counts when it is made;
-`statement_cache_size=0` says that a pooler in transaction mode stands between. Every other setting
-in the query goes to the driver.
+`schema` (outlive) says where in the database the store lies; `shards` counts when it is made.
+Where the host is a pooler in transaction mode, `direct=host:port` leads to the server itself for
+what a pooler cannot carry. `statement_cache_size` is found out, see `PostgresStore`. Every other
+setting in the query goes to the driver.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def _postgres(address: str, parts: SplitResult, clock: Clock | None) -> Store:
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     if not parts.path.strip("/"):
         raise BadAddress("The address of the PostgreSQL store names no database.")
-    own = {name: given.pop(name, "") for name in ("schema", "shards", "statement_cache_size")}
+    names = ("schema", "shards", "direct", "statement_cache_size")
+    own = {name: given.pop(name, "") for name in names}
     dsn = address.partition("?")[0] + (f"?{urlencode(given)}" if given else "")
     try:
         return PostgresStore(
@@ -59,7 +61,8 @@ def _postgres(address: str, parts: SplitResult, clock: Clock | None) -> Store:
             int(own["shards"] or 64),
             clock,
             schema=own["schema"] or "outlive",
-            statement_cache_size=int(own["statement_cache_size"] or 100),
+            statement_cache_size=int(cached) if (cached := own["statement_cache_size"]) else None,
+            direct=own["direct"],
         )
     except ValueError as error:
         raise BadAddress(f"The address of the PostgreSQL store is not understood: {error}.") from (

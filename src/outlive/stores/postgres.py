@@ -12,8 +12,11 @@ which must be on (`doctor` says what that is worth: one disk, or a standby too).
 The clock is the server's (`clock_timestamp()`), with a high-water mark in what is committed: it
 never goes back for a process, in a shard, or over a restart. Deadlines are judged by the server.
 
-Needs a role that owns its schema and nothing else, PostgreSQL 14 or newer, and the primary. Behind
-a pooler in transaction mode use `statement_cache_size=0`; there are then no signs of life.
+Needs a role that owns its schema and nothing else, PostgreSQL 14 or newer, and the primary. A
+pooler in transaction mode may stand between; it is noticed when the store is opened. What must be
+kept in a session (signs of life, hints) then goes to the server at `direct`; without that a dead
+node is noticed by its lease and other nodes' work by polling: seconds and 50 ms instead of some
+milliseconds.
 
 Not promised: anything on a replica; speed under a `default_transaction_isolation` other than READ
 COMMITTED, where claims and takes may be refused as busy.
@@ -33,7 +36,6 @@ import asyncpg
 from outlive import ids
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
-    Fenced,
     OutliveError,
     ReadOnlyStore,
     SchemaBehind,
@@ -44,26 +46,34 @@ from outlive.errors import (
 from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard
 from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, Blobs, Finding
 from outlive.stores import sql
-from outlive.stores.chain import GENESIS
 from outlive.stores.halt import demand_service
 from outlive.stores.migrate import pending
 from outlive.stores.postgres_blobs import PostgresBlobs
 from outlive.stores.postgres_doctor import examine
 from outlive.stores.postgres_group import Chains, Group
 from outlive.stores.postgres_guests import demand_manner, opened, transaction_on
-from outlive.stores.postgres_lane import FROZEN_MILLISECONDS, SUPERSEDED, Lane, ServerClock
+from outlive.stores.postgres_hints import Hints, hands_over
+from outlive.stores.postgres_lane import SUPERSEDED, Lane, ServerClock
 from outlive.stores.postgres_links import (
     CUT,
+    FROZEN_MILLISECONDS,
+    LOCK_LIMIT_SECONDS,
+    STATEMENT_LIMIT_SECONDS,
     Connection,
     Links,
+    Way,
     is_cut,
     mapped,
     placed,
     schema_checked,
     statements,
+    straight,
+    way_to,
 )
 from outlive.stores.postgres_presence import PostgresPresence
+from outlive.stores.postgres_session import Session
 from outlive.stores.postgres_tables import Work, run_work
+from outlive.stores.postgres_takeover import Takes
 
 T = TypeVar("T")
 SHARDS_MAX = 1024
@@ -72,11 +82,7 @@ SERVER_MIN = 140_000
 READING_LINKS = 4
 TRANSACT_LANES = 4
 """Functions of `transact` at a time; the others wait."""
-POLL_SECONDS = 0.05
-"""How often other nodes' commits are looked for while somebody waits."""
-POLL_AGAIN_SECONDS = 1.0
 READ_TRIES = 2
-TAKE_TRIES = 5
 WRITER_FORGET_MICROS = 7 * 86_400 * MICROS
 
 
@@ -84,9 +90,11 @@ class PostgresStore:
     """A store in `schema` of the database at `dsn` (`postgresql://user:pass@host/db`).
 
     `shards` (1 to `SHARDS_MAX`) counts when the store is made; an existing one keeps its own.
-    `clock` is a test's: the host's own is never asked, the server's is. `statement_cache_size=0`
-    says that a pooler stands between. Nothing is opened before `open()`. After a fork the child's
-    copy is closed: it opens a store of its own.
+    `clock` is a test's: the host's own is never asked, the server's is. `direct` is `host:port` of
+    the server itself, where `dsn` leads to a pooler (`host:port/database` if it has another name
+    there). `statement_cache_size` is found out; give a number for a pooler that knows prepared
+    statements (PgBouncer 1.21 and later), 0 for one that is not noticed. Nothing is opened before
+    `open()`. After a fork the child's copy is closed: it opens a store of its own.
     """
 
     def __init__(
@@ -96,7 +104,8 @@ class PostgresStore:
         clock: Clock | None = None,
         *,
         schema: str = "outlive",
-        statement_cache_size: int = 100,
+        statement_cache_size: int | None = None,
+        direct: str = "",
     ) -> None:
         if not 1 <= shards <= SHARDS_MAX:
             raise ValueError(f"shards must be 1 to {SHARDS_MAX}, not {shards}")
@@ -105,7 +114,7 @@ class PostgresStore:
         self.incarnation = ""
         self.sql = statements(schema)
         self._dsn = dsn
-        self._pooled = statement_cache_size == 0
+        self._direct = straight(dsn, direct) if direct else ""
         self._cache_size = statement_cache_size
         self.clock = ServerClock(clock)
         self.blobs: Blobs = PostgresBlobs(self)
@@ -113,24 +122,28 @@ class PostgresStore:
         """What opening applied to the schema."""
         self._chains: Chains = {}
         self._is_open = False
-        self._generation = 0
-        self._seen: tuple[int, ...] = ()
-        self._news = asyncio.Event()
-        self._waiting = 0
-        self._poller: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         _stores.add(self)
 
     # --- opening and closing ----------------------------------------------------------------------
 
     async def open(self) -> None:
-        machine, cache = Clock(), self._cache_size
-        self._writing = Links(self._dsn, 1, cache, machine)
-        self._working = Links(self._dsn, TRANSACT_LANES, cache, machine)
-        self._reading = Links(self._dsn, READING_LINKS, cache, machine)
-        self._presence = PostgresPresence(self._reading, self.sql, self.schema, self.clock)
-        writer = ids.node_id()
+        machine, writer = Clock(), ids.node_id()
+        try:
+            way = await way_to(self._dsn, f"outlive {writer}", self._cache_size)
+        except _FOREIGN as error:
+            raise mapped(error) from error
+        self._writing = Links(way, 1, machine)
+        self._working = Links(way, TRANSACT_LANES, machine)
+        self._reading = Links(way, READING_LINKS, machine)
+        straight_way = Way(self._direct, name=way.name) if self._direct else way
+        self._straight = Links(straight_way, 1, machine)
+        self.session = Session(self._straight, self.sql["backend"])
+        self.session.is_possible = bool(self._direct) or not way.is_pooled
+        self._presence = PostgresPresence(self.session, self.sql, self.schema, self.clock)
+        self._hints = Hints(self._reading, self.session, self.sql, self.schema, machine)
         self._lane = Lane(writer, self._writing, self.sql, self.clock, self._chains)
+        self._takes = Takes(self._working, self._reading, self.sql, self.clock, self._chains)
         self._free: asyncio.LifoQueue[Lane] = asyncio.LifoQueue()
         lanes = [self._lane]
         for number in range(TRANSACT_LANES):
@@ -140,7 +153,7 @@ class PostgresStore:
         try:
             async with self._writing.borrow() as link:
                 await self._demand_server(link)
-                await link.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+                await self._writing.begin(link, lock_seconds=STATEMENT_LIMIT_SECONDS)
                 await self._migrate(link)
                 await self._start(link, [lane.name for lane in lanes])
                 await link.execute("COMMIT")
@@ -149,7 +162,7 @@ class PostgresStore:
             if isinstance(error, _FOREIGN):
                 raise mapped(error) from error
             raise
-        for links in (self._writing, self._working, self._reading):
+        for links in (self._writing, self._working, self._reading, self._straight):
             links.check = self._demand_same
         self._is_open = True
 
@@ -221,13 +234,10 @@ class PostgresStore:
         if not self._is_open:
             return
         self._is_open = False
-        self._tell()
-        if self._poller is not None:
-            self._poller.cancel()
-            await asyncio.wait((self._poller,))
+        await self._hints.close()
         while self._tasks:
             await asyncio.wait(self._tasks)
-        await self._presence.close()
+        await self.session.close(self._presence.farewell)
         await self._close_links()
 
     async def _close_links(self) -> None:
@@ -239,7 +249,8 @@ class PostgresStore:
             self._is_open = False
             for links in (self._writing, self._working, self._reading):
                 links.forget()
-            self._presence.forget()
+            self._hints.forget()
+            self.session.forget()
 
     async def doctor(self) -> list[Finding]:
         self.demand_open()
@@ -265,7 +276,7 @@ class PostgresStore:
         if len(batches) > GROUP_BATCHES_MAX:
             raise ValueError(f"a group has at most {GROUP_BATCHES_MAX} batches")
         results = await self._to_the_end(self._lane.commit(Group(batches)))
-        self._tell()
+        self._hints.told(at_once=any(map(hands_over, batches, results)))
         return results
 
     async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
@@ -287,7 +298,7 @@ class PostgresStore:
         what its `manner` asks for (postgres_guests.py)."""
         self.demand_open()
         committed = await self._to_the_end(self._transact(work, limit_seconds))
-        self._tell()
+        self._hints.told()
         return committed
 
     async def _transact(self, work: Work, limit_seconds: float) -> Committed:
@@ -305,12 +316,12 @@ class PostgresStore:
 
     async def _transact_in(self, lane: Lane, work: Work, limit_seconds: float) -> Committed:
         manner, sql = demand_manner(work), self.sql
-        async with opened(manner, self._working, self._dsn) as link:
+        async with opened(manner, self._working) as link:
             link.doubtful = False
-            transaction = transaction_on(link, manner)
-            await transaction.start()
             idle = max(FROZEN_MILLISECONDS, round(limit_seconds * 2000))
-            await link.execute(sql["idle_limit"], str(idle))
+            longest = max(STATEMENT_LIMIT_SECONDS, limit_seconds)
+            transaction = transaction_on(link, manner, self._working)
+            await transaction.start(idle, longest, max(LOCK_LIMIT_SECONDS, limit_seconds))
             try:
                 wall = self.clock.wall
                 batch = await run_work(work, link, self.schema, limit_seconds, sql, wall, manner)
@@ -352,7 +363,6 @@ class PostgresStore:
         rows = await self._to_the_end(self.write_rows("claim", *values))
         if rows:
             clock.raised(rows[0]["due"] - hold)
-            self._tell()
         return [Cell(*row[1:]) for row in rows]
 
     async def write_rows(self, name: str, *values: Any) -> list[Any]:
@@ -428,44 +438,15 @@ class PostgresStore:
 
     async def take(self, shard: int, epoch: int, owner: str) -> Lease:
         self.demand_open()
-        lease = await self._to_the_end(self._take(shard, epoch, owner))
-        self._tell()
+        lease = await self._to_the_end(self._takes.take(shard, epoch, owner))
+        self._hints.told()
         return lease
-
-    async def _take(self, shard: int, epoch: int, owner: str) -> Lease:
-        lost = False
-        for attempt in range(1, TAKE_TRIES + 1):
-            self._chains.pop(shard, None)
-            try:
-                async with self._working.borrow() as link:
-                    rows = await self._working.fetch(
-                        link, self.sql["take"], shard, epoch, owner, self.clock.high,
-                        self.clock.wall,
-                    )  # fmt: skip
-                    if not rows and lost:  # then the lost try may have been the one that won
-                        held = await self._working.fetch(
-                            link, self.sql["hold_read"], shard, epoch + 1
-                        )
-                        if held and held[0]["owner"] == owner:
-                            return Lease(shard, owner, epoch + 1)
-                break
-            except _FOREIGN as error:
-                lost = is_cut(error)
-                if not lost or attempt == TAKE_TRIES:
-                    raise mapped(error) from error
-        if not rows:
-            raise Fenced(f"Shard {shard} is not at epoch {epoch} any more; it was not taken.")
-        row = rows[0]
-        self.clock.raised(row["moment"])
-        if row["head"] == 0 or row["chain"] is not None:
-            self._chains[shard] = (row["head"], row["chain"] or GENESIS)
-        return Lease(shard, owner, row["epoch"])
 
     async def release(self, lease: Lease) -> None:
         self.demand_open()
         await self._to_the_end(self.write_rows("release", lease.shard, lease.epoch, lease.owner))
         self._chains.pop(lease.shard, None)
-        self._tell()
+        self._hints.told()
 
     async def ledger(self, shard: int | None = None, limit: int = 1000) -> list[Hold]:
         if shard is None:
@@ -476,8 +457,7 @@ class PostgresStore:
 
     async def announce(self, node: str) -> None:
         self.demand_open()
-        if not self._pooled:
-            await self._presence.announce(node)
+        await self._presence.announce(node)
 
     async def departed(self, nodes: Sequence[str]) -> set[str]:
         return {row[0] for row in await self.read_rows("nodes_departed", list(nodes))}
@@ -486,37 +466,7 @@ class PostgresStore:
 
     async def changed(self, seen: int, timeout_seconds: float) -> int:
         self.demand_open()
-        if seen == self._generation:
-            self._waiting += 1
-            if self._poller is None or self._poller.done():
-                self._poller = asyncio.ensure_future(self._poll())
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
-            finally:
-                self._waiting -= 1
-        return self._generation
-
-    async def _poll(self) -> None:
-        """Look for other nodes' commits until nobody waits any more."""
-        while self._waiting and self._is_open:
-            wait = POLL_SECONDS
-            try:
-                row = tuple((await self.read_rows("changes"))[0])
-            except OutliveError:
-                wait = POLL_AGAIN_SECONDS
-            else:
-                if row != self._seen:
-                    self._seen = row
-                    self._tell()
-            await asyncio.sleep(wait)
-
-    def _tell(self) -> None:
-        self._generation += 1
-        self._news.set()
-        self._news = asyncio.Event()
+        return await self._hints.changed(seen, timeout_seconds)
 
     def demand_open(self) -> None:
         """Raise `StoreUnavailable` unless the store is open."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Literal
 
 from outlive.clock import MICROS, Clock
-from outlive.errors import OutliveError
+from outlive.errors import OutliveError, StoreUnavailable
 from outlive.model import Event
 from outlive.store import Finding
 from outlive.stores import sql
@@ -91,6 +91,23 @@ async def _isolation(store: PostgresStore) -> Findings:
         text = f"default_transaction_isolation is {level}: commits are slow, claims may be refused"
         remedy = "set default_transaction_isolation = 'read committed' for this role"
         yield Finding("isolation", "warn", text, remedy)
+
+
+async def _session(store: PostgresStore) -> Findings:
+    session = store.session
+    try:
+        await session.run(store.sql["backend"])
+    except StoreUnavailable as error:
+        if session.is_possible:
+            text = f"straight to the server there is no session: {error.detail}"
+            yield Finding("session", "warn", text, "mend direct=host:port in the address")
+        else:
+            text = "a pooler stands between: no hints (work of other nodes is seen after 50 ms), no"
+            text += " signs of life (a killed node is noticed when its lease ends)"
+            remedy = "add direct=host:port of the server itself to the address"
+            yield Finding("session", "warn", text, remedy)
+    else:
+        yield Finding("session", "ok", "leads straight to the server: hints and signs of life")
 
 
 async def _schema(store: PostgresStore) -> Findings:
@@ -179,6 +196,7 @@ CHECKS: tuple[Check, ...] = (
     _server,
     _durability,
     _isolation,
+    _session,
     _schema,
     _horizon,
     _chain,

@@ -52,13 +52,15 @@ def demand_manner(work: Callable[..., Any]) -> str:
 
 
 @asynccontextmanager
-async def opened(manner: str, links: Links, dsn: str) -> AsyncIterator[Any]:
+async def opened(manner: str, links: Links) -> AsyncIterator[Any]:
     """A link for one function: borrowed for our own door, else opened and closed again."""
     if manner == MANNERS[0]:
         async with links.borrow() as link:
             yield link
         return
-    link = await (PsycopgLink.connect(dsn, manner) if manner in PLAIN else links.connect())
+    link = await (
+        PsycopgLink.connect(links.way.dsn, manner) if manner in PLAIN else links.connect()
+    )
     try:
         if links.check is not None:
             await links.check(link)
@@ -76,22 +78,36 @@ class _Statements:
     """A transaction by its statements alone, on a link that is used again: no state in the driver
     outlasts it."""
 
-    def __init__(self, link: Any) -> None:
+    def __init__(self, link: Any, links: Links) -> None:
         self._link = link
+        self._links = links
 
-    async def start(self) -> None:
-        await self._link.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+    async def start(self, *limits: float) -> None:
+        await self._links.begin(self._link, *limits)
 
     async def commit(self) -> None:
         await self._link.execute("COMMIT")
 
 
-def transaction_on(link: Any, manner: str) -> Any:
-    """The transaction on `link`, not started. For a guest it is the driver's own, so that the
-    guest's nest in it."""
-    if manner == MANNERS[0]:
-        return _Statements(link)
-    return link.transaction(isolation="read_committed")
+class _Drivers(_Statements):
+    """A transaction of the driver's own, so that the guest's nest in it."""
+
+    def __init__(self, link: Any, links: Links) -> None:
+        super().__init__(link, links)
+        self._transaction = link.transaction(isolation="read_committed")
+
+    async def start(self, *limits: float) -> None:
+        await self._transaction.start()
+        for limit in self._links.limits(*limits):
+            await self._link.execute(limit)
+
+    async def commit(self) -> None:
+        await self._transaction.commit()
+
+
+def transaction_on(link: Any, manner: str, links: Links) -> _Statements:
+    """The transaction on `link`; `start` takes the limits that `Links.begin` takes."""
+    return (_Statements if manner == MANNERS[0] else _Drivers)(link, links)
 
 
 @asynccontextmanager

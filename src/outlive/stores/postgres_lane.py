@@ -33,10 +33,10 @@ LATE_MICROS = 1 * MICROS
 """How far a group's time may lie behind the server's clock; else it is dated again."""
 HEARD_SECONDS = 10.0
 """How long the server's clock is told from its last answer, before it is asked again."""
-FROZEN_MILLISECONDS = 2000
-"""How long the server lets a transaction stand idle that holds locks; then it ends our session."""
 TRIES_MAX = 20
 ROUNDS_MAX = 5
+LOCK_TRIES = 3
+"""How often a group waits for a lock as long as the server lets it."""
 RACE_BASE_SECONDS, RACE_CAP_SECONDS = 0.005, 0.25
 LOOK_UP_SECONDS = 10.0
 LOOK_UP_TRIES = 8
@@ -113,7 +113,7 @@ class Lane:
         if not group.open:
             return in_order(group, {})
         async with self._turn:
-            believed = True
+            believed, locked = True, 0
             for attempt in range(1, TRIES_MAX + 1):
                 number, sent = next(self._numbers), _Sent()
                 try:
@@ -124,8 +124,14 @@ class Lane:
                             told = await self._surely(link, group, number, sent)
                         self.demand_certain(link, group)
                     return in_order(group, told)
-                except RACE:
+                except RACE as error:
                     believed = False
+                    locked += isinstance(error, asyncpg.LockNotAvailableError)
+                    if locked >= LOCK_TRIES:
+                        raise StoreBusy(
+                            f"Somebody held a lock all of {locked} times that it was waited for; "
+                            "nothing was written."
+                        ) from error
                     wait = ids.full_jitter(RACE_BASE_SECONDS, RACE_CAP_SECONDS, attempt)
                     await asyncio.sleep(wait)
                 except OutliveError:
@@ -168,8 +174,7 @@ class Lane:
     async def _surely(
         self, link: Connection, group: Group, number: int, sent: _Sent
     ) -> dict[int, Committed | OutliveError]:
-        await link.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-        await link.execute(self._sql["idle_limit"], str(FROZEN_MILLISECONDS))
+        await self._links.begin(link)
         plan, base = await self.settle(link, group, number)
         if base is None:
             await link.execute("ROLLBACK")
@@ -285,7 +290,7 @@ class Lane:
         ) from cause
 
     async def _look(self, link: Connection, number: int) -> int | None:
-        await link.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        await self._links.begin(link)
         row = await link.fetchrow(self._sql["writer_lock"], self.name)
         if row is not None and row["last"] == number:
             await link.execute("ROLLBACK")

@@ -1,13 +1,26 @@
 """The connections to a PostgreSQL server: bounded, renewed, and safe behind a pooler.
 
-    link    one connection. It holds no state between two transactions: no session settings, no
-            LISTEN, nothing to reset when it is given back, so a PgBouncer in transaction mode may
-            stand between.
+    link    one connection. It holds no state between two transactions: no LISTEN, no lock, nothing
+            to reset when it is given back, so a PgBouncer in transaction mode may stand between.
+    pooler  what answers in the server's place and lends its connections by the transaction. It is
+            recognised by the backend's number, which it makes up.
     cut     an error after which nobody knows what the server did with the last statement: the
             connection broke, the server went down, or no answer came in time.
 
-A link that failed is thrown away; so is one that has lived `LIFE_SECONDS`, so that a server behind
-a moved address is found again. A new one is tried `CONNECT_ATTEMPTS` times with jitter between.
+A link that failed is thrown away; so is one that has lived `LIFE_SECONDS` (a little less, at
+random, so that they do not go all at once), and a server behind a moved address is found again. A
+new one is tried `CONNECT_ATTEMPTS` times with jitter between.
+
+Nothing is waited for without end, on either side of the line:
+
+    statement   the server gives up after `STATEMENT_LIMIT_SECONDS`, we a little later
+    lock        `LOCK_LIMIT_SECONDS`, then the work is tried again or refused as busy
+    idle        a transaction of ours that stands idle holds its locks `FROZEN_MILLISECONDS` at most
+    line        both kernels ask after `KEEPALIVE` and give up unsent bytes after `UNHEARD_SECONDS`
+
+Statements are short here, so none is worth compiling to machine code (`jit`). Straight to the
+server all of these are settings of the session, so that they hold for a statement alone
+too; behind a pooler each transaction begins with them. What the address says of them wins.
 
 Every error of the driver becomes one of ours here, and nowhere else.
 """
@@ -20,8 +33,10 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import asyncpg
+from msgspec import Struct
 
 from outlive import ids
 from outlive.clock import Clock
@@ -45,8 +60,27 @@ CONNECT_ATTEMPTS = 3
 CONNECT_BASE_SECONDS = 0.05
 STATEMENT_SECONDS = 30.0
 """How long an answer is waited for; then the statement is cancelled and the link thrown away."""
+STATEMENT_LIMIT_SECONDS = 25.0
+LOCK_LIMIT_SECONDS = 5.0
+FROZEN_MILLISECONDS = 2000
+"""How long the server lets a transaction stand idle that holds locks; then it ends our session."""
 CLOSE_SECONDS = 2.0
 KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+UNHEARD_SECONDS = 20
+LIFE_SPREAD = 0.1
+STATEMENTS_KEPT = 100
+"""Prepared statements kept by a link that leads straight to the server."""
+SESSION_SETTINGS: dict[str, int | str] = {
+    "jit": "off",
+    "statement_timeout": round(STATEMENT_LIMIT_SECONDS * 1000),
+    "lock_timeout": round(LOCK_LIMIT_SECONDS * 1000),
+    "idle_in_transaction_session_timeout": FROZEN_MILLISECONDS,
+    "client_connection_check_interval": 2000,
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 5,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": UNHEARD_SECONDS * 1000,
+}
 SYNC_WAIT_CANCELLED = "01000"
 """The warning of a commit that is on this server, and not known to be on its standby."""
 
@@ -77,15 +111,25 @@ RACE = (
 """Nothing was written because somebody else was faster: the same work may be tried again."""
 
 
-class Superseded(Exception):
-    """A writer's mark was higher than the number of the group, or was not there."""
-
-
 def schema_checked(schema: str) -> str:
     """`schema`, if it is a plain name. Raises `ValueError`."""
     if not _SCHEMA.match(schema):
         raise ValueError(f"{schema!r} is no name for a schema: a-z, 0-9 and _, at most 63")
     return schema
+
+
+def straight(dsn: str, direct: str) -> str:
+    """`dsn` with the server at `direct`: `host:port`, or `host:port/database`.
+
+    Raises `ValueError` when it names no host and port."""
+    place = urlsplit(f"//{direct}")
+    plain = not (place.query or place.username) and place.path.count("/") <= 1
+    if not (place.hostname and place.port and plain):
+        raise ValueError("direct is host:port of the server, or host:port/database")
+    parts = urlsplit(dsn)
+    who, at, _ = parts.netloc.rpartition("@")
+    path = place.path if place.path.strip("/") else parts.path
+    return urlunsplit(parts._replace(netloc=f"{who}{at}{place.netloc}", path=path))
 
 
 def placed(text: str, schema: str) -> str:
@@ -138,18 +182,55 @@ class Link(asyncpg.Connection):  # type: ignore[misc]
         return ""
 
 
-class Links:
-    """At most `limit` connections to the server at `dsn`, made when they are needed.
+class Way(Struct, frozen=True):
+    """How the server is reached, and as whom.
 
-    `statement_cache_size=0` is for a pooler that knows no prepared statements. `borrow` raises
-    `StoreUnavailable` when there is no connection to be had; what is raised inside of it passes
-    through, after the connection was thrown away if it may be in an unknown state.
+    `statement_cache_size=0` is for a pooler that knows no prepared statements; `name` is what the
+    server shows for our sessions.
     """
 
-    def __init__(self, dsn: str, limit: int, statement_cache_size: int, clock: Clock) -> None:
-        self._dsn = dsn
+    dsn: str
+    statement_cache_size: int = 100
+    is_pooled: bool = False
+    name: str = "outlive"
+
+    def settings(self) -> dict[str, str]:
+        """What is said when a connection is made. A pooler takes no more than the name."""
+        wanted = {"application_name": self.name}
+        if not self.is_pooled:
+            wanted |= {name: str(value) for name, value in SESSION_SETTINGS.items()}
+        said = dict(parse_qsl(urlsplit(self.dsn).query))
+        return {name: value for name, value in wanted.items() if name not in said}
+
+
+async def way_to(dsn: str, name: str, statement_cache_size: int | None = None) -> Way:
+    """Find out whether a pooler answers at `dsn`. Raises `OSError` or an error of the driver.
+
+    A pooler gets no prepared statements unless `statement_cache_size` says that it knows them; 0
+    says that there is one, also where it cannot be told.
+    """
+    probe = Links(Way(dsn, 0, True, name), 1, Clock())
+    link = await probe.connect()
+    try:
+        ((number,),) = await probe.fetch(link, sql.statements("postgres")["backend"])
+        is_pooled = number != link.get_server_pid() or statement_cache_size == 0
+    finally:
+        await probe.end(link)
+    if statement_cache_size is None:
+        statement_cache_size = 0 if is_pooled else STATEMENTS_KEPT
+    return Way(dsn, statement_cache_size, is_pooled, name)
+
+
+class Links:
+    """At most `limit` connections on the `way` to the server, made when they are needed.
+
+    `borrow` raises `StoreUnavailable` when there is no connection to be had; what is raised inside
+    of it passes through, after the connection was thrown away if it may be in an unknown state.
+    """
+
+    def __init__(self, way: Way, limit: int, clock: Clock) -> None:
+        self.way = way
         self._limit = asyncio.Semaphore(limit)
-        self._cache_size = statement_cache_size
         self._clock = clock
         self._idle: list[Connection] = []
         self._closed = False
@@ -212,10 +293,10 @@ class Links:
         Behind a pooler it is put between BEGIN and COMMIT: preparing and running it are two
         messages, and only a transaction keeps both on one server connection.
         """
-        if self._cache_size:
+        if not self.way.is_pooled and self.way.statement_cache_size:
             rows: list[Any] = await link.fetch(statement, *values)
             return rows
-        await link.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        await self.begin(link)
         try:
             rows = await link.fetch(statement, *values)
         except asyncpg.PostgresError:
@@ -225,16 +306,41 @@ class Links:
         await link.execute("COMMIT")
         return rows
 
+    async def begin(
+        self,
+        link: Connection,
+        idle_milliseconds: float = 0,
+        statement_seconds: float = STATEMENT_LIMIT_SECONDS,
+        lock_seconds: float = LOCK_LIMIT_SECONDS,
+    ) -> None:
+        """Begin a transaction with its limits, in one journey; 0 is `FROZEN_MILLISECONDS`."""
+        said = self.limits(idle_milliseconds, statement_seconds, lock_seconds)
+        await link.execute("; ".join(("BEGIN ISOLATION LEVEL READ COMMITTED", *said)))
+
+    def limits(
+        self, idle_milliseconds: float, statement_seconds: float, lock_seconds: float
+    ) -> list[str]:
+        """The statements that limit the transaction which they are in."""
+        limits = {
+            "jit": "off",
+            "idle_in_transaction_session_timeout": idle_milliseconds or FROZEN_MILLISECONDS,
+            "statement_timeout": round(statement_seconds * 1000),
+            "lock_timeout": round(lock_seconds * 1000),
+        }
+        return [f"SET LOCAL {name} = {value}" for name, value in limits.items()]
+
     async def connect(self) -> Connection:
         """A new connection of its own, not counted and not kept."""
         link = await asyncpg.connect(
-            self._dsn,
+            self.way.dsn,
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS,
-            statement_cache_size=self._cache_size,
+            statement_cache_size=self.way.statement_cache_size,
+            server_settings=self.way.settings(),
             connection_class=Link,
         )
-        link.born = self._clock.boot()
+        life = LIFE_SECONDS * LIFE_SPREAD
+        link.born = self._clock.boot() - ids.full_jitter(life, life, 1)
         link.doubtful = False
         link.add_log_listener(_note_warning)
         _keep_alive(link)
@@ -285,6 +391,8 @@ def _keep_alive(link: Connection) -> None:
     for name, value in KEEPALIVE:
         if hasattr(socket, name):
             plug.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_SECONDS * 1000)
 
 
 _inherited: list[Connection] = []

@@ -4,101 +4,74 @@ The server lets go of the lock when the connection is gone, however the process 
 vanished is noticed when TCP keep-alive gives up. A hint about who *should* own shards: a broken
 connection looks like a death until it was made again. Who *may* write is decided by the epoch.
 
-Needs a session of its own, so behind a pooler in transaction mode no sign is given, and then none
-can be missed: only nodes that once gave one are ever reported as departed.
+Kept in the process's own session, which leads straight to the server. Behind a pooler without
+`direct=` no sign is given, and then none can be missed: only nodes that once gave one are ever
+reported as departed.
 """
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import asyncpg
-
-from outlive import ids
 from outlive.clock import MICROS
 from outlive.errors import StoreUnavailable
-from outlive.stores.postgres_links import CUT, Connection, Links, mapped
+from outlive.stores.postgres_links import Connection
+from outlive.stores.postgres_session import NoSession, Session
 
 if TYPE_CHECKING:
     from outlive.stores.postgres_lane import ServerClock
 
 SWEEP_MICROS = 7 * 86_400 * MICROS
-AGAIN_SECONDS_MAX = 10.0
 
 
 class PostgresPresence:
-    """The signs of life of this process's nodes, on one connection of their own."""
+    """The signs of life of this process's nodes, in its `session`."""
 
-    def __init__(self, links: Links, sql: dict[str, str], schema: str, clock: ServerClock) -> None:
-        self._links = links
+    def __init__(
+        self, session: Session, sql: dict[str, str], schema: str, clock: ServerClock
+    ) -> None:
+        self._session = session
         self._sql = sql
         self._schema = schema
         self._clock = clock
         self._nodes: list[str] = []
-        self._link: Connection | None = None
-        self._again: asyncio.Task[None] | None = None
-        self._closed = False
+        session.restores.append(self._give_again)
 
     async def announce(self, node: str) -> None:
         """Hold the lock of `node` until this process or its connection ends; again does nothing.
 
-        Raises `StoreUnavailable`. Nodes that gave their sign long ago are swept on the way.
+        Raises `StoreUnavailable`. Behind a pooler nothing is held. Nodes that gave their sign long
+        ago are swept on the way.
         """
         if node in self._nodes:
             return
+        key, now = self._key(node), self._clock.now()
         try:
-            if self._link is None or self._link.is_closed():
-                self._link = await self._links.connect()
-                self._link.add_termination_listener(self._lost)
-            await self._lock(self._link, node)
-        except (*CUT, asyncpg.PostgresError) as error:
-            raise mapped(error) from error
+            ((is_held,),) = await self._session.run(self._sql["node_lock"], key)
+            _demand(is_held, node)
+            await self._session.run(self._sql["nodes_sweep"], now - SWEEP_MICROS)
+            await self._session.run(self._sql["node_announce"], node, key, now)
+        except NoSession:
+            return
         self._nodes.append(node)
 
-    async def _lock(self, link: Connection, node: str) -> None:
-        key = self._key(node)
-        if not await link.fetchval(self._sql["node_lock"], key):
-            raise StoreUnavailable(f"Another session gives the sign of life of {node}.")
-        now = self._clock.now()
-        await link.execute(self._sql["nodes_sweep"], now - SWEEP_MICROS)
-        await link.execute(self._sql["node_announce"], node, key, now)
+    async def _give_again(self, link: Connection) -> None:
+        """The connection broke while the process lives: give all signs again on the new one."""
+        for node in self._nodes:
+            key = self._key(node)
+            _demand(await link.fetchval(self._sql["node_lock"], key), node)
+            await link.fetch(self._sql["node_announce"], node, key, self._clock.now())
+
+    async def farewell(self, link: Connection) -> None:
+        """End our own signs of life, in order: nobody shall think that we died."""
+        await link.execute(self._sql["node_forget"], self._nodes)
 
     def _key(self, node: str) -> int:
         made = blake2b(f"{self._schema}/{node}".encode(), digest_size=8).digest()
         return int.from_bytes(made, "big", signed=True)
 
-    def _lost(self, _link: Any) -> None:
-        if not self._closed and self._nodes and (self._again is None or self._again.done()):
-            self._again = asyncio.get_running_loop().create_task(self._announce_again())
 
-    async def _announce_again(self) -> None:
-        """The connection broke while the process lives: give the signs again, as soon as we can."""
-        nodes, self._nodes = self._nodes, []
-        attempt = 0
-        while nodes and not self._closed:
-            attempt += 1
-            try:
-                await self.announce(nodes[-1])
-                nodes.pop()
-            except StoreUnavailable:
-                await asyncio.sleep(ids.full_jitter(0.1, AGAIN_SECONDS_MAX, attempt))
-
-    async def close(self) -> None:
-        """End our own signs of life, in order: nobody shall think that we died."""
-        self._closed = True
-        if self._again is not None:
-            self._again.cancel()
-        if self._link is not None:
-            with suppress(*CUT, asyncpg.PostgresError):
-                await self._link.execute(self._sql["node_forget"], self._nodes)
-            await self._links.end(self._link)
-
-    def forget(self) -> None:
-        """In a forked child: the session is the parent's."""
-        self._closed = True
-        if self._link is not None:
-            self._links.keep_for_parent(self._link)
-            self._link = None
+def _demand(is_held: bool, node: str) -> None:
+    if not is_held:
+        raise StoreUnavailable(f"Another session gives the sign of life of {node}.")

@@ -30,6 +30,7 @@ from outlive.testing.lockstep import CellLockstep
 SPACE = "conformance"
 SEEDS = range(10)
 OPERATIONS = 300
+"""Random operations for each seed, unless a subclass with a slow line to its store says fewer."""
 DEADLINE_SECONDS = 20.0
 NOT_DURABLE = "this store does not promise anything after it was closed (durable = False)"
 
@@ -65,6 +66,7 @@ class CellConformance:
 
     pytestmark = pytest.mark.asyncio
     durable: ClassVar[bool] = False
+    operations: ClassVar[int] = OPERATIONS
     clock: ManualClock
 
     async def open_store(self) -> Any:
@@ -461,4 +463,4 @@ class CellConformance:
         model = MemoryStore(clock=self.clock)
         await model.open()
         lockstep = CellLockstep(store, model, self.clock, seeded(f"cells {seed}"))
-        await lockstep.run(OPERATIONS)
+        await lockstep.run(self.operations)

@@ -41,7 +41,6 @@ from outlive.stores.memory import MemoryStore
 from outlive.testing.carrier_conformance import CarrierConformance
 from outlive.testing.cell_conformance import (
     DEADLINE_SECONDS,
-    OPERATIONS,
     SEEDS,
     SPACE,
     CellConformance,
@@ -543,6 +542,6 @@ class StoreConformance(CarrierConformance, CellConformance):
         model = MemoryStore(store.shards, self.clock)
         await model.open()
         lockstep = StoreLockstep(store, model, self.clock, seeded(f"store {seed}"))
-        await lockstep.run(OPERATIONS)
+        await lockstep.run(self.operations)
         for shard in (0, 1):
             assert verify(await store.tail(shard, 0, 100_000), GENESIS) is None

@@ -83,11 +83,22 @@ SELECT * FROM outlive.commit_group(
 SELECT set_config('idle_in_transaction_session_timeout', $1, true);
 
 -- name: take
-SELECT epoch, head, chain, moment FROM outlive.take_shard($1, $2, $3, $4, $5);
+SELECT epoch, head, chain, moment FROM outlive.take_shard($1, $2, $3, $4, $5, $6);
 
--- Lock first, then look.
--- name: shard_lock
-SELECT owner, epoch, head FROM outlive.shard WHERE id = $1 FOR UPDATE;
+-- End the session that wrote for the owner of shard $1 at epoch $2, if it is the one that keeps
+-- backend $3 waiting and has stood idle in its transaction for $5 milliseconds. $4 is our own name.
+-- name: frozen_end
+SELECT f.pid, f.application_name FROM (
+    SELECT a.pid, a.application_name
+    FROM outlive.hold h JOIN pg_stat_activity a ON a.application_name = h.session
+    WHERE h.shard = $1 AND h.epoch = $2 AND h.session NOT IN ('', $4)
+        AND a.pid = ANY (pg_blocking_pids($3))
+        AND a.datname = current_database() AND a.usename = current_user
+        AND (a.state = 'idle in transaction'
+             OR (a.state = 'active' AND a.wait_event_type = 'Client'))
+        AND a.state_change < clock_timestamp() - $5 * interval '1 millisecond'
+    OFFSET 0
+) AS f WHERE pg_terminate_backend(f.pid);
 
 -- name: hold_read
 SELECT owner FROM outlive.hold WHERE shard = $1 AND epoch = $2;
@@ -169,6 +180,25 @@ FROM outlive.store s WHERE s.id = 1;
 
 -- name: carry
 SELECT outlive.carry(CAST($1 AS text));
+
+-- Who listens for hints holds this lock, shared with all others who do.
+-- name: hints_lock
+SELECT pg_advisory_lock_shared($1);
+
+-- name: hints_heard
+SELECT count(*) FROM pg_locks l
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+    AND l.classid = (($1::bigint >> 32) & 4294967295)::oid
+    AND l.objid = ($1::bigint & 4294967295)::oid;
+
+-- It writes nothing, so its commit does not wait for the disk.
+-- name: hint
+SELECT pg_notify($1, $2);
+
+-- What a pooler says of this number is made up, and this is not.
+-- name: backend
+SELECT pg_backend_pid();
 
 -- name: node_announce
 INSERT INTO outlive.node (id, lock, time) VALUES ($1, $2, $3)
