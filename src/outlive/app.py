@@ -214,12 +214,13 @@ class Outlive:
         if self._phase not in ("new", "stopped"):
             return
         from outlive.runtime.node import NodeRuntime
+        from outlive.runtime.tables import make_tables
 
         self._phase = "starting"
         try:
             await self.open_client()
             for schema in self._schemas:
-                await self._make_tables(schema)
+                await make_tables(self.store, schema)
             self._runtime = NodeRuntime(
                 self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds
             )
@@ -243,13 +244,6 @@ class Outlive:
             store = self._given
         await store.open()
         self._store = store
-
-    async def _make_tables(self, schema: Callable[[Any], Any]) -> None:
-        def work(tables: Any) -> Batch:
-            schema(tables)
-            return Batch()
-
-        await self.store.transact(work)
 
     async def drain(self, grace_seconds: float = 20.0) -> None:
         """Take nothing new; let steps under way end, at most `grace_seconds`; leave the rest to
