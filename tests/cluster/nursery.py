@@ -49,7 +49,7 @@ def bear(target: str, listener: socket.socket, life: int, held: int) -> tuple[in
 
 def main(target: str, nodes: int) -> None:
     load(target)
-    import asyncpg.pgproto.pgproto
+    import asyncpg.pgproto.pgproto  # noqa: F401
     import uvicorn.lifespan.on
     import uvicorn.protocols.http.auto  # noqa: F401
 
