@@ -26,6 +26,7 @@ class Jobs:
         machine.closing.append(self.close)
         self.urls = urls
         self.random = random.Random(seed)
+        self.seed = seed
         self.form = form
         self.clients = clients
         self.ids: dict[str, set[str]] = {}
@@ -59,7 +60,7 @@ class Jobs:
         number = 0
         while not self._ending.is_set():
             number += 1
-            name = f"c{at}-{number}"
+            name = f"{self.seed}-{at}-{number}"
             id = await self.start(name)
             if self.form.get("waits"):
                 await self.ask("POST", f"/jobs/{id}/signals/go", {}, f"go-{name}")
