@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.stores.servers import line_to, session_at, store_at, until
+
+from outlive.stores.postgres import PostgresStore
+from outlive.stores.postgres_presence import MISSED_SECONDS
 
 
 async def test_a_node_whose_connection_is_gone_has_departed(postgres: str) -> None:
@@ -34,3 +39,44 @@ async def test_a_node_that_ended_in_order_is_not_reported(postgres: str) -> None
         assert await watcher.departed(["n"]) == set()
         async with session_at(postgres) as session:
             assert await session.fetchval(f"SELECT count(*) FROM {watcher.schema}.node") == 0
+
+
+async def test_a_sign_that_is_given_again_at_once_is_not_missed(postgres: str) -> None:
+    async with store_at(postgres) as watcher, store_at(postgres, schema=watcher.schema) as store:
+        await store.announce("n")
+        await watcher.departed(["n"])
+        for _ in range(3):
+            link = store._presence._link
+            assert link is not None
+            link.terminate()
+
+            async def is_back(cut: object = link) -> bool:
+                assert await watcher.departed(["n"]) == set(), "nobody died"
+                return store._presence._link is not cut and not await watcher.missed(["n"])
+
+            await until(is_back, "the sign of life is given again")
+
+
+async def test_who_was_cut_off_itself_believes_in_no_death_for_a_while(postgres: str) -> None:
+    async with store_at(postgres) as watcher, line_to(postgres) as line:
+        async with store_at(line.address, schema=watcher.schema) as store:
+            await watcher.announce("w")
+            await store.announce("n")
+            line.is_open = False
+            assert watcher._presence._link is not None and store._presence._link is not None
+            watcher._presence._link.terminate()
+            store._presence._link.terminate()
+
+            async def missed_for_long() -> bool:
+                assert await watcher.departed(["n"]) == set()
+                return await watcher.missed(["n"]) == {"n"} and bool(await looked_long(watcher))
+
+            async def looked_long(store: PostgresStore) -> bool:
+                await asyncio.sleep(2 * MISSED_SECONDS / 10)
+                looks.append(await store.departed(["n"]))
+                return len(looks) > 10
+
+            looks: list[set[str]] = []
+            await until(missed_for_long, "the sign of life ends")
+            assert not any(looks)
+            line.is_open = True

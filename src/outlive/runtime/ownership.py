@@ -5,7 +5,7 @@
     trust       a node stops starting steps 0.6 of a lease after its last renewal was *sent*, on the
                 boot clock
     hint        a sign of life of the operating system's: a killed process is known to be dead in a
-                tick, not in 10 s
+                moment, not in 10 s; who renews its lease after that lives all the same
     placement   shards are spread evenly over the nodes that are alive and not draining, as far as
                 these run what lives in them (placement.py)
 
@@ -26,7 +26,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -98,6 +98,9 @@ class Ownership:
         self._needs: Needs = {}
         self._builds: Builds = {}
         self._looked = -LOOK_SECONDS
+        self._last_words: dict[str, int] = {}
+        """The versions of the cells of nodes without a sign of life, when that was first noticed:
+        who renews after it lives, whatever has become of the sign."""
         self._seen: object = None
         self._moved = 0.0
         self._store = store
@@ -200,9 +203,12 @@ class Ownership:
         cells = await self._store.scan(SPACE, limit=NODES_MAX)
         now = await self._store.now()
         departed = await self._store.departed([cell.key for cell in cells])
+        versions = {cell.key: cell.version for cell in cells if cell.key in departed}
+        self._last_words = {**versions, **_within(self._last_words, departed)}
         alive, gone = [], []
         for cell in cells:
-            dead = cell.key in departed or cell.due is None or cell.due < now
+            silent = self._last_words.get(cell.key) == cell.version
+            dead = silent or cell.due is None or cell.due < now
             if dead and cell.key != self._node:
                 gone.append(cell)
             else:
@@ -331,6 +337,10 @@ class Ownership:
 def working(alive: Sequence[tuple[str, NodeCell]]) -> list[tuple[str, NodeCell]]:
     """Those of the living that take shards."""
     return [(name, cell) for name, cell in alive if cell.phase == "ready"]
+
+
+def _within(versions: dict[str, int], names: Collection[str]) -> dict[str, int]:
+    return {name: version for name, version in versions.items() if name in names}
 
 
 async def nodes_of(store: Store) -> list[Node]:
