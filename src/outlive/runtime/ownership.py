@@ -4,8 +4,9 @@
                 is renewed every fifth of it
     trust       a node stops starting steps 0.6 of a lease after its last renewal was *sent*, on the
                 boot clock
-    hint        a sign of life of the operating system's: a killed process is known to be dead in a
-                moment, not in 10 s; who renews its lease after that lives all the same
+    hint        a killed process of the same host is known to be dead at the next tick; of another
+                host a moment after its sign of life in the store has ended (unless it renews its
+                lease after that), not in 10 s
     placement   shards are spread evenly over the nodes that are alive and not draining, as far as
                 these run what lives in them (placement.py)
 
@@ -37,8 +38,10 @@ from outlive.codec import encode
 from outlive.errors import Fenced, OutliveError, StoreUnavailable
 from outlive.kinds.processes import Node
 from outlive.model import Batch, Cell, Lease, Put, Ref, Require, Shard
+from outlive.runtime.neighbours import has_ended, home
 from outlive.runtime.placement import Builds, Needs, move_of, of_one_build
 from outlive.store import Store
+from outlive.stores.writelock import start_time
 
 log = logging.getLogger("outlive")
 
@@ -67,6 +70,9 @@ class NodeCell(Struct, frozen=True, omit_defaults=True):
     since: int
     phase: str
     runs: tuple[str, ...] = ()
+    home: str = ""
+    """Where its pid means something; see neighbours.py."""
+    started: int = 0
 
 
 _read = msgspec.json.Decoder(NodeCell).decode
@@ -98,6 +104,7 @@ class Ownership:
         self._needs: Needs = {}
         self._builds: Builds = {}
         self._looked = -LOOK_SECONDS
+        self._home = home()
         self._last_words: dict[str, int] = {}
         """The versions of the cells of nodes without a sign of life, when that was first noticed:
         who renews after it lives, whatever has become of the sign."""
@@ -191,7 +198,11 @@ class Ownership:
 
     async def _renew(self) -> None:
         sent = self._clock.boot()
-        value = NodeCell(socket.gethostname(), os.getpid(), self._since, self.phase, self._runs)
+        pid = os.getpid()
+        value = NodeCell(
+            socket.gethostname(), pid, self._since, self.phase, self._runs, self._home,
+            start_time(pid),
+        )  # fmt: skip
         due = await self._store.now() + round(self._lease_seconds * MICROS)
         put = Put(self._ref(), encode(value), due)
         await self._store.commit(Batch(put=(put,), storage="relaxed"))
@@ -207,13 +218,18 @@ class Ownership:
         self._last_words = {**versions, **_within(self._last_words, departed)}
         alive, gone = [], []
         for cell in cells:
+            said = _read(cell.value)
             silent = self._last_words.get(cell.key) == cell.version
-            dead = silent or cell.due is None or cell.due < now
+            dead = silent or cell.due is None or cell.due < now or self._saw_end_of(said)
             if dead and cell.key != self._node:
                 gone.append(cell)
             else:
-                alive.append((cell.key, _read(cell.value)))
+                alive.append((cell.key, said))
         return alive, gone
+
+    def _saw_end_of(self, said: NodeCell) -> bool:
+        """Whether a node of this host is known to have ended."""
+        return said.home == self._home != "" and has_ended(said.pid, said.started)
 
     def _forget_lost(self, owners: Sequence[Shard]) -> None:
         """What the rows say is ours and we do not hold, or hold and is not ours."""
