@@ -7,12 +7,15 @@ was cut off and run again: an end in order is no crash. Nodes have their default
 
 from __future__ import annotations
 
+import asyncio
+import random
+import signal
 from collections import Counter
 
 import pytest
 from tests.cluster.effects import calls_in, pauses, run_by_two_at_once
 from tests.cluster.jobs import Jobs, flaws
-from tests.crash.service import Machine, looking_at, until
+from tests.crash.service import Machine, looking_at, send, until
 from tests.crash.test_drain import crashes
 
 from outlive.model import Shard
@@ -24,6 +27,7 @@ NODES = 3
 PAUSE_SECONDS_P50 = 1.0
 """Asserted with room for a busy machine; the measured figure is printed."""
 SEED = 20_261_122
+KILLS = 6
 
 
 async def spread(machine: Machine, nodes: int) -> list[Shard]:
@@ -83,3 +87,34 @@ async def test_a_rolling_restart_pauses_a_process_for_a_moment(
     assert middle < PAUSE_SECONDS_P50
     share = -(-shards // NODES)
     assert moves <= NODES * 2 * (share + 2), "shards moved that need not have"
+
+
+async def test_a_node_that_is_killed_while_it_hands_its_shards_over_takes_nothing_with_it(
+    machine: Machine, record_property
+) -> None:
+    ledger = machine.folder / "effects"
+    services = [await machine.serve(WORKSHOP, EFFECTS=str(ledger)) for _ in range(2)]
+    await spread(machine, 2)
+    jobs = Jobs(machine, [service.url for service in services], SEED, 10, steps=10, seconds=0.05)
+    jobs.begin()
+    await until(lambda: len(jobs.done) >= 10, "the load is on")
+    chance = random.Random(SEED)
+    for number in range(KILLS):
+        service = services[number % 2]
+        pids = [service.pid, *service.workers()]
+        send(service.pid, signal.SIGTERM)
+        await asyncio.sleep(chance.uniform(0.1, 0.6))
+        killed = service.kill_all()
+        await service.gone(pids)
+        await service.start()
+        await spread(machine, 2)
+        jobs.check()
+    await jobs.end()
+    for service in services:
+        assert await service.end() == 0, service.said()
+    facts = await machine.facts()
+    line = f"kills={KILLS} jobs={len(jobs.ids)} crashes={len(crashes(facts))}"
+    print(f"\nkilled while handing over: {line}")
+    record_property("figures", line)
+    assert killed and not await flaws(machine, jobs, facts)
+    assert not run_by_two_at_once(calls_in(ledger))
