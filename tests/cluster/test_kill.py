@@ -1,6 +1,7 @@
 """SIGKILL for nodes of one PostgreSQL, several times a second: nothing lost, doubled or stuck.
 
 Three nodes; whoever is killed has a successor at once, on the same port and with another identity.
+Most die alone, some two or three at a time, some before they serve.
 Clients send every start, GET, signal and cancel to any node, whoever owns the process.
 """
 
@@ -10,6 +11,7 @@ import asyncio
 import random
 import signal
 import time
+from collections.abc import Sequence
 
 import pytest
 from tests.cluster.nodes import Nodes
@@ -24,6 +26,7 @@ pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 SEED = 20_261_122
 KILLS = 300
+AT_ONCE = (1, 1, 1, 1, 2, 2, 3)
 SHARDS = 16
 """Fewer than by default: several kills a second are hard work for two cores as it is."""
 KILLS_ELSEWHERE = 12
@@ -33,22 +36,32 @@ TAKE_OVER_SECONDS_MAX = 12.0
 LEASE_SECONDS = 10.0
 
 
-async def kill_nodes(nodes: Nodes, load: Load, count: int, chance: random.Random) -> list[Kill]:
-    """Kill `count` nodes one after the other; every fifth may be caught while it starts."""
+async def kill_nodes(
+    nodes: Nodes, load: Load, count: int, chance: random.Random, at_once: Sequence[int] = (1,)
+) -> list[Kill]:
+    """Kill at least `count` nodes, as many at once as is drawn from `at_once`.
+
+    Every fifth time one is caught while it starts, if any does.
+    """
     kills: list[Kill] = []
-    for number in range(count):
-        early = number % 5 == 4
+    while len(kills) < count:
+        early = chance.random() < 0.2
         await until(lambda early=early: len(nodes.serving()) >= 1 + (not early), "nodes that serve")
         await asyncio.sleep(chance.uniform(0, 2 * PAUSE_SECONDS))
         load.check()
         serving = nodes.serving()
-        victims = [at for at in nodes.pids if at not in serving] if early else []
-        place = chance.choice(victims or serving or list(nodes.pids))
-        pid = nodes.pids[place]
-        send(pid, signal.SIGKILL)
-        kills.append(Kill(pid, time.time_ns() // 1000, len(serving) - (place in serving)))
-        await until(lambda pid=pid: not alive(pid), "the killed node is gone")
-        await nodes.start(place)
+        starting = [at for at in nodes.pids if at not in serving]
+        if early and starting:
+            victims = [chance.choice(starting)]
+        else:
+            victims = chance.sample(serving, min(chance.choice(at_once), len(serving)))
+        survivors = len(set(serving) - set(victims))
+        for place in victims:
+            send(nodes.pids[place], signal.SIGKILL)
+            kills.append(Kill(nodes.pids[place], time.time_ns() // 1000, survivors))
+        for place in victims:
+            await until(lambda place=place: not alive(nodes.pids[place]), "it is gone")
+            await nodes.start(place)
     return kills
 
 
@@ -86,9 +99,9 @@ def figures_of(found: Verdict, kills: list[Kill], **more: str) -> tuple[str, lis
 async def test_three_hundred_kills_of_nodes_on_one_database(
     machine: Machine, record_property
 ) -> None:
-    nodes, load = await under_load(machine, "tests.cluster.signup:app", 12)
+    nodes, load = await under_load(machine, "tests.cluster.signup:app", 10)
     began = time.monotonic()
-    kills = await kill_nodes(nodes, load, KILLS, random.Random(SEED))
+    kills = await kill_nodes(nodes, load, KILLS, random.Random(SEED), AT_ONCE)
     seconds = time.monotonic() - began
     found = await finish(machine, nodes, load)
     line, taken = figures_of(found, kills, seconds=f"{seconds:.0f}")
