@@ -246,3 +246,30 @@ async def test_an_older_build_hands_back_what_only_a_newer_one_runs(
     await settle(old, new)
     assert {0, 7} <= new.ownership.leases.keys()
     assert len(old.ownership.leases) == len(new.ownership.leases) == 4
+
+
+async def test_a_shard_that_is_ours_by_its_row_alone_finds_an_owner(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    """A hand-over that failed leaves such a one, and nobody else may take it while we live."""
+    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
+    await a.ownership.join()
+    await b.ownership.join()
+    await settle(a, b)
+    theirs = min(b.ownership.leases)
+    row = (await store.owners())[theirs]
+    await store.take(theirs, row.epoch, "a")
+    await settle(b, a)
+    owners = [shard.owner for shard in await store.owners()]
+    assert owners.count("a") == owners.count("b") == 4
+    assert len(a.ownership.leases) == len(b.ownership.leases) == 4
+
+
+async def test_leaving_hands_back_what_was_taken_while_the_ticks_ended(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    peer = Peer(store, clock, "a")
+    await peer.ownership.join()
+    del peer.ownership.leases[3]
+    await peer.ownership.leave()
+    assert {shard.owner for shard in await store.owners()} == {""}

@@ -169,13 +169,16 @@ class Ownership:
         await asyncio.sleep(TICK_SECONDS)
         while self.leases:
             while len(self._leaving) < LEAVING_SHARDS and self.leases:
-                self._begin_to_hand_back(min(self.leases))
+                self._begin_to_hand_back(self._next_lease())
             before = list(self._leaving.values())
             await asyncio.wait(before, timeout=LEAVING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if self.leases and not any(task.done() for task in before):
-                self._begin_to_hand_back(min(self.leases))
+                self._begin_to_hand_back(self._next_lease())
         if self._leaving:
             await asyncio.wait(self._leaving.values())
+
+    def _next_lease(self) -> Lease:
+        return self.leases.pop(min(self.leases))
 
     async def leave(self) -> None:
         """Hand every shard back and end in order: not counted as a crash."""
@@ -184,9 +187,10 @@ class Ownership:
         await asyncio.gather(*self._beginning, return_exceptions=True)
         if self._leaving:
             await asyncio.wait(self._leaving.values())
-        for lease in list(self.leases.values()):
-            await self._store.release(lease)
         self.leases.clear()
+        for shard in await self._store.owners():  # also what was taken while the ticks ended
+            if shard.owner == self._node:
+                await self._store.release(Lease(shard.id, shard.owner, shard.epoch))
         await self._store.commit(Batch(drop=(self._ref(),), storage="relaxed"))
 
     async def say(self, phase: str) -> None:
@@ -255,10 +259,13 @@ class Ownership:
         }
         needs = await self._known_needs(builds, any_free=bool(free))
         move = move_of(self._node, builds, owners, free, self.leases, needs)
+        for id in move.hand_back:
+            self._begin_to_hand_back(self.leases.pop(id))
+        for shard in owners:  # ours by its row alone: a hand-over that failed, or an answer lost
+            if shard.owner == self._node and shard.id in free and shard not in move.take:
+                self._begin_to_hand_back(Lease(shard.id, shard.owner, shard.epoch))
         taking = [self._take(shard) for shard in move.take]
         results = await asyncio.gather(*taking, return_exceptions=True)
-        for shard in move.hand_back:
-            self._begin_to_hand_back(shard)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -281,10 +288,10 @@ class Ownership:
         if seen != self._seen:
             self._seen, self._moved = seen, self._clock.boot()
 
-    def _begin_to_hand_back(self, shard: int) -> None:
-        task = asyncio.get_running_loop().create_task(self._hand_back(self.leases.pop(shard)))
-        self._leaving[shard] = task
-        task.add_done_callback(self._handed_back(shard))
+    def _begin_to_hand_back(self, lease: Lease) -> None:
+        task = asyncio.get_running_loop().create_task(self._hand_back(lease))
+        self._leaving[lease.shard] = task
+        task.add_done_callback(self._handed_back(lease.shard))
 
     def _begun(self, work: Coroutine[Any, Any, object]) -> Callable[[asyncio.Task[None]], None]:
         def forget(task: asyncio.Task[None]) -> None:
