@@ -52,8 +52,8 @@ DEMOTE_SHARE = 0.6
 TICK_SECONDS = 0.2
 QUICK_TICK_SECONDS = 0.05
 """While nodes come and go and shards move."""
-QUIET_SECONDS = 1.0
-"""How long nothing must have moved before ticks are slow again."""
+QUICK_TICKS = 20
+"""Ticks without any movement after which they are slow again."""
 LOOK_SECONDS = 5.0
 """How often nodes of several builds look what lives in which shard."""
 LEAVING_SHARDS = 4
@@ -109,7 +109,7 @@ class Ownership:
         """The versions of the cells of nodes without a sign of life, when that was first noticed:
         who renews after it lives, whatever has become of the sign."""
         self._seen: object = None
-        self._moved = 0.0
+        self._quick = 0
         self._store = store
         self._node = node
         self._clock = clock
@@ -155,8 +155,7 @@ class Ownership:
     @property
     def pause_seconds(self) -> float:
         """How long to wait before the next tick."""
-        moving = self._clock.boot() - self._moved < QUIET_SECONDS
-        return QUICK_TICK_SECONDS if moving else TICK_SECONDS
+        return QUICK_TICK_SECONDS if self._quick else TICK_SECONDS
 
     async def hand_over(self) -> None:
         """Give every shard to the other nodes, if there are any, a few at a time.
@@ -285,8 +284,8 @@ class Ownership:
         """Whether anything moves: then ticks are quick."""
         phases = {name: cell.phase for name, cell in alive}
         seen = (phases, [(shard.owner, shard.epoch) for shard in owners])
-        if seen != self._seen:
-            self._seen, self._moved = seen, self._clock.boot()
+        self._quick = QUICK_TICKS if seen != self._seen else max(0, self._quick - 1)
+        self._seen = seen
 
     def _begin_to_hand_back(self, lease: Lease) -> None:
         task = asyncio.get_running_loop().create_task(self._hand_back(lease))
