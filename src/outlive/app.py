@@ -211,12 +211,13 @@ class Outlive(Doors):
         if self._phase not in ("new", "stopped"):
             return
         from outlive.runtime.node import NodeRuntime
+        from outlive.runtime.tables import make_tables
 
         self._phase = "starting"
         try:
             await self.open_client()
             for schema in self._schemas:
-                await self.transact(schema)
+                await make_tables(self.transact, schema)
             self._runtime = NodeRuntime(
                 self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds
             )

@@ -12,6 +12,7 @@ import asyncio
 import random
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -33,12 +34,20 @@ TOO_LATE = frozenset((ProcessTerminal.code, PastPivot.code))
 
 
 class Load:
-    """Registrations of `clients` clients at once, each with a pause of its own."""
+    """Registrations of `clients` clients at once, each with a pause of its own.
+
+    Every request goes to any one of `urls`, without them of the machine's services.
+    """
 
     def __init__(
-        self, machine: Machine, seed: int, clients: int = 20, pause_seconds: float = 0.3
+        self,
+        machine: Machine,
+        seed: int,
+        clients: int = 20,
+        pause_seconds: float = 0.3,
+        urls: Sequence[str] = (),
     ) -> None:
-        self.url = machine.services[-1].url
+        self.urls = urls or [service.url for service in machine.services]
         machine.closing.append(self.close)
         self.random = random.Random(seed)
         self.seed = seed
@@ -59,7 +68,7 @@ class Load:
 
     def begin(self) -> None:
         self._http = httpx.AsyncClient(
-            base_url=self.url, timeout=5, limits=httpx.Limits(max_connections=self.clients)
+            timeout=5, limits=httpx.Limits(max_connections=self.clients * len(self.urls))
         )
         self._tasks = [asyncio.create_task(self._client()) for _ in range(self.clients)]
 
@@ -94,7 +103,9 @@ class Load:
         for _ in range(times):
             answer = await self._until_answered("/registrations", form, key, (200, 201))
             self.answers[key].add(answer.json()["id"])
-        place = answer.headers["location"]
+        place = httpx.URL(answer.headers["location"]).path
+        shown = await self._until_answered(place, None, "", (200,))
+        assert shown.json()["id"] == answer.json()["id"]
         await asyncio.sleep(self.random.choice((0.0, 0.05, 0.5)))
         if self.random.random() < 0.1:
             self.cancelled.add(answer.json()["id"])
@@ -114,8 +125,12 @@ class Load:
         headers = {"Idempotency-Key": f'"{key}"'} if key else {}
         end = time.monotonic() + ANSWER_SECONDS_MAX
         while True:
+            url = self.random.choice(self.urls) + path
             try:
-                answer = await self._http.post(path, json=body, headers=headers)
+                if body is None:
+                    answer = await self._http.get(url)
+                else:
+                    answer = await self._http.post(url, json=body, headers=headers)
                 self.statuses[answer.status_code] += 1
                 if answer.status_code in wanted:
                     return answer
@@ -128,7 +143,7 @@ class Load:
 
 async def settled(machine: Machine, seconds: float = SETTLE_SECONDS) -> None:
     """Wait until every process has ended; what has not by then is the oracles' business."""
-    async with looking_at(machine.store) as store:
+    async with looking_at(machine.address) as store:
         spaces = [oracles.space_of(shard) for shard in range(store.shards)]
 
         async def over() -> bool:

@@ -1,16 +1,13 @@
 """The workshop with a planted bug: a worker that believes it owns what it once owned.
 
 The fence is switched off (the commit no longer compares owner and epoch) and so is the trust check
-(a woken worker neither demotes itself nor looks at who owns its shards). Only for the test that
-shows that the oracle sees what the fence prevents.
+(see trusting.py). Only for the test that shows that the oracle sees what the fence prevents.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+import tests.crash.trusting  # noqa: F401
 
-from outlive.runtime.ownership import Ownership
 from outlive.stores import sql
 
 _shipped = sql.statements
@@ -26,21 +23,7 @@ def unfenced(database: str) -> dict[str, str]:
     return found
 
 
-def never_lost(self: Any, owners: Any) -> None:
-    """Looks at nothing: what was ours is ours."""
-
-
 sql.statements = unfenced
-Ownership._forget_lost = never_lost  # type: ignore[method-assign]
-_init = Ownership.__init__
-
-
-def trusting(self: Any, *args: Any, **kwargs: Any) -> None:
-    _init(self, *args, **kwargs)
-    self._demote_seconds = math.inf
-
-
-Ownership.__init__ = trusting  # type: ignore[method-assign]
 
 from tests.crash.workshop import app, service  # noqa: E402
 

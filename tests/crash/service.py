@@ -24,7 +24,9 @@ from typing import Any
 import httpx
 from examples.signup.run import die_with_parent
 
-from outlive.stores.sqlite import SQLiteStore
+from outlive.model import Batch
+from outlive.store import Store
+from outlive.stores.address import store_at
 from outlive.testing.oracles import Effect, Facts, facts_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +91,8 @@ class Service:
         self.url = f"http://127.0.0.1:{self.port}"
         path = os.pathsep.join((str(ROOT), str(ROOT / "src")))
         # Compiled modules are kept, so that a worker's start is as quick as it is in production.
-        kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder.parent / "pyc")}
+        compiled = str(folder.parents[1] / "pyc")
+        kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": compiled}
         self.environment = {**os.environ, "PYTHONPATH": path, **kept, **environment}
         command = (sys.executable, "-m", "outlive.commands", "serve", target)
         self.command = (*command, "--port", str(self.port), "--workers", str(workers))
@@ -215,9 +218,9 @@ class Partner:
 
 
 @contextlib.asynccontextmanager
-async def looking_at(path: Path) -> AsyncIterator[SQLiteStore]:
-    """The store, opened from outside the service: to be read."""
-    store = SQLiteStore(path)
+async def looking_at(place: Path | str) -> AsyncIterator[Store]:
+    """The store in a file or at an address, opened from outside the service: to be read."""
+    store = store_at(f"sqlite:///{place}" if isinstance(place, Path) else place)
     await store.open()
     try:
         yield store
@@ -226,11 +229,15 @@ async def looking_at(path: Path) -> AsyncIterator[SQLiteStore]:
 
 
 class Machine:
-    """Partner, service and store file of one test, in one folder."""
+    """Partner, services and store of one test, in one folder.
 
-    def __init__(self, folder: Path, place: Path | None = None) -> None:
+    The store is a file in `place`, else in the folder, unless an `address` is given.
+    """
+
+    def __init__(self, folder: Path, place: Path | None = None, address: str = "") -> None:
         self.folder = folder
-        self.store = (place or folder) / "store.db"
+        self.store: Path = (place or folder) / "store.db"
+        self.address = address or f"sqlite:///{self.store}"
         self.partner: Partner | None = None
         self.services: list[Service] = []
         self.closing: list[Callable[[], Awaitable[None]]] = []
@@ -241,16 +248,18 @@ class Machine:
         return await self.serve(SIGN_UP, workers, PARTNER_URL=self.partner.url)
 
     async def serve(self, target: str, workers: int = 1, **environment: str) -> Service:
-        """Start any service on this store."""
-        environment = {"OUTLIVE_STORE": f"sqlite:///{self.store}", **environment}
-        made = Service(self.folder, target, workers, **environment)
+        """Start any service on this store; it keeps what it says in a folder of its own."""
+        folder = self.folder / f"service{len(self.services)}"
+        folder.mkdir()
+        environment = {"OUTLIVE_STORE": self.address, **environment}
+        made = Service(folder, target, workers, **environment)
         self.services.append(made)
         await made.start()
         return made
 
     async def facts(self) -> Facts:
         """All that the store says."""
-        async with looking_at(self.store) as store:
+        async with looking_at(self.address) as store:
             return await facts_of(store)
 
     async def rows(self, statement: str) -> list[tuple[Any, ...]]:
@@ -258,12 +267,10 @@ class Machine:
         found: list[tuple[Any, ...]] = []
 
         def work(tables: Any) -> Any:
-            from outlive.model import Batch
-
             found.extend(tables.execute(statement))
             return Batch()
 
-        async with looking_at(self.store) as store:
+        async with looking_at(self.address) as store:
             await store.transact(work)
         return found
 

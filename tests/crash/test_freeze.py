@@ -111,7 +111,7 @@ class Freeze:
             assert set(await asyncio.gather(*told)) <= {202}
 
     async def _taken_over(self) -> None:
-        async with looking_at(self.machine.store) as store:
+        async with looking_at(self.machine.address) as store:
 
             async def taken() -> bool:
                 return all(shard.owner != self.node for shard in await store.owners())
@@ -120,7 +120,7 @@ class Freeze:
 
     async def useful_again(self) -> None:
         """Wait until the woken worker owns shards again."""
-        async with looking_at(self.machine.store) as store:
+        async with looking_at(self.machine.address) as store:
 
             async def owns() -> bool:
                 return any(shard.owner == self.node for shard in await store.owners())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from tests.service import Dying, Place, has_status, until
+import asyncio
 
-from outlive import Outlive, Run
+import msgspec
+from tests.service import Dying, Place, check_grammar, has_status, until
+
+from outlive import Outlive, Run, step
 from outlive.clock import ManualClock
 from outlive.errors import StoreUnavailable
 from outlive.runtime.node import REQUESTS
@@ -74,3 +77,39 @@ async def test_the_counters_of_a_node_add_up(place: Place) -> None:
     stats = app.stats()
     assert (stats.started, stats.ended, stats.shards) == (1, {"done": 1}, 4)
     assert 0 < stats.commits <= stats.batches
+
+
+@step
+async def short(n: int) -> int:
+    await asyncio.sleep(0.02)
+    return n
+
+
+def many_steps(app: Outlive) -> None:
+    @app.process("/walks", version=1)
+    async def walk(run: Run, steps: int) -> int:
+        for n in range(steps):
+            await run.keyed(n)(short, n)
+        return steps
+
+
+async def test_what_a_leaving_node_runs_goes_on_at_the_other_and_no_step_is_lost(
+    place: Place,
+) -> None:
+    leaving = await place.open(many_steps)
+    begun = [(await leaving.begin("walk", b"60")).id for _ in range(5)]
+    other = await place.open(many_steps)
+    await leaving.drain(grace_seconds=10)
+    assert not [shard for shard in await leaving.store.owners() if shard.owner == leaving.node]
+    for id in begun:
+        assert await other.result(id, within=20) == 60
+        entries = await other.journal(id)
+        check_grammar(entries)
+    events = [
+        msgspec.json.decode(event.data)
+        for shard in range(other.store.shards)
+        for event in await other.store.tail(shard, 0)
+        if event.kind == "taken"
+    ]
+    assert events and not any(event.get("crash") for event in events)
+    await leaving.close()

@@ -10,7 +10,7 @@ import pytest
 from outlive.clock import ManualClock
 from outlive.errors import Fenced, StoreUnavailable
 from outlive.model import Lease
-from outlive.runtime.ownership import Ownership, nodes_of
+from outlive.runtime.ownership import LEAVING_SHARDS, QUICK_TICKS, TICK_SECONDS, Ownership, nodes_of
 from outlive.stores.memory import MemoryStore
 
 
@@ -149,3 +149,130 @@ async def test_leaving_hands_everything_back_and_a_draining_node_takes_nothing(
     b = Peer(store, clock, "b")
     await b.ownership.join()
     assert not any(crash for _, crash in b.gained)
+
+
+class Hinting(MemoryStore):
+    """A store that believes it knows who has died."""
+
+    dead: frozenset[str] = frozenset()
+
+    async def departed(self, nodes: Any) -> set[str]:
+        return set(self.dead) & set(nodes)
+
+
+async def test_a_node_without_a_sign_of_life_loses_its_shards_unless_it_renews_its_lease(
+    clock: ManualClock,
+) -> None:
+    store = Hinting(8, clock)
+    await store.open()
+    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
+    await a.ownership.join()
+    await b.ownership.join()
+    await settle(a, b)
+    a.gained.clear()
+    clock.advance(3)
+    await a.ownership.tick()
+    store.dead = frozenset("b")
+    await a.ownership.tick()
+    assert len(a.gained) == 4 and all(crash for _, crash in a.gained)
+    await settle(b, a)
+    assert len(a.ownership.leases) == len(b.ownership.leases) == 4, "it lives, and says so"
+
+
+async def test_ticks_are_quick_while_shards_move_and_slow_again_after(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
+
+    async def pass_quietly(*peers: Peer) -> None:
+        for _ in range(QUICK_TICKS):
+            for peer in peers:
+                await peer.ownership.tick()
+        assert [peer.ownership.pause_seconds for peer in peers] == [TICK_SECONDS] * len(peers)
+
+    await a.ownership.join()
+    await settle(a)
+    await pass_quietly(a)
+    await b.ownership.join()
+    await a.ownership.tick()
+    assert a.ownership.pause_seconds < TICK_SECONDS
+    await settle(a, b)
+    await pass_quietly(a, b)
+
+
+async def test_a_leaving_node_hands_over_every_shard_a_few_at_a_time(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
+    await a.ownership.join()
+    await settle(a)
+    await b.ownership.join()
+    await a.ownership.say("draining")
+    at_once: list[int] = []
+
+    async def release(shard: int) -> None:
+        at_once.append(len(a.ownership._leaving))
+        await b.ownership.tick()
+        a.released.append(shard)
+
+    a.ownership._releasing = release
+    await a.ownership.hand_over()
+    await settle(b)
+    assert sorted(a.released) == list(range(8)) and max(at_once) == LEAVING_SHARDS
+    assert len(b.ownership.leases) == 8 and not any(crash for _, crash in b.gained)
+
+
+async def test_a_leaving_node_keeps_its_shards_when_there_is_nobody_else(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    a = Peer(store, clock, "a")
+    await a.ownership.join()
+    await a.ownership.say("draining")
+    await a.ownership.hand_over()
+    assert not a.released and len(a.ownership.leases) == 8
+
+
+async def test_an_older_build_hands_back_what_only_a_newer_one_runs(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    old, new = Peer(store, clock, "old"), Peer(store, clock, "new")
+
+    async def needs() -> dict[int, frozenset[str]]:
+        return {0: frozenset(("x v2",)), 7: frozenset(("x v2",))}
+
+    old.ownership._needs_now = new.ownership._needs_now = needs
+    new.ownership._runs = ("x v1", "x v2")
+    await old.ownership.join()
+    await settle(old)
+    assert len(old.ownership.leases) == 8, "nobody could do better"
+    await new.ownership.join()
+    await settle(old, new)
+    assert {0, 7} <= new.ownership.leases.keys()
+    assert len(old.ownership.leases) == len(new.ownership.leases) == 4
+
+
+async def test_a_shard_that_is_ours_by_its_row_alone_finds_an_owner(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    """A hand-over that failed leaves such a one, and nobody else may take it while we live."""
+    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
+    await a.ownership.join()
+    await b.ownership.join()
+    await settle(a, b)
+    theirs = min(b.ownership.leases)
+    row = (await store.owners())[theirs]
+    await store.take(theirs, row.epoch, "a")
+    await settle(b, a)
+    owners = [shard.owner for shard in await store.owners()]
+    assert owners.count("a") == owners.count("b") == 4
+    assert len(a.ownership.leases) == len(b.ownership.leases) == 4
+
+
+async def test_leaving_hands_back_what_was_taken_while_the_ticks_ended(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    peer = Peer(store, clock, "a")
+    await peer.ownership.join()
+    del peer.ownership.leases[3]
+    await peer.ownership.leave()
+    assert {shard.owner for shard in await store.owners()} == {""}

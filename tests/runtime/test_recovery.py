@@ -289,3 +289,18 @@ async def test_a_second_take_over_during_the_first_leaves_no_command_behind(plac
     await asyncio.wait_for(asyncio.gather(sent, second), 5)
     gate.set()
     assert await app.result(id, within=10) == 7
+
+
+async def test_a_queued_process_that_could_not_be_read_at_first_begins_later(place: Place) -> None:
+    """Also when nobody claims the command that asks to start it."""
+    client = await place.client(services)
+    begun = await client.begin("hanger", b'"q"')
+    failing = Held(place.store(), "events", StoreUnavailable("not now"))
+    failing.go.set()
+    silent = Held(failing, "claim")
+    app = await place.open(services, store=silent)
+    await until(lambda: failing._failure is None, "it was looked for in vain")
+    gate.set()
+    assert await app.result(begun.id, within=10) == "q"
+    silent.go.set()
+    check_grammar(await app.journal(begun.id))

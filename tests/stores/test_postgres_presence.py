@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.postgres_server import Pooler
 from tests.stores.servers import line_to, session_at, store_at, until
+
+from outlive.stores.postgres import PostgresStore
+from outlive.stores.postgres_presence import MISSED_SECONDS
 
 
 async def test_a_node_whose_connection_is_gone_has_departed(postgres: str) -> None:
@@ -54,3 +59,44 @@ async def test_behind_a_pooler_the_sign_is_given_on_the_direct_address(pooler: P
                     return await watcher.departed(["n", "unseen"]) == {"n"}
 
                 await until(departed, "the sign of life ends")
+
+
+async def test_a_sign_that_is_given_again_at_once_is_not_missed(postgres: str) -> None:
+    async with store_at(postgres) as watcher, store_at(postgres, schema=watcher.schema) as store:
+        await store.announce("n")
+        await watcher.departed(["n"])
+        for _ in range(3):
+            link = store.session._link
+            assert link is not None
+            link.terminate()
+
+            async def is_back(cut: object = link) -> bool:
+                assert await watcher.departed(["n"]) == set(), "nobody died"
+                return store.session._link is not cut and not await watcher.missed(["n"])
+
+            await until(is_back, "the sign of life is given again")
+
+
+async def test_who_was_cut_off_itself_believes_in_no_death_for_a_while(postgres: str) -> None:
+    async with store_at(postgres) as watcher, line_to(postgres) as line:
+        async with store_at(line.address, schema=watcher.schema) as store:
+            await watcher.announce("w")
+            await store.announce("n")
+            line.is_open = False
+            assert watcher.session._link is not None and store.session._link is not None
+            watcher.session._link.terminate()
+            store.session._link.terminate()
+
+            async def missed_for_long() -> bool:
+                assert await watcher.departed(["n"]) == set()
+                return await watcher.missed(["n"]) == {"n"} and bool(await looked_long(watcher))
+
+            async def looked_long(store: PostgresStore) -> bool:
+                await asyncio.sleep(2 * MISSED_SECONDS / 10)
+                looks.append(await store.departed(["n"]))
+                return len(looks) > 10
+
+            looks: list[set[str]] = []
+            await until(missed_for_long, "the sign of life ends")
+            assert not any(looks)
+            line.is_open = True

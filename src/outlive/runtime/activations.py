@@ -473,7 +473,9 @@ class Activations:
             self.revive_later(id)
             raise
         if activation is not None:
-            if activation.head.status not in (*FINAL, *_HALTED):
+            if activation.journal.started is None:
+                await self.begin_queued(activation, ())
+            elif activation.head.status not in (*FINAL, *_HALTED):
                 activation.run()
             self.put_down_idle(activation)
 

@@ -1,6 +1,6 @@
 """One running node: the parts of the runtime, put together, and the two loops that drive them.
 
-    tick   every 0.2 s     ownership (leases, take-over, balance) and the sweep of parked processes
+    tick   5 to 20 a s     ownership (leases, take-over, balance) and the sweep of parked processes
     pump   on a hint       commands in the inboxes of our shards, and cells of our processes that
            are due
 
@@ -38,8 +38,9 @@ from outlive.kinds.processes.vocabulary import (
 from outlive.model import Batch, Cell, Lease, Put, Require
 from outlive.runtime.activations import Activations
 from outlive.runtime.committer import Committer
-from outlive.runtime.ownership import LEASE_SECONDS, TICK_SECONDS, Ownership
+from outlive.runtime.ownership import LEASE_SECONDS, Ownership
 from outlive.runtime.timers import Timers
+from outlive.runtime.versions import needs_of
 from outlive.runtime.watchers import Watchers
 from outlive.store import Store
 
@@ -107,7 +108,9 @@ class NodeRuntime:
             self._demoted,
             self._trust,
             lease_seconds,
+            lambda: needs_of(store),
         )
+        self._leaving_until: float | None = None
         self._loops: list[asyncio.Task[None]] = []
         self._obeying: set[str] = set()
         self._requests_at = 0.0
@@ -119,13 +122,18 @@ class NodeRuntime:
         self._loops = [loop.create_task(self._tick()), loop.create_task(self._pump())]
 
     async def drain(self, grace_seconds: float) -> None:
-        """Take nothing new, let steps under way end, hand everything over."""
+        """Take nothing new, hand the shards to the other nodes one by one, let steps under way end.
+
+        What is in a shard runs on until it is that shard's turn.
+        """
+        self._leaving_until = self.clock.boot() + grace_seconds
         try:
             await self.ownership.say("draining")
+            await self.ownership.hand_over()
         except OutliveError as error:
-            log.warning("draining was not announced: %s", error.code)
+            log.warning("shards were not handed over: %s", error.code)
         await self._end_loops()
-        await self.activations.drain(grace_seconds)
+        await self.activations.drain(max(0.0, self._leaving_until - self.clock.boot()))
         self.watchers.close()
 
     async def stop(self) -> None:
@@ -165,7 +173,10 @@ class NodeRuntime:
         return self.activations.recovery.recover(lease, crash=crash)
 
     async def _releasing(self, shard: int) -> None:
-        await self.activations.hand_over(shard, HAND_OVER_SECONDS)
+        seconds = HAND_OVER_SECONDS
+        if self._leaving_until is not None:
+            seconds = max(0.0, min(seconds, self._leaving_until - self.clock.boot()))
+        await self.activations.hand_over(shard, seconds)
 
     def _demoted(self) -> None:
         log.warning("this node could not renew its lease in time; its processes are put down")
@@ -179,7 +190,7 @@ class NodeRuntime:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(self.ownership.pause_seconds)
             try:
                 self.activations.sweep()
                 await self.ownership.tick()

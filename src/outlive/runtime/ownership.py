@@ -4,12 +4,18 @@
                 is renewed every fifth of it
     trust       a node stops starting steps 0.6 of a lease after its last renewal was *sent*, on the
                 boot clock
-    hint        a sign of life of the operating system's: a killed process is known to be dead in a
-                tick, not in 10 s
-    quota       shards are spread evenly over the nodes that are alive and not draining
+    hint        a killed process of the same host is known to be dead at the next tick; of another
+                host a moment after its sign of life in the store has ended (unless it renews its
+                lease after that), not in 10 s
+    placement   shards are spread evenly over the nodes that are alive and not draining, as far as
+                these run what lives in them (placement.py)
 
     tick:  renew ─> who is alive ─> too many shards? hand some back
                                  ─> too few? take what is free, or a dead node's
+
+A tick comes five times a second, and twenty times while anything moves: what was handed back is
+taken up at once. A node that leaves says so first and hands its shards over a few at a time; what
+lives in the others runs on meanwhile.
 
 Taking a shard raises its epoch in its row; the journal is read after that commit, so no waiting
 margin is needed and the last owner can write nothing any more, whatever its clock says.
@@ -21,7 +27,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -32,7 +38,10 @@ from outlive.codec import encode
 from outlive.errors import Fenced, OutliveError, StoreUnavailable
 from outlive.kinds.processes import Node
 from outlive.model import Batch, Cell, Lease, Put, Ref, Require, Shard
+from outlive.runtime.neighbours import has_ended, home
+from outlive.runtime.placement import Builds, Needs, move_of, of_one_build
 from outlive.store import Store
+from outlive.stores.writelock import start_time
 
 log = logging.getLogger("outlive")
 
@@ -41,6 +50,15 @@ LEASE_SECONDS = 10.0
 RENEW_SHARE = 0.2
 DEMOTE_SHARE = 0.6
 TICK_SECONDS = 0.2
+QUICK_TICK_SECONDS = 0.05
+"""While nodes come and go and shards move."""
+QUICK_TICKS = 20
+"""Ticks without any movement after which they are slow again."""
+LOOK_SECONDS = 5.0
+"""How often nodes of several builds look what lives in which shard."""
+LEAVING_SHARDS = 4
+"""Shards that a leaving node hands over at one time, unless their steps take longer than"""
+LEAVING_SECONDS = 0.25
 NODES_MAX = 1000
 
 
@@ -52,6 +70,9 @@ class NodeCell(Struct, frozen=True, omit_defaults=True):
     since: int
     phase: str
     runs: tuple[str, ...] = ()
+    home: str = ""
+    """Where its pid means something; see neighbours.py."""
+    started: int = 0
 
 
 _read = msgspec.json.Decoder(NodeCell).decode
@@ -77,7 +98,18 @@ class Ownership:
         demoted: Callable[[], None],
         trust: Callable[[float], None],
         lease_seconds: float = LEASE_SECONDS,
+        needs: Callable[[], Awaitable[Needs]] | None = None,
     ) -> None:
+        self._needs_now = needs
+        self._needs: Needs = {}
+        self._builds: Builds = {}
+        self._looked = -LOOK_SECONDS
+        self._home = home()
+        self._last_words: dict[str, int] = {}
+        """The versions of the cells of nodes without a sign of life, when that was first noticed:
+        who renews after it lives, whatever has become of the sign."""
+        self._seen: object = None
+        self._quick = 0
         self._store = store
         self._node = node
         self._clock = clock
@@ -116,8 +148,36 @@ class Ownership:
         alive, gone = await self._look()
         owners = await self._store.owners()
         self._forget_lost(owners)
+        self._note(alive, owners)
         await self._balance(owners, alive)
         await self._bury(gone, owners)
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long to wait before the next tick."""
+        return QUICK_TICK_SECONDS if self._quick else TICK_SECONDS
+
+    async def hand_over(self) -> None:
+        """Give every shard to the other nodes, if there are any, a few at a time.
+
+        They are given a moment to learn of it, so that they take up at once what comes.
+        """
+        others = [name for name, _ in working((await self._look())[0]) if name != self._node]
+        if not others or not self.leases:
+            return
+        await asyncio.sleep(TICK_SECONDS)
+        while self.leases:
+            while len(self._leaving) < LEAVING_SHARDS and self.leases:
+                self._begin_to_hand_back(self._next_lease())
+            before = list(self._leaving.values())
+            await asyncio.wait(before, timeout=LEAVING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if self.leases and not any(task.done() for task in before):
+                self._begin_to_hand_back(self._next_lease())
+        if self._leaving:
+            await asyncio.wait(self._leaving.values())
+
+    def _next_lease(self) -> Lease:
+        return self.leases.pop(min(self.leases))
 
     async def leave(self) -> None:
         """Hand every shard back and end in order: not counted as a crash."""
@@ -126,9 +186,10 @@ class Ownership:
         await asyncio.gather(*self._beginning, return_exceptions=True)
         if self._leaving:
             await asyncio.wait(self._leaving.values())
-        for lease in list(self.leases.values()):
-            await self._store.release(lease)
         self.leases.clear()
+        for shard in await self._store.owners():  # also what was taken while the ticks ended
+            if shard.owner == self._node:
+                await self._store.release(Lease(shard.id, shard.owner, shard.epoch))
         await self._store.commit(Batch(drop=(self._ref(),), storage="relaxed"))
 
     async def say(self, phase: str) -> None:
@@ -140,7 +201,11 @@ class Ownership:
 
     async def _renew(self) -> None:
         sent = self._clock.boot()
-        value = NodeCell(socket.gethostname(), os.getpid(), self._since, self.phase, self._runs)
+        pid = os.getpid()
+        value = NodeCell(
+            socket.gethostname(), pid, self._since, self.phase, self._runs, self._home,
+            start_time(pid),
+        )  # fmt: skip
         due = await self._store.now() + round(self._lease_seconds * MICROS)
         put = Put(self._ref(), encode(value), due)
         await self._store.commit(Batch(put=(put,), storage="relaxed"))
@@ -152,14 +217,22 @@ class Ownership:
         cells = await self._store.scan(SPACE, limit=NODES_MAX)
         now = await self._store.now()
         departed = await self._store.departed([cell.key for cell in cells])
+        versions = {cell.key: cell.version for cell in cells if cell.key in departed}
+        self._last_words = {**versions, **_within(self._last_words, departed)}
         alive, gone = [], []
         for cell in cells:
-            dead = cell.key in departed or cell.due is None or cell.due < now
+            said = _read(cell.value)
+            silent = self._last_words.get(cell.key) == cell.version
+            dead = silent or cell.due is None or cell.due < now or self._saw_end_of(said)
             if dead and cell.key != self._node:
                 gone.append(cell)
             else:
-                alive.append((cell.key, _read(cell.value)))
+                alive.append((cell.key, said))
         return alive, gone
+
+    def _saw_end_of(self, said: NodeCell) -> bool:
+        """Whether a node of this host is known to have ended."""
+        return said.home == self._home != "" and has_ended(said.pid, said.started)
 
     def _forget_lost(self, owners: Sequence[Shard]) -> None:
         """What the rows say is ours and we do not hold, or hold and is not ours."""
@@ -172,37 +245,52 @@ class Ownership:
     async def _balance(
         self, owners: Sequence[Shard], alive: Sequence[tuple[str, NodeCell]]
     ) -> None:
-        loop = asyncio.get_running_loop()
         names = {name for name, _ in alive}
-        working = sorted(name for name, cell in alive if cell.phase == "ready")
-        if self._node not in working:
+        builds = {name: frozenset(cell.runs) for name, cell in working(alive)}
+        if self._node not in builds:
             return
-        place = working.index(self._node)
-        quota = len(owners) // len(working) + (place < len(owners) % len(working))
-        free = [
-            shard
+        free = {
+            shard.id
             for shard in owners
             if shard.id not in self.leases
             and shard.id not in self._leaving
             and (shard.owner not in names or shard.owner == self._node)
-        ]
-        turn = len(owners) * place // len(working)
-        free.sort(key=lambda shard: (shard.id - turn) % len(owners))
-        wanted = free[: max(0, quota - len(self.leases))]
-        taken = [
-            (lease, shard.owner)
-            for shard in wanted
-            if (lease := await self._take(shard)) is not None
-        ]
-        for lease, owner in taken:
-            work = self._gained(lease, owner not in ("", self._node))
-            self._beginning.add(task := loop.create_task(self._begin(lease, work)))
-            task.add_done_callback(self._begun(work))
-        if len(self.leases) > quota and len(working) > 1:
-            for shard_id in sorted(self.leases)[quota:]:
-                task = loop.create_task(self._hand_back(self.leases.pop(shard_id)))
-                self._leaving[shard_id] = task
-                task.add_done_callback(self._handed_back(shard_id))
+        }
+        needs = await self._known_needs(builds, any_free=bool(free))
+        move = move_of(self._node, builds, owners, free, self.leases, needs)
+        for id in move.hand_back:
+            self._begin_to_hand_back(self.leases.pop(id))
+        for shard in owners:  # ours by its row alone: a hand-over that failed, or an answer lost
+            if shard.owner == self._node and shard.id in free and shard not in move.take:
+                self._begin_to_hand_back(Lease(shard.id, shard.owner, shard.epoch))
+        taking = [self._take(shard) for shard in move.take]
+        results = await asyncio.gather(*taking, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _known_needs(self, builds: Builds, *, any_free: bool) -> Needs:
+        """What lives in which shard: asked only while nodes of several builds are there."""
+        if self._needs_now is None or of_one_build(builds):
+            self._needs = {}
+        else:
+            now = self._clock.boot()
+            if any_free or builds != self._builds or now - self._looked >= LOOK_SECONDS:
+                self._needs, self._looked = await self._needs_now(), now
+        self._builds = builds
+        return self._needs
+
+    def _note(self, alive: Sequence[tuple[str, NodeCell]], owners: Sequence[Shard]) -> None:
+        """Whether anything moves: then ticks are quick."""
+        phases = {name: cell.phase for name, cell in alive}
+        seen = (phases, [(shard.owner, shard.epoch) for shard in owners])
+        self._quick = QUICK_TICKS if seen != self._seen else max(0, self._quick - 1)
+        self._seen = seen
+
+    def _begin_to_hand_back(self, lease: Lease) -> None:
+        task = asyncio.get_running_loop().create_task(self._hand_back(lease))
+        self._leaving[lease.shard] = task
+        task.add_done_callback(self._handed_back(lease.shard))
 
     def _begun(self, work: Coroutine[Any, Any, object]) -> Callable[[asyncio.Task[None]], None]:
         def forget(task: asyncio.Task[None]) -> None:
@@ -237,13 +325,17 @@ class Ownership:
         except OutliveError as error:
             log.warning("shard %d was not handed back: %s", lease.shard, error.code)
 
-    async def _take(self, shard: Shard) -> Lease | None:
+    async def _take(self, shard: Shard) -> None:
+        """Take a shard and begin to go on with what is in it."""
         try:
             lease = await self._store.take(shard.id, shard.epoch, self._node)
         except Fenced:
-            return None  # another node was faster
+            return  # another node was faster
         self.leases[shard.id] = lease
-        return lease
+        work = self._gained(lease, shard.owner not in ("", self._node))
+        task = asyncio.get_running_loop().create_task(self._begin(lease, work))
+        self._beginning.add(task)
+        task.add_done_callback(self._begun(work))
 
     async def _bury(self, gone: Sequence[Cell], owners: Sequence[Shard]) -> None:
         """Remove the cell of a dead node that owns nothing any more."""
@@ -262,6 +354,15 @@ class Ownership:
 
     def _ref(self) -> Ref:
         return Ref(SPACE, self._node)
+
+
+def working(alive: Sequence[tuple[str, NodeCell]]) -> list[tuple[str, NodeCell]]:
+    """Those of the living that take shards."""
+    return [(name, cell) for name, cell in alive if cell.phase == "ready"]
+
+
+def _within(versions: dict[str, int], names: Collection[str]) -> dict[str, int]:
+    return {name: version for name, version in versions.items() if name in names}
 
 
 async def nodes_of(store: Store) -> list[Node]:

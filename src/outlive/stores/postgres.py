@@ -460,6 +460,11 @@ class PostgresStore:
         await self._presence.announce(node)
 
     async def departed(self, nodes: Sequence[str]) -> set[str]:
+        """See `Store.departed`; who asks once learns of nobody, who asks again and again does."""
+        return self._presence.believed(await self.missed(nodes))
+
+    async def missed(self, nodes: Sequence[str]) -> set[str]:
+        """Those of `nodes` that once gave a sign of life and give none at this moment."""
         return {row[0] for row in await self.read_rows("nodes_departed", list(nodes))}
 
     # --- hints ------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ async def _chain(store: PostgresStore) -> Findings:
 async def _owners(store: PostgresStore) -> Findings:
     rows = await store.owners()
     worked_on = [row for row in rows if row.head]
-    gone = await store.departed(sorted({row.owner for row in worked_on if row.owner}))
+    gone = await store.missed(sorted({row.owner for row in worked_on if row.owner}))
     idle = sum(not row.owner for row in worked_on)
     left = sum(row.owner in gone for row in worked_on)
     owned = sum(bool(row.owner) for row in rows)

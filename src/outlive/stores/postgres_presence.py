@@ -1,8 +1,12 @@
 """Signs of life through the server: an advisory lock that ends with the connection of its node.
 
 The server lets go of the lock when the connection is gone, however the process died; a host that
-vanished is noticed when TCP keep-alive gives up. A hint about who *should* own shards: a broken
-connection looks like a death until it was made again. Who *may* write is decided by the epoch.
+vanished is noticed when TCP keep-alive gives up. A hint about who *should* own shards. Who *may*
+write is decided by the epoch.
+
+A connection that was cut looks like a death, until its node has made it again; so a sign must have
+been missed for a moment before anybody believes in a death. When our own was cut, the server or the
+network may have been away for all, and for a while no death is believed: the leases decide then.
 
 Kept in the process's own session, which leads straight to the server. Behind a pooler without
 `direct=` no sign is given, and then none can be missed: only nodes that once gave one are ever
@@ -11,10 +15,11 @@ reported as departed.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from outlive.clock import MICROS
+from outlive.clock import MICROS, Clock
 from outlive.errors import StoreUnavailable
 from outlive.stores.postgres_links import Connection
 from outlive.stores.postgres_session import NoSession, Session
@@ -23,6 +28,10 @@ if TYPE_CHECKING:
     from outlive.stores.postgres_lane import ServerClock
 
 SWEEP_MICROS = 7 * 86_400 * MICROS
+MISSED_SECONDS = 0.3
+"""How long a sign of life must be missed, at each look, before its node is taken for dead."""
+DOUBT_SECONDS = 5.0
+"""How long no death is believed after our own session was cut off."""
 
 
 class PostgresPresence:
@@ -36,7 +45,11 @@ class PostgresPresence:
         self._schema = schema
         self._clock = clock
         self._nodes: list[str] = []
+        self._machine = Clock()
+        self._missed: dict[str, float] = {}
+        self._doubt_until = 0.0
         session.restores.append(self._give_again)
+        session.losses.append(self._doubt)
 
     async def announce(self, node: str) -> None:
         """Hold the lock of `node` until this process or its connection ends; again does nothing.
@@ -67,9 +80,20 @@ class PostgresPresence:
         """End our own signs of life, in order: nobody shall think that we died."""
         await link.execute(self._sql["node_forget"], self._nodes)
 
+    def believed(self, missed: Collection[str]) -> set[str]:
+        """Those of `missed`, whose signs are not there, that have been missed for long enough."""
+        now = self._machine.boot()
+        if now < self._doubt_until:
+            missed = ()
+        self._missed = {node: self._missed.get(node, now) for node in missed}
+        return {node for node, since in self._missed.items() if now - since >= MISSED_SECONDS}
+
     def _key(self, node: str) -> int:
         made = blake2b(f"{self._schema}/{node}".encode(), digest_size=8).digest()
         return int.from_bytes(made, "big", signed=True)
+
+    def _doubt(self) -> None:
+        self._doubt_until = self._machine.boot() + DOUBT_SECONDS
 
 
 def _demand(is_held: bool, node: str) -> None:

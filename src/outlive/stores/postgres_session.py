@@ -23,7 +23,8 @@ from outlive import ids
 from outlive.errors import OutliveError, StoreUnavailable
 from outlive.stores.postgres_links import CUT, Connection, Links, mapped
 
-AGAIN_BASE_SECONDS, AGAIN_SECONDS_MAX = 0.1, 10.0
+AGAIN_BASE_SECONDS, AGAIN_SECONDS_MAX = 0.1, 1.0
+"""A sign of life must be there again before others, who were cut off too, believe in a death."""
 Restore = Callable[[Connection], Awaitable[None]]
 
 
@@ -40,6 +41,8 @@ class Session:
 
     def __init__(self, links: Links, backend: str) -> None:
         self.restores: list[Restore] = []
+        self.losses: list[Callable[[], None]] = []
+        """Called when the connection was cut, before another is made."""
         self.is_possible = True
         """False once a pooler was found to answer at the address."""
         self._links = links
@@ -114,7 +117,10 @@ class Session:
         return link
 
     def _lost(self, _link: Any) -> None:
-        self.keep()
+        if not self._closed:
+            for loss in self.losses:
+                loss()
+            self.keep()
 
     async def close(self, farewell: Restore) -> None:
         """End in order; `farewell` is said first, if there is anybody to say it to."""

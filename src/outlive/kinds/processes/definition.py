@@ -106,7 +106,12 @@ class Definition:
     @property
     def label(self) -> str:
         """The type and version in words."""
-        return f"{self.name} v{self.version}"
+        return label_of(self.name, self.version)
+
+
+def label_of(name: str, version: int) -> str:
+    """A type and version in words: what a node says that it runs."""
+    return f"{name} v{version}"
 
 
 def any_payload(payload: bytes) -> Raw:
