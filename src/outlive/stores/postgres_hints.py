@@ -69,6 +69,7 @@ class Hints:
         self._listeners, self._counted_at = 0, -COUNTED_SECONDS
         self._sent_at = -SOON_SECONDS
         self._sends: asyncio.TimerHandle | None = None
+        self._sends_at = 0.0
         self._sending: asyncio.Task[None] | None = None
         self._once_more = False
         self._generation = 0
@@ -153,13 +154,13 @@ class Hints:
         now = self._clock.boot()
         if self._closed or (self._is_counted(now) and not self._others):
             return
-        wait = self._sent_at + (AT_ONCE_SECONDS if at_once else SOON_SECONDS) - now
-        loop = asyncio.get_running_loop()
+        sends_at = max(now, self._sent_at + (AT_ONCE_SECONDS if at_once else SOON_SECONDS))
         if self._sends is not None:
-            if self._sends.when() <= loop.time() + wait:
+            if self._sends_at <= sends_at:
                 return
             self._sends.cancel()
-        self._sends = loop.call_later(max(0.0, wait), self._send_now)
+        loop = asyncio.get_running_loop()
+        self._sends, self._sends_at = loop.call_later(sends_at - now, self._send_now), sends_at
 
     @property
     def _others(self) -> int:
