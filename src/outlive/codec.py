@@ -64,15 +64,21 @@ def digest(*parts: bytes) -> str:
     return made.hexdigest()
 
 
+PLAIN = (int, str, bool, type(None))
+"""Types whose values JSON gives back exactly as they were."""
+
+
 class Shape:
     """A declared type: how its values are read from JSON, and their JSON schema."""
 
-    __slots__ = ("_decode", "type")
+    __slots__ = ("_decode", "plain", "type")
 
     def __init__(self, wanted: Any) -> None:
         self.type = Any if wanted in (inspect.Parameter.empty, None) else wanted
         if wanted is None:
             self.type = type(None)
+        self.plain = PLAIN if self.type is Any else (self.type,) if self.type in PLAIN else ()
+        """Types of which a value needs no reading back: it would be the same."""
         validate = getattr(self.type, "model_validate_json", None)
         if validate is not None:
             self._decode: Callable[[bytes], Any] = validate

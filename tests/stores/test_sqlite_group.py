@@ -149,3 +149,91 @@ async def test_a_shard_whose_last_event_is_missing_is_said_to_be_damaged(
     store._file.chains.clear()
     with pytest.raises(StoreCorrupt, match="Shard 0"):
         await store.commit(note(lease, "t", 0))
+
+
+# --- what is believed about cells -----------------------------------------------------------------
+
+
+@pytest.fixture
+async def other(store: SQLiteStore) -> AsyncIterator[SQLiteStore]:
+    """Another process's store in the same file."""
+    made = await opened(store.path)
+    yield made
+    await made.close()
+
+
+def cell(key: str, mark: str = "", due: int | None = None) -> Put:
+    return Put(Ref("noted", key), b"", due, (("word", mark),) if mark else ())
+
+
+async def marked(store: SQLiteStore) -> list[tuple[str, str]]:
+    return [(mark, cell.key) for mark, cell in await store.select(["noted"], "word", "", "~")]
+
+
+async def test_a_cell_that_another_process_has_changed_meanwhile_is_replaced_whole(
+    store: SQLiteStore, other: SQLiteStore
+) -> None:
+    await store.commit(Batch(put=(cell("a", "one"),)))
+    theirs = await other.commit(Batch(put=(cell("a", "two"),)))
+    results = await store.commit_group(
+        [Batch(put=(cell("b", "beside"),)), Batch(put=(cell("a", "three"),))]
+    )
+    assert isinstance(results[1], Committed)
+    assert results[1].versions > theirs.versions
+    assert await marked(other) == [("beside", "b"), ("three", "a")]
+
+
+async def test_a_cell_that_another_process_has_dropped_meanwhile_is_made_again(
+    store: SQLiteStore, other: SQLiteStore
+) -> None:
+    first = await store.commit(Batch(put=(cell("a", "one"),)))
+    await other.commit(Batch(drop=(Ref("noted", "a"),)))
+    again = await store.commit(Batch(put=(cell("a", "one"),)))
+    assert again.versions > first.versions
+    assert await marked(other) == [("one", "a")]
+    await other.commit(Batch(drop=(Ref("noted", "a"),)))
+    await store.commit(Batch(drop=(Ref("noted", "a"),)))
+    assert await store.scan("noted") == []
+
+
+async def test_a_start_with_a_key_that_another_process_has_used_is_refused_alone(
+    store: SQLiteStore, other: SQLiteStore, disk: FaultyDisk
+) -> None:
+    lease = await store.take(0, 0, "n")
+    await other.commit(Batch(put=(cell("key", "theirs"),)))
+    absent = (Require(Ref("noted", "key"), ABSENT),)
+    disk.calls.clear()
+    results = await store.commit_group(
+        [
+            note(lease, "a", 0),
+            Batch(lease, absent, (cell("key", "ours"),), (), note(lease, "b", 0).append),
+            note(lease, "c", 0),
+        ]
+    )
+    assert [type(result) for result in results] == [Committed, Conflict, Committed]
+    assert disk.calls.count("sync") == 1
+    assert [event.stream for event in await store.tail(0, 0)] == ["a", "c"]
+    assert await marked(store) == [("theirs", "key")]
+
+
+async def test_a_requirement_is_judged_by_the_file_and_not_by_what_is_believed(
+    store: SQLiteStore, other: SQLiteStore
+) -> None:
+    (ours,) = (await store.commit(Batch(put=(cell("a"),)))).versions
+    (theirs,) = (await other.commit(Batch(put=(cell("a"),)))).versions
+    old, new = Require(Ref("noted", "a"), ours), Require(Ref("noted", "a"), theirs)
+    refused, done = await store.commit_group(
+        [Batch(require=(old,), put=(cell("a"),)), Batch(require=(new,), put=(cell("a"),))]
+    )
+    assert isinstance(refused, Conflict)
+    assert isinstance(done, Committed)
+
+
+async def test_a_claimed_cell_is_replaced_by_who_claimed_it(store: SQLiteStore) -> None:
+    await store.commit(Batch(put=(cell("a", "one", due=1),)))
+    (claimed,) = await store.claim(["noted"], 1, 60.0)
+    done = await store.commit(
+        Batch(require=(Require(claimed.ref, claimed.version),), put=(cell("a", "two"),))
+    )
+    assert done.versions > (claimed.version,)
+    assert await marked(store) == [("two", "a")]

@@ -124,7 +124,8 @@ async def perform(
         if failure is not None:
             raise step_failed(id, failure) from cause
         node.stats.steps += 1
-        return (spec.result or spec.shapes()[1]).read(raw)
+        shape = spec.result or spec.shapes()[1]
+        return value if type(value) in shape.plain else shape.read(raw)
 
 
 def _arm(activation: Activation, armed: Armed) -> None:
