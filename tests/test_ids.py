@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,15 +12,25 @@ from outlive.model import shard_of
 PUBLIC = re.compile(r"reg_[0-9a-hjkmnp-tv-z]{26}\Z")
 
 
-def test_a_public_id_has_its_prefix_and_128_random_bits() -> None:
+def test_a_public_id_has_its_prefix_and_26_random_characters() -> None:
     made = {ids.public_id("reg", 16) for _ in range(500)}
     assert len(made) == 500 and all(PUBLIC.match(one) for one in made)
 
 
-def test_a_public_id_falls_in_the_shard_it_was_drawn_for() -> None:
-    for shard in range(16):
-        made = ids.public_id("reg", 16, shard)
-        assert shard_of(made, 16) == shard and PUBLIC.match(made)
+@pytest.mark.parametrize("shards", [1, 2, 7, 16, 64, 100, 128, 256, 1024])
+def test_a_public_id_falls_in_the_shard_it_was_drawn_for(shards: int) -> None:
+    for shard in range(0, shards, 1 + shards // 64):
+        made = {ids.public_id("reg", shards, shard) for _ in range(20)}
+        assert len(made) == 20
+        assert {shard_of(one, shards) for one in made} == {shard}
+        assert all(PUBLIC.match(one) for one in made)
+
+
+def test_every_end_of_a_public_id_is_drawn_in_a_shard_of_its_own() -> None:
+    for shards in (1, 16, 128):
+        ends = ids._ends(shards)
+        assert all(ends)
+        assert sum(map(len, ends)) == 1024
 
 
 def test_internal_ids_are_ordered_by_time() -> None:
