@@ -10,7 +10,8 @@
     ├── OutcomeUnknown          a commit was sent and its answer lost; look before you repeat
     ├── StoreUnavailable        not now: the same call may go through later
     │   ├── StoreFull           no space left; nothing was written
-    │   └── StoreBusy           another process holds the write lock for too long
+    │   ├── StoreBusy           another process holds the write lock for too long
+    │   └── NoSession           a pooler stands where a connection of our own is needed
     ├── StoreRefused            the store may not be opened as it is
     │   ├── EngineTooOld · NetworkFileSystem · ReadOnlyStore · NewerSchema · SchemaAltered
     │   ├── SecondCopy · StoreCorrupt · BadAddress
@@ -185,6 +186,16 @@ class StoreBusy(StoreUnavailable):
 
     code, slug = "OL1022", "store-busy"
     remedy = "Find the process that holds a write transaction open (a shell, a backup) and end it."
+
+
+class NoSession(StoreUnavailable):
+    """A pooler answers where the PostgreSQL server itself was expected.
+
+    Signs of life and hints of other nodes need a connection that is nobody else's. Without them
+    everything works, and a dead node is noticed when its lease ends."""
+
+    code, slug = "OL1023", "no-session"
+    remedy = "Name the server beside the pooler in the address: `?direct=host:port`."
 
 
 class StoreRefused(OutliveError):

@@ -20,9 +20,9 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from outlive.clock import MICROS, Clock
-from outlive.errors import StoreUnavailable
+from outlive.errors import NoSession, StoreUnavailable
 from outlive.stores.postgres_links import Connection
-from outlive.stores.postgres_session import NoSession, Session
+from outlive.stores.postgres_session import Session
 
 if TYPE_CHECKING:
     from outlive.stores.postgres_lane import ServerClock

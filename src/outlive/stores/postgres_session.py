@@ -20,16 +20,12 @@ from typing import Any
 import asyncpg
 
 from outlive import ids
-from outlive.errors import OutliveError, StoreUnavailable
+from outlive.errors import NoSession, OutliveError, StoreUnavailable
 from outlive.stores.postgres_links import CUT, Connection, Links, mapped
 
 AGAIN_BASE_SECONDS, AGAIN_SECONDS_MAX = 0.1, 1.0
 """A sign of life must be there again before others, who were cut off too, believe in a death."""
 Restore = Callable[[Connection], Awaitable[None]]
-
-
-class NoSession(StoreUnavailable):
-    """A pooler answers where the server was expected: nothing can be kept in a session."""
 
 
 class Session:

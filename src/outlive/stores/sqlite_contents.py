@@ -259,8 +259,8 @@ class SQLitePlace:
                 values = [(row[0] << PLACE_BITS | row[1], *row[2:]) for row in rows]
                 db.executemany(self.sql["event_write"], values)
             else:
-                values = [(*row[:2], row[5], row[2], row[3], row[4]) for row in rows]
-                db.executemany(self.sql["cell_write"], values)
+                values = [(row[5], *row[2:5], *row[:2]) for row in rows]
+                db.executemany(self.sql["cell_make"], values)
                 db.executemany(
                     self.sql["mark_write"],
                     [(*mark, row[0], row[1]) for row in rows for mark in _decode_marks(row[4])],
