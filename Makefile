@@ -25,7 +25,7 @@ run: $(READY) ## Run the sign-up example (PORT=8000, OUTLIVE_STORE=sqlite:///…
 	@$(BIN)/python examples/signup/run.py
 
 test: check servers ## Everything: check, then all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --durations=15
 
 servers: ## Install the servers the tests need (as root): PostgreSQL, PgBouncer
 	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)

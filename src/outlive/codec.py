@@ -85,6 +85,10 @@ class Shape:
         else:
             self._decode = msgspec.json.Decoder(self.type, dec_hook=_rich).decode
 
+    def again(self, value: Any, data: bytes) -> Any:
+        """`value`, whose JSON is `data`, as it is read back. Raises as `read`."""
+        return value if type(value) in self.plain else self.read(data)
+
     def read(self, data: bytes | msgspec.Raw) -> Any:
         """The value in `data`. Raises `ValueError` (msgspec's or pydantic's) when it does not
         fit."""

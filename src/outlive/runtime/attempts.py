@@ -124,8 +124,7 @@ async def perform(
         if failure is not None:
             raise step_failed(id, failure) from cause
         node.stats.steps += 1
-        shape = spec.result or spec.shapes()[1]
-        return value if type(value) in shape.plain else shape.read(raw)
+        return (spec.result or spec.shapes()[1]).again(value, raw)
 
 
 def _arm(activation: Activation, armed: Armed) -> None:
