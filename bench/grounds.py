@@ -58,8 +58,10 @@ class Ground(Protocol):
 
     title: str
     counters: tuple[str, ...]
-    server_pid: int
-    """Whose CPU is the server's; 0 where there is none."""
+
+    def server(self) -> tuple[object, ...]:
+        """The option that names the server's process to a peer; nothing where there is none."""
+        ...
 
     def make(self, name: str) -> str:
         """The address of a new and empty place."""
@@ -77,10 +79,12 @@ class Files:
 
     title = "SQLite"
     counters = ("fsyncs", "bytes")
-    server_pid = 0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def server(self) -> tuple[object, ...]:
+        return ()
 
     def make(self, name: str) -> str:
         return f"sqlite:///{self._file(name)}"
@@ -125,21 +129,27 @@ class Databases:
     counters = ("commits", "flushes", "WAL bytes")
 
     def __init__(self, server: Server) -> None:
-        self.server = server
-        assert server._process is not None
-        self.server_pid = server._process.pid
+        self._server = server
+
+    @property
+    def pid(self) -> int:
+        """The server's first process."""
+        return int((self._server.folder / "database" / "postmaster.pid").read_text().split()[0])
+
+    def server(self) -> tuple[object, ...]:
+        return ("--server-pid", self.pid)
 
     def make(self, name: str) -> str:
         self.forget(name)
         self._do(MADE.format(name))
-        return self.server.address.rpartition("/")[0] + f"/{name}"
+        return self._server.address.rpartition("/")[0] + f"/{name}"
 
     def forget(self, name: str) -> None:
         self._do(DROPPED.format(name))
 
     def _do(self, statement: str) -> None:
         async def perform() -> None:
-            link = await asyncpg.connect(self.server.address)
+            link = await asyncpg.connect(self._server.address)
             await link.execute(statement)
             await link.close()
 
@@ -147,7 +157,7 @@ class Databases:
 
     def version(self) -> str:
         async def asked() -> str:
-            link = await asyncpg.connect(self.server.address)
+            link = await asyncpg.connect(self._server.address)
             found: str = await link.fetchval("SHOW server_version")
             await link.close()
             return found

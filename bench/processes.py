@@ -133,7 +133,7 @@ def standing(ground: Ground, peer: Peer) -> Iterator[str]:
 def measure(peer: Peer, ground: Ground, figures: Figures, *options: object) -> None:
     with standing(ground, peer) as store:
         peer.run(store, "--processes", 0)
-        printed = peer.run(store, "--server-pid", ground.server_pid, *options)
+        printed = peer.run(store, *options, *ground.server())
         figures.add(json.loads(printed))
 
 
@@ -222,13 +222,13 @@ def ratio(ours: list[float], theirs: list[float]) -> str:
 
 def rows_of(found: dict[str, Figures], ground: Ground, recovered: int) -> list[list[str]]:
     heads = ["processes/s", *(f"c={c}" for c in CONCURRENCIES), "steps/s", "CPU ms"]
-    heads += ["server CPU ms"] if ground.server_pid else []
+    heads += ["server CPU ms"] if ground.server() else []
     heads += [*ground.counters, f"{recovered} in flight, kill -9, all done"]
     rows = [heads]
     for figures in found.values():
         row = [figures.title, *(short(median(figures.rates[c])) for c in CONCURRENCIES)]
         row += [short(median(figures.steps)), series(figures.cpu_ms)]
-        row += [series(figures.server_cpu_ms)] if ground.server_pid else []
+        row += [series(figures.server_cpu_ms)] if ground.server() else []
         for name in ground.counters:
             row.append(" · ".join(short(figures.counts[c][name]) for c in CONCURRENCIES))
         seconds = figures.recovery_seconds

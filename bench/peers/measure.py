@@ -13,7 +13,7 @@ known. The middle step waits until the file `--gate` is there.
 
 Seconds and CPU seconds cover the work alone: not the start of the interpreter, not the making of
 the tables, not the first process. CPU is that of the peer's own interpreter, and apart from it that
-of the server `--server-pid` with all of its children, the ended ones included. Syncs are counted
+of the servers `--server-pid` with all of their children, the ended ones included. Syncs are counted
 from outside, by strace; `Meter` marks where the count begins and ends with a sync that cannot
 succeed: that of a pipe.
 """
@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--phase", choices=("measure", "start", "finish"), default="measure")
     parser.add_argument("--gate", type=Path, default=Path(os.devnull))
-    parser.add_argument("--server-pid", type=int, default=0, help="whose CPU is counted too")
+    parser.add_argument("--server-pid", type=int, nargs="*", default=[], help="its CPU counts too")
     parser.add_argument("--wal", action="store_true", help="for a peer whose default is another")
     return parser.parse_args()
 
@@ -60,12 +60,12 @@ class Meter:
     cpu_seconds = 0.0
     server_cpu_seconds = 0.0
 
-    def __init__(self, server_pid: int = 0) -> None:
-        self.server_pid = server_pid
+    def __init__(self, *server_pids: int) -> None:
+        self.server_pids = server_pids
 
     def __enter__(self) -> Meter:
         mark()
-        self.server_cpu_seconds = -tree_seconds(self.server_pid)
+        self.server_cpu_seconds = -sum(map(tree_seconds, self.server_pids))
         self.cpu_seconds = -cpu_seconds()
         self.seconds = -time.perf_counter()
         return self
@@ -78,7 +78,7 @@ class Meter:
     ) -> None:
         self.seconds += time.perf_counter()
         self.cpu_seconds += cpu_seconds()
-        self.server_cpu_seconds += tree_seconds(self.server_pid)
+        self.server_cpu_seconds += sum(map(tree_seconds, self.server_pids))
         mark()
 
 
@@ -107,7 +107,7 @@ async def run_all(given: argparse.Namespace, one: Callable[[int], Awaitable[int]
             result = await one(number)
             assert result == number + given.steps, f"process {number} gave {result}"
 
-    with Meter(given.server_pid) as meter:
+    with Meter(*given.server_pid) as meter:
         await asyncio.gather(*(worker() for _ in range(given.concurrency)))
     return meter
 
