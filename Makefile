@@ -15,11 +15,11 @@ PIP := -m pip --disable-pip-version-check --no-input install -qq
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test servers check format bench drivers fences clean
+.PHONY: help run test servers check format bench bench-postgres drivers fences clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY) ## Run the sign-up example (PORT=8000, OUTLIVE_STORE=sqlite:///…)
 	@$(BIN)/python examples/signup/run.py
@@ -42,10 +42,13 @@ format: $(READY) ## Format the code and sort the imports
 	@$(BIN)/ruff check --select I --fix --quiet
 	@$(BIN)/ruff format --quiet
 
-bench: $(READY) $(DBOS_READY) ## Measure against the peers; WRITE=1 puts it into docs/benchmarks.md
+bench: $(READY) $(DBOS_READY) ## Measure beside the peers; WRITE=1 puts it into docs/benchmarks.md
 	@command -v strace >/dev/null || apt-get install -y -qq strace >/dev/null 2>&1 || \
 	  echo "no strace: syncs are not counted"
 	@$(BIN)/python bench/processes.py $(if $(WRITE),--write)
+
+bench-postgres: $(READY) $(DBOS_READY) ## The same on PostgreSQL (WRITE=1 too)
+	@$(BIN)/python bench/processes.py --store postgres $(if $(WRITE),--write)
 
 drivers: $(READY) $(DRIVERS_READY) ## Measure asyncpg against psycopg on a group commit
 	@$(BIN)/python bench/drivers.py

@@ -1,67 +1,74 @@
-"""Durable processes side by side: outlive, DBOS and hand-written sqlite3, on SQLite, in one run.
+"""Durable processes side by side: outlive, DBOS and what is written by hand, in one run.
 
 A machine is noisy from minute to minute, so the peers take turns in every round and at every
 concurrency, a ratio is taken within a round, and what is shown is the median over the rounds. Work:
-processes of five trivial steps, each step durable before the next begins.
+processes of five trivial steps, each step durable before the next begins. Such a process spends
+about a third of its work on its start and its end, so the steps have a figure of their own:
+processes of a hundred steps, as many at a time as the greatest concurrency.
 
     processes/s        count by wall seconds of the work alone (the interpreter's start is left out)
     CPU ms             user and system time of the peer's interpreter, all threads, a process
-    fsyncs             a process, counted by strace in a run of its own; "–" when there is no strace
-    bytes              growth of the store's files after a clean end, a process
+    server CPU ms      the same of the database's server with all its sessions, where there is one
+    steps/s            of the long processes
     recovery           N processes wait in their third step; kill -9; seconds from the restart of
                        the interpreter until all have ended
 
-    make bench                     measure and print
-    make bench WRITE=1             … and put the table into docs/benchmarks.md
-    bench/processes.py --quick     one short round: does it run at all?
+What else is counted is the ground's: see grounds.py.
+
+    make bench                                 measure on SQLite and print
+    make bench WRITE=1                         … and put the table into docs/benchmarks.md
+    make bench-postgres                        the same on PostgreSQL
+    bench/processes.py --quick                 one short round: does it run at all?
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from subprocess import PIPE
 from threading import Timer
 from typing import Any
 
-BENCH = Path(__file__).resolve().parent
-PAGE = BENCH.parent / "docs" / "benchmarks.md"
+from grounds import Databases, Files, Ground, running_databases
+from page import BENCH, measured, say, short, table, write
+
 CONCURRENCIES = (1, 16, 128)
+LONG_STEPS = 100
 RUN_SECONDS_MAX = 300
 QUICKER = 10
-TRACED_PROCESSES = 200
-SYNCED = re.compile(r"= 0$")
-MARKED = re.compile(r"= -1 EINVAL")
+COUNTED_PROCESSES = 200
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One contestant: which interpreter runs it, and how many processes are enough for a figure."""
+    """One contestant: which interpreter runs it, and how many processes are enough for a figure.
+
+    `counts` is for each concurrency, and `long` for the processes of `LONG_STEPS` steps.
+    """
 
     name: str
     script: str
     python: Path
     counts: tuple[int, ...]
+    long: int
     options: tuple[str, ...] = ()
     recovers: bool = True
 
-    def command(self, store: Path, *options: object) -> list[str]:
+    def command(self, store: str, *options: object) -> list[str]:
         script = str(BENCH / "peers" / self.script)
-        return [str(self.python), script, "--store", str(store), *self.options, *map(str, options)]
+        return [str(self.python), script, "--store", store, *self.options, *map(str, options)]
 
-    def run(self, store: Path, *options: object, under: tuple[str, ...] = ()) -> str:
+    def run(self, store: str, *options: object, under: tuple[str, ...] = ()) -> str:
         """What the peer prints. Ends the benchmark when the peer fails."""
         ran = subprocess.run(
             [*under, *self.command(store, *options)],
@@ -82,76 +89,67 @@ class Figures:
     engine: str = ""
     rates: dict[int, list[float]] = field(default_factory=dict)
     cpu_ms: dict[int, list[float]] = field(default_factory=dict)
-    bytes: dict[int, list[float]] = field(default_factory=dict)
-    syncs: dict[int, float | None] = field(default_factory=dict)
+    server_cpu_ms: dict[int, list[float]] = field(default_factory=dict)
+    steps: list[float] = field(default_factory=list)
+    counts: dict[int, dict[str, float | None]] = field(default_factory=dict)
     recovery_seconds: float | None = None
 
-    def add(self, line: dict[str, Any], grown_bytes: int) -> None:
+    def add(self, line: dict[str, Any]) -> None:
         c, count = line["c"], line["processes"]
         self.title, self.engine = line["peer"], line["engine"]
+        if line["steps"] == LONG_STEPS:
+            self.steps.append(count * LONG_STEPS / line["seconds"])
+            return
         self.rates.setdefault(c, []).append(count / line["seconds"])
         self.cpu_ms.setdefault(c, []).append(1000 * line["cpu_seconds"] / count)
-        self.bytes.setdefault(c, []).append(grown_bytes / count)
+        self.server_cpu_ms.setdefault(c, []).append(1000 * line["server_cpu_seconds"] / count)
 
 
-def contestants() -> list[Peer]:
+def contestants(store: str) -> list[Peer]:
+    """Who takes part on SQLite or PostgreSQL."""
     ours = Path(sys.executable)
     dbos = BENCH / ".venv-dbos" / "bin" / "python"
-    return [
-        Peer("outlive", "outlive_sqlite.py", ours, (500, 4000, 10_000)),
-        Peer("dbos", "dbos_sqlite.py", dbos, (60, 100, 150)),
-        Peer("dbos-wal", "dbos_sqlite.py", dbos, (60, 100, 150), ("--wal",), recovers=False),
-        Peer("naive", "naive_sqlite.py", ours, (500, 1000, 1000), recovers=False),
+    peers = [
+        Peer("outlive", "outlive_peer.py", ours, (500, 4000, 10_000), 500),
+        Peer("dbos", "dbos_peer.py", dbos, (60, 100, 150), 12),
     ]
+    if store == "postgres":
+        naive = Peer("naive", "naive_postgres.py", ours, (200, 1000, 1000), 60, recovers=False)
+        return [*peers, naive]
+    wal = Peer("dbos-wal", "dbos_peer.py", dbos, (60, 100, 150), 12, ("--wal",), recovers=False)
+    naive = Peer("naive", "naive_sqlite.py", ours, (500, 1000, 1000), 60, recovers=False)
+    return [*peers, wal, naive]
 
 
-def size_bytes(store: Path) -> int:
-    """The store with what belongs to it: `-wal`, `-journal`, blobs beside it."""
-    return sum(
-        path.stat().st_size
-        for found in store.parent.glob(store.name + "*")
-        for path in (found.rglob("*") if found.is_dir() else (found,))
-        if path.is_file()
-    )
+@contextmanager
+def standing(ground: Ground, peer: Peer) -> Iterator[str]:
+    """The address of an empty place for one run of `peer`."""
+    try:
+        yield ground.make(peer.name)
+    finally:
+        ground.forget(peer.name)
 
 
-def measure(peer: Peer, c: int, count: int, folder: Path, figures: Figures) -> None:
-    store = folder / f"{peer.name}.db"
-    peer.run(store, "--processes", 0)
-    empty = size_bytes(store)
-    line = json.loads(peer.run(store, "--processes", count, "--concurrency", c))
-    figures.add(line, size_bytes(store) - empty)
-    forget(store)
+def measure(peer: Peer, ground: Ground, figures: Figures, *options: object) -> None:
+    with standing(ground, peer) as store:
+        peer.run(store, "--processes", 0)
+        printed = peer.run(store, *options, *ground.server())
+        figures.add(json.loads(printed))
 
 
-def count_syncs(peer: Peer, c: int, count: int, folder: Path) -> float | None:
-    """fsync and fdatasync a process, between the two marks of the peer's meter."""
-    if shutil.which("strace") is None:
-        return None
-    store, trace = folder / f"{peer.name}.db", folder / f"{peer.name}.trace"
-    under = ("strace", "--seccomp-bpf", "-f", "-o", str(trace), "-e", "trace=fsync,fdatasync")
-    peer.run(store, "--processes", count, "--concurrency", c, under=under)
-    marks = synced = 0
-    for line in trace.read_text().splitlines():
-        marks += bool(MARKED.search(line))
-        synced += marks == 1 and bool(SYNCED.search(line))
-    forget(store)
-    return synced / count if marks == 2 else None
-
-
-def recover(peer: Peer, count: int, folder: Path) -> float:
+def recover(peer: Peer, ground: Ground, count: int, gate: Path) -> float:
     """Seconds from the restart after kill -9 until `count` processes in flight have ended."""
-    store = folder / f"{peer.name}.db"
-    phase = ("--processes", count, "--phase")
-    with subprocess.Popen(peer.command(store, *phase, "start"), stdout=subprocess.PIPE) as first:
-        hear(first, "ready")
-        first.send_signal(signal.SIGKILL)
-    store.with_name(store.name + ".gate").touch()
-    began = time.perf_counter()
-    with subprocess.Popen(peer.command(store, *phase, "finish"), stdout=subprocess.PIPE) as second:
-        hear(second, "done")
-        seconds = time.perf_counter() - began
-    forget(store)
+    phase = ("--processes", count, "--gate", gate, "--phase")
+    with standing(ground, peer) as store:
+        with subprocess.Popen(peer.command(store, *phase, "start"), stdout=PIPE) as first:
+            hear(first, "ready")
+            first.send_signal(signal.SIGKILL)
+        gate.touch()
+        began = time.perf_counter()
+        with subprocess.Popen(peer.command(store, *phase, "finish"), stdout=PIPE) as second:
+            hear(second, "done")
+            seconds = time.perf_counter() - began
+    gate.unlink()
     return seconds
 
 
@@ -169,74 +167,70 @@ def hear(process: subprocess.Popen[bytes], word: str) -> None:
         raise SystemExit(f"{process.args!r} did not say {word!r} but {said!r}; nothing was written")
 
 
-def forget(store: Path) -> None:
-    for path in store.parent.glob(store.name + "*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def compare(given: argparse.Namespace) -> dict[str, Figures]:
-    peers = [peer for peer in contestants() if peer.name in given.peers.split(",")]
+def compare(given: argparse.Namespace, ground: Ground, folder: Path) -> dict[str, Figures]:
+    peers = [peer for peer in contestants(given.store) if peer.name in given.peers.split(",")]
     shrink = QUICKER if given.quick else 1
     found = {peer.name: Figures() for peer in peers}
-    with tempfile.TemporaryDirectory(prefix=".stores-", dir=given.folder) as made:
-        folder = Path(made)
-        for turn in range(1 if given.quick else given.rounds):
-            for place, c in enumerate(CONCURRENCIES):
-                for peer in peers:
-                    say(f"round {turn + 1}, c={c}: {peer.name}")
-                    count = max(peer.counts[place] // shrink, 10)
-                    measure(peer, c, count, folder, found[peer.name])
+    for turn in range(1 if given.quick else given.rounds):
         for place, c in enumerate(CONCURRENCIES):
             for peer in peers:
-                say(f"syncs, c={c}: {peer.name}")
-                count = min(peer.counts[place], TRACED_PROCESSES * c) // shrink
-                found[peer.name].syncs[c] = count_syncs(peer, c, max(count, 10), folder)
+                say(f"round {turn + 1}, c={c}: {peer.name}")
+                count = max(peer.counts[place] // shrink, 10)
+                options = ("--processes", count, "--concurrency", c)
+                measure(peer, ground, found[peer.name], *options)
         for peer in peers:
-            if peer.recovers and given.recover:
-                say(f"recovery of {given.recover // shrink}: {peer.name}")
-                seconds = recover(peer, given.recover // shrink, folder)
-                found[peer.name].recovery_seconds = seconds
+            say(f"round {turn + 1}, long: {peer.name}")
+            count = max(peer.long // shrink, 2)
+            options = ("--processes", count, "--concurrency", CONCURRENCIES[-1])
+            measure(peer, ground, found[peer.name], *options, "--steps", LONG_STEPS)
+    for place, c in enumerate(CONCURRENCIES):
+        for peer in peers:
+            say(f"counters, c={c}: {peer.name}")
+            count = max(min(peer.counts[place], COUNTED_PROCESSES * c) // shrink, 10)
+            found[peer.name].counts[c] = count_costs(peer, ground, c, count)
+    for peer in peers:
+        if peer.recovers and given.recover:
+            say(f"recovery of {given.recover // shrink}: {peer.name}")
+            seconds = recover(peer, ground, given.recover // shrink, folder / "gate")
+            found[peer.name].recovery_seconds = seconds
     say("")
     return found
 
 
-def say(line: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+def count_costs(peer: Peer, ground: Ground, c: int, count: int) -> dict[str, float | None]:
+    """What the ground counts, in a run of its own."""
+    with standing(ground, peer) as store:
+
+        def run(processes: int, under: tuple[str, ...] = ()) -> str:
+            return peer.run(store, "--processes", processes, "--concurrency", c, under=under)
+
+        return ground.count(peer.name, store, run, count)
 
 
 # --- showing it ---------------------------------------------------------------------------------
-
-
-def short(number: float | None) -> str:
-    """Three significant figures, with a comma for thousands; – for what was not measured."""
-    if number is None:
-        return "–"
-    if number >= 100:
-        return f"{number:,.0f}"
-    return f"{number:.3g}"
 
 
 def series(values: dict[int, list[float]]) -> str:
     return " · ".join(short(median(values[c])) for c in CONCURRENCIES)
 
 
-def ratios(ours: Figures, theirs: Figures, c: int) -> float:
-    """How many times as many processes a second, taken within each round."""
-    pairs = zip(ours.rates[c], theirs.rates[c], strict=True)
-    return median(mine / other for mine, other in pairs)
+def ratio(ours: list[float], theirs: list[float]) -> str:
+    """How many times as much a second, taken within each round."""
+    pairs = zip(ours, theirs, strict=True)
+    return f"× {short(median(mine / other for mine, other in pairs))}"
 
 
-def table(found: dict[str, Figures], recovered: int) -> str:
-    heads = [f"c={c}" for c in CONCURRENCIES]
-    heads += ["CPU ms", "fsyncs", "bytes"]
-    heads += [f"{recovered} in flight, kill -9, all done"] if recovered else []
-    rows = [["processes/s", *heads], ["---"] * (len(heads) + 1)]
+def rows_of(found: dict[str, Figures], ground: Ground, recovered: int) -> list[list[str]]:
+    heads = ["processes/s", *(f"c={c}" for c in CONCURRENCIES), "steps/s", "CPU ms"]
+    heads += ["server CPU ms"] if ground.server() else []
+    heads += [*ground.counters, f"{recovered} in flight, kill -9, all done"]
+    rows = [heads]
     for figures in found.values():
         row = [figures.title, *(short(median(figures.rates[c])) for c in CONCURRENCIES)]
-        row.append(series(figures.cpu_ms))
-        row.append(" · ".join(short(figures.syncs[c]) for c in CONCURRENCIES))
-        row.append(series(figures.bytes))
+        row += [short(median(figures.steps)), series(figures.cpu_ms)]
+        row += [series(figures.server_cpu_ms)] if ground.server() else []
+        for name in ground.counters:
+            row.append(" · ".join(short(figures.counts[c][name]) for c in CONCURRENCIES))
         seconds = figures.recovery_seconds
         row.append("–" if seconds is None else f"{short(seconds)} s")
         rows.append(row)
@@ -245,51 +239,33 @@ def table(found: dict[str, Figures], recovered: int) -> str:
         if ours is None or name == "outlive":
             continue
         row = [f"outlive ÷ {theirs.title}"]
-        row += [f"× {short(ratios(ours, theirs, c))}" for c in CONCURRENCIES]
-        row += ["", "", ""]
+        row += [ratio(ours.rates[c], theirs.rates[c]) for c in CONCURRENCIES]
+        row.append(ratio(ours.steps, theirs.steps))
+        row += [""] * (len(heads) - len(row) - 1)
         both = ours.recovery_seconds and theirs.recovery_seconds
         row.append(f"× {short(theirs.recovery_seconds / ours.recovery_seconds)}" if both else "–")
         rows.append(row)
-    return "\n".join("| " + " | ".join(row[: len(rows[0])]) + " |" for row in rows)
+    return rows
 
 
-def setting(found: dict[str, Figures], given: argparse.Namespace) -> str:
-    engines = ", ".join(f"{figures.title}: SQLite {figures.engine}" for figures in found.values())
-    command = " ".join(["bench/processes.py", *sys.argv[1:]])
-    rounds = 1 if given.quick else given.rounds
+def setting(found: dict[str, Figures], ground: Ground, given: argparse.Namespace) -> str:
+    if isinstance(ground, Databases):
+        kept = f"PostgreSQL {ground.version()} with its own defaults (every commit flushed)"
+    else:
+        kept = ", ".join(f"{figures.title}: {figures.engine}" for figures in found.values())
+    counted = ", ".join(["CPU", *ground.counters])
     return (
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} at commit {commit()} with"
-        f" `{command}`: {os.cpu_count()} cores,"
-        f" {platform.system()} {platform.release()}, Python {platform.python_version()}; {engines}."
-        f" Median of {rounds} rounds in which the peers take turns, ratios taken within a round."
-        " CPU, fsyncs and bytes are a process, at c = "
+        f"{measured()}; {kept}. Median of {1 if given.quick else given.rounds} rounds in which the"
+        f" peers take turns, ratios taken within a round. {counted} are a process, at c = "
         + " · ".join(map(str, CONCURRENCIES))
-        + ". A process is five trivial steps, each durable before the next begins."
+        + ". A process is five trivial steps, each durable before the next begins; steps/s is of"
+        f" processes of {LONG_STEPS} steps, up to {CONCURRENCIES[-1]} at a time."
     )
-
-
-def commit() -> str:
-    """The short id of the commit that was measured; with a + when files differ from it."""
-    git = ["git", "-C", str(BENCH.parent)]
-    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    if head.returncode:
-        return "(none)"
-    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def write(text: str) -> None:
-    """Put the section into the page, in the place of the one before."""
-    begin, end = "<!-- processes: begin -->", "<!-- processes: end -->"
-    section = f"{begin}\n## Durable processes on SQLite\n\n{text}\n{end}\n"
-    page = PAGE.read_text("utf-8") if PAGE.exists() else "# Benchmarks\n\n"
-    before, found, rest = page.partition(begin)
-    after = rest.partition(end + "\n")[2] if found else ""
-    PAGE.write_text(before + section + after, "utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Durable processes, side by side.")
+    parser.add_argument("--store", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--peers", default="outlive,dbos,dbos-wal,naive")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
@@ -301,12 +277,24 @@ def main() -> None:
         "--write", action="store_true", help="put the table into docs/benchmarks.md"
     )
     given = parser.parse_args()
-    found = compare(given)
+    with tempfile.TemporaryDirectory(prefix=".stores-", dir=given.folder) as made:
+        folder = Path(made)
+        if given.store == "postgres":
+            with running_databases(folder) as databases:
+                report(given, databases, folder)
+        else:
+            report(given, Files(folder), folder)
+
+
+def report(given: argparse.Namespace, ground: Ground, folder: Path) -> None:
+    found = compare(given, ground, folder)
     recovered = given.recover // (QUICKER if given.quick else 1)
-    text = setting(found, given) + "\n\n" + table(found, recovered)
+    rows = rows_of(found, ground, recovered)
+    text = setting(found, ground, given) + "\n\n" + table(rows)
     print(text)
     if given.write:
-        write(text)
+        name = "processes" if given.store == "sqlite" else "processes-postgres"
+        write(name, f"Durable processes on {ground.title}", text)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 
-from measure import STEPS, arguments, report, run_all
+from measure import arguments, engine_of, report, run_all, sqlite_file
 
 SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS step (
 ) WITHOUT ROWID;
 """
 given = arguments()
-db = sqlite3.connect(given.store, isolation_level=None)
+db = sqlite3.connect(str(sqlite_file(given.store)), isolation_level=None)
 
 
 def commit(sql: str, *values: object) -> int | None:
@@ -35,7 +35,7 @@ async def one(value: int) -> int:
 async def through(number: int) -> int:
     made = commit("INSERT INTO process (status) VALUES ('running')")
     value = number
-    for n in range(STEPS):
+    for n in range(given.steps):
         value = await one(value)
         commit("INSERT INTO step VALUES (?, ?, ?)", made, n, value)
     commit("UPDATE process SET status = 'done', result = ? WHERE id = ?", value, made)
@@ -45,9 +45,9 @@ async def through(number: int) -> int:
 def main() -> None:
     db.executescript(SCHEMA)
     if given.processes:
-        asyncio.run(through(-1 - STEPS))
-        meter = asyncio.run(run_all(given.processes, given.concurrency, through))
-        report("naive sqlite3", sqlite3.sqlite_version, given, meter)
+        asyncio.run(through(-1 - given.steps))
+        meter = asyncio.run(run_all(given, through))
+        report("naive sqlite3", engine_of(given.store), given, meter)
     db.close()
 
 

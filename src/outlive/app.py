@@ -424,6 +424,15 @@ class Outlive(Doors):
                 return length
             generation = await self.store.changed(generation, min(left, 0.5))
 
+    async def ended_here(self, id: str, timeout_seconds: float) -> bool:
+        """Wait until a process that lives on this node has ended, without asking the store.
+
+        False when it does not live here, not any more, or not at its end in `timeout_seconds`.
+        """
+        if self._runtime is None:
+            return False
+        return await self._runtime.activations.result_of(id, timeout_seconds) is not None
+
     async def journal(self, id: str, after: int = -1) -> list[Entry]:
         """The durable events of a process after position `after`, readable. Raises as `view`."""
         head = await self._head(id)

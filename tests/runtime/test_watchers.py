@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from outlive.clock import Clock
 from outlive.model import Append, Batch
@@ -31,6 +32,28 @@ async def test_news_of_another_node_ends_the_wait() -> None:
     watchers.close()
 
 
+class Overtaken(MemoryStore):
+    """Somebody else appends right after the first look at the lengths."""
+
+    overtaken = False
+
+    async def lengths(self, streams: Sequence[str]) -> dict[str, int]:
+        found = await super().lengths(streams)
+        if not self.overtaken:
+            self.overtaken = True
+            await append(self, 0)
+        return found
+
+
+async def test_news_between_two_looks_are_not_missed() -> None:
+    store = Overtaken()
+    await store.open()
+    watchers = Watchers(store, Clock())
+    async with asyncio.timeout(3):
+        assert await watchers.changed("id", "stream", 0, 60.0) == 1
+    watchers.close()
+
+
 async def test_what_is_longer_already_is_answered_at_once() -> None:
     store, watchers = await opened()
     await append(store, 0)
@@ -40,7 +63,7 @@ async def test_what_is_longer_already_is_answered_at_once() -> None:
 async def test_without_news_the_wait_ends_in_time() -> None:
     _, watchers = await opened()
     assert await watchers.changed("id", "stream", 0, 0.02) == 0
-    assert not watchers._waiting and not watchers._streams
+    assert not watchers._waiting and not watchers._streams and not watchers._known
     watchers.close()
 
 

@@ -77,6 +77,7 @@ class Fake:
         self.calls: list[tuple[Any, ...]] = []
         self.raises: Exception | None = None
         self.finishes = False
+        self.lives_here = False
         self.waiters = 0
         self._changed = asyncio.Condition()
         self._now = START
@@ -191,6 +192,21 @@ class Fake:
         if id not in self.views:
             raise errors.NoSuchProcess
         return self.views[id].seq
+
+    async def ended_here(self, id: str, timeout_seconds: float) -> bool:
+        if not self.lives_here:
+            return False
+        self.waiters += 1
+        try:
+            async with asyncio.timeout(timeout_seconds), self._changed:
+                await self._changed.wait_for(
+                    lambda: self.views[id].status in FINAL or self.phase != "ready"
+                )
+            return self.views[id].status in FINAL
+        except TimeoutError:
+            return False
+        finally:
+            self.waiters -= 1
 
     async def changed(self, id: str, seen: int, timeout_seconds: float) -> int:
         self.waiters += 1

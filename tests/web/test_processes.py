@@ -173,6 +173,40 @@ async def test_a_start_that_waits_is_told_when_the_process_ends(
     assert (await asking).status_code == 200
 
 
+async def test_the_store_is_not_asked_at_each_step_of_a_process_that_lives_here(
+    client: httpx.AsyncClient, fake: Fake
+) -> None:
+    fake.lives_here = True
+    asking = asyncio.create_task(
+        client.post("/registrations", json=BODY, headers={"Prefer": "wait=30"})
+    )
+    await until(lambda: fake.waiters == 1)
+    (id,) = fake.views
+    asked = fake.count("view")
+    for _ in range(5):
+        await fake.evolve(id, "step")
+    assert (fake.waiters, fake.count("view")) == (1, asked)
+    await fake.evolve(id, "ended", status="done", result=Raw(b"7"))
+    answer = await asking
+    assert (answer.status_code, answer.json()["result"]) == (200, 7)
+    assert fake.count("view") == asked + 1
+
+
+async def test_what_is_known_when_the_wait_is_over_is_the_answer(
+    client: httpx.AsyncClient, fake: Fake
+) -> None:
+    fake.lives_here = True
+    asking = asyncio.create_task(
+        client.post("/registrations", json=BODY, headers={"Prefer": "wait=30"})
+    )
+    await until(lambda: fake.waiters == 1)
+    (id,) = fake.views
+    await fake.evolve(id, "step")
+    await fake.drain()
+    answer = await asking
+    assert (answer.status_code, answer.headers["etag"]) == (201, '"2"')
+
+
 async def test_a_start_whose_patience_ends_answers_as_without_it(
     client: httpx.AsyncClient,
 ) -> None:

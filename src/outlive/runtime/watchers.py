@@ -26,6 +26,8 @@ class Watchers:
         self._clock = clock
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._streams: dict[str, str] = {}
+        self._known: dict[str, int] = {}
+        """The shortest length that somebody who waits has seen."""
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -50,6 +52,7 @@ class Watchers:
                 left = ends - self._clock.boot()
                 if length > seen or left <= 0 or self._closed:
                     return length
+                self._known[id] = min(length, self._known.get(id, length))
                 self._start()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(left, 5.0)):
@@ -73,6 +76,7 @@ class Watchers:
                 del self._waiting[id]
         if id not in self._waiting:
             self._streams.pop(id, None)
+            self._known.pop(id, None)
 
     def _start(self) -> None:
         if self._task is None or self._task.done():
@@ -80,18 +84,14 @@ class Watchers:
 
     async def _poll(self) -> None:
         """Ask for all watched journals at once while anybody watches."""
-        known: dict[str, int] = {}
         seen = -1
         while self._waiting and not self._closed:
             watched = dict(self._streams)
             try:
                 lengths = await self._store.lengths(list(watched.values()))
                 for id, stream in watched.items():
-                    length = lengths.get(stream, 0)
-                    if known.get(id, length) != length:
+                    if self._known.get(id, length := lengths.get(stream, 0)) != length:
                         self.tell(id)
-                    known[id] = length
-                known = {id: length for id, length in known.items() if id in self._waiting}
                 await asyncio.sleep(POLL_SECONDS_MIN)
                 seen = await self._store.changed(seen, POLL_SECONDS_MAX)
             except OutliveError:

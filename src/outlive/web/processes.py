@@ -140,13 +140,20 @@ class Processes:
         return Response(200, representation(view, url, request.root), headers)
 
     async def _until_final(self, request: Request, view: View, seconds: float) -> View:
+        """Wait for the end. A process that lives here tells it, and the store is asked once; of
+        another the store is asked at each of its events."""
         if not self._waiting.open:
             return view
         until = self._clock.boot() + seconds
         async with Vigil(self._waiting, request) as vigil:
             while view.status not in FINAL and not vigil.over:
                 left = until - self._clock.boot()
-                if left <= 0 or await vigil.changed(view.id, view.seq, left) <= view.seq:
+                if left <= 0:
+                    break
+                if not await vigil.ended(view.id, left) and not vigil.over:
+                    left = max(0.0, until - self._clock.boot())
+                    await vigil.changed(view.id, view.seq, left)
+                if vigil.gone:
                     break
                 view = await self._app.view(view.id)
         return view

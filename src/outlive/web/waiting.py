@@ -11,14 +11,16 @@ answer was sent, so waiting for that would never end: `leaving` is set when the 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from outlive.web.messages import Request, until_gone
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
 
+T = TypeVar("T")
 WAITERS_MAX = 10_000
 """Clients that wait at once in one instance; one more is answered at once (long poll) or refused
 (stream)."""
@@ -83,17 +85,28 @@ class Vigil:
             or self._waiting.app.phase != "ready"
         )
 
+    async def ended(self, id: str, seconds: float) -> bool:
+        """Wait until the process `id` has ended here, at most `seconds`, or until `over`.
+
+        False also when it does not live on this node: then `changed` is what there is.
+        """
+        return await self._until(self._waiting.app.ended_here(id, seconds), False)
+
     async def changed(self, id: str, seen: int, seconds: float) -> int:
         """Wait until the process `id` has more than `seen` durable events, at most `seconds`, or
         until `over`.
 
         Gives the number of events known then, which is `seen` when nothing came.
         """
-        change = asyncio.create_task(self._waiting.app.changed(id, seen, seconds))
+        return await self._until(self._waiting.app.changed(id, seen, seconds), seen)
+
+    async def _until(self, wait: Coroutine[Any, Any, T], otherwise: T) -> T:
+        """What `wait` gives, or `otherwise` when the vigil ended before."""
+        news = asyncio.create_task(wait)
         try:
-            await asyncio.wait({change, *self._ends}, return_when=asyncio.FIRST_COMPLETED)
-            return change.result() if change.done() else seen
+            await asyncio.wait({news, *self._ends}, return_when=asyncio.FIRST_COMPLETED)
+            return news.result() if news.done() else otherwise
         finally:
-            if not change.done():
-                change.cancel()
-                await asyncio.gather(change, return_exceptions=True)
+            if not news.done():
+                news.cancel()
+                await asyncio.gather(news, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""outlive on SQLite, as its documentation says: default settings, with uvloop."""
+"""outlive on either database, as its documentation says: default settings, with uvloop."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import asyncio
 import apsw
 import uvloop
 
-from measure import MIDDLE, STEPS, Gate, arguments, report, run_all, until
+from measure import Gate, arguments, engine_of, report, run_all, until
 from outlive import Outlive, Run, step
 
 given = arguments()
-gate = Gate(given.store)
-app = Outlive(f"sqlite:///{given.store.absolute()}")
+gate = Gate(given.gate)
+app = Outlive(given.store)
 
 
 @step()
@@ -26,22 +26,22 @@ async def at_the_gate(value: int) -> int:
     return value + 1
 
 
-@app.process("/five-steps", version=1)
-async def five_steps(run: Run, value: int) -> int:
-    for _ in range(STEPS):
+@app.process("/steps", version=1)
+async def all_steps(run: Run, value: int) -> int:
+    for _ in range(given.steps):
         value = await run(one, value)
     return value
 
 
 @app.process("/gated-steps", version=1)
 async def gated_steps(run: Run, value: int) -> int:
-    for place in range(STEPS):
-        value = await run(at_the_gate if place == MIDDLE else one, value)
+    for place in range(given.steps):
+        value = await run(at_the_gate if place == given.steps // 2 else one, value)
     return value
 
 
 async def through(number: int) -> int:
-    handle = await app.start(five_steps, number)
+    handle = await app.start(all_steps, number)
     result: int = await handle.result()
     return result
 
@@ -64,9 +64,9 @@ async def perform() -> None:
     elif given.phase == "finish":
         await finish_gated(given.processes)
     elif given.processes:
-        await through(-1 - STEPS)
-        meter = await run_all(given.processes, given.concurrency, through)
-        report("outlive", apsw.sqlite_lib_version(), given, meter)
+        await through(-1 - given.steps)
+        meter = await run_all(given, through)
+        report("outlive", engine_of(given.store, apsw.sqlite_lib_version()), given, meter)
     await app.close()
 
 

@@ -1,8 +1,8 @@
-"""DBOS on SQLite, as its documentation says: async workflows and steps, default durability.
+"""DBOS on either database, as its documentation says: async workflows and steps, its defaults.
 
 Run by `bench/processes.py` in `bench/.venv-dbos`. Logging is down to errors; telemetry is off by
-default. With `--wal` the file is put into WAL mode first: DBOS leaves the mode as it finds it, and
-syncs less there.
+default. With `--wal` a SQLite file is put into WAL mode first: DBOS leaves the mode as it finds it,
+and syncs less there.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from argparse import Namespace
 
 from dbos import DBOS, DBOSConfig
 
-from measure import MIDDLE, STEPS, Gate, arguments, report, run_all
+from measure import Gate, arguments, engine_of, report, run_all, sqlite_file
 
 VERSION = ".".join(importlib.metadata.version("dbos").split(".")[:2])
 UNFINISHED = ["PENDING", "ENQUEUED", "DELAYED"]
 given = arguments()
-gate = Gate(given.store)
+gate = Gate(given.gate)
 
 
 @DBOS.step()
@@ -34,21 +34,21 @@ async def at_the_gate(value: int) -> int:
 
 
 @DBOS.workflow()
-async def five_steps(value: int) -> int:
-    for _ in range(STEPS):
+async def all_steps(value: int) -> int:
+    for _ in range(given.steps):
         value = await one(value)
     return value
 
 
 @DBOS.workflow()
 async def gated_steps(value: int) -> int:
-    for place in range(STEPS):
-        value = await (at_the_gate if place == MIDDLE else one)(value)
+    for place in range(given.steps):
+        value = await (at_the_gate if place == given.steps // 2 else one)(value)
     return value
 
 
 async def through(number: int) -> int:
-    handle = await DBOS.start_workflow_async(five_steps, number)
+    handle = await DBOS.start_workflow_async(all_steps, number)
     return await handle.get_result()
 
 
@@ -73,21 +73,20 @@ async def perform(given: Namespace) -> None:
     elif given.phase == "finish":
         await finish_gated(given.processes)
     elif given.processes:
-        await through(-1 - STEPS)
-        meter = await run_all(given.processes, given.concurrency, through)
-        report(
-            f"DBOS {VERSION}{', WAL' if given.wal else ''}", sqlite3.sqlite_version, given, meter
-        )
+        await through(-1 - given.steps)
+        meter = await run_all(given, through)
+        name = f"DBOS {VERSION}{', WAL' if given.wal else ''}"
+        report(name, engine_of(given.store), given, meter)
 
 
 def main() -> None:
     if given.wal:
-        with sqlite3.connect(given.store) as db:
+        with sqlite3.connect(str(sqlite_file(given.store))) as db:
             db.execute("PRAGMA journal_mode = WAL")
         db.close()
     config: DBOSConfig = {
         "name": "bench",
-        "system_database_url": f"sqlite:///{given.store.absolute()}",
+        "system_database_url": given.store,
         "log_level": "ERROR",
         "application_version": "1",
     }
