@@ -4,8 +4,8 @@
     Member    one Patroni and its PostgreSQL: a data folder, an address, a line that can be cut
     Patroni   the members, and the questions: who leads, who is the synchronous standby?
 
-The programs are the system's packages (`make servers`). Whatever is started here is ended by pid;
-in name spaces of its own the kernel sees to it as well (__main__.py).
+The programs are the system's packages (`make cluster` installs them). Whatever is started here is
+ended by pid; in name spaces of its own the kernel sees to it as well (__main__.py).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ASYNCHRONOUS = {"synchronous_mode": False, "maximum_lag_on_failover": 1 << 30}
 
 def program(name: str) -> str:
     found = shutil.which(name, path="/usr/bin:/usr/local/bin:/usr/sbin")
-    assert found, f"no {name}: run `make servers` as root (apt-get install patroni etcd-server)"
+    assert found, f"no {name}: run `make cluster` as root (apt-get install patroni etcd-server)"
     return found
 
 
@@ -130,6 +130,7 @@ class Member:
                             "max_connections": 60,
                             "shared_buffers": "64MB",
                             "wal_keep_size": "256MB",
+                            "wal_retrieve_retry_interval": "500ms",
                         },
                     },
                 },

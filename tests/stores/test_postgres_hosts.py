@@ -11,12 +11,12 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.postgres_server import free_port, server_of_its_own
-from tests.stores.servers import DEADLINE_SECONDS, line_to, store_at
+from tests.stores.servers import DEADLINE_SECONDS, store_at
 
 from outlive.clock import Clock
 from outlive.errors import StoreUnavailable
 from outlive.model import Batch, Put, Ref
-from outlive.stores import postgres_links
+from outlive.stores import postgres_hosts, postgres_links
 from outlive.stores.postgres_hosts import each_of, newest_primary
 from outlive.stores.postgres_links import Links, Way
 
@@ -82,6 +82,14 @@ async def test_who_fails_does_not_keep_the_others_waiting() -> None:
     assert (await found(a=OSError, b=starting, c=TimeoutError, d=1))[0] == "d"
 
 
+async def test_who_is_lost_is_not_waited_for_while_the_others_elect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(postgres_hosts, "LEADER_SECONDS", 0.05)
+    with pytest.raises(ConnectionError, match="none of 2 servers leads"):
+        await found(lost=-1, standby=0)
+
+
 async def test_without_a_primary_there_is_no_connection() -> None:
     with pytest.raises(ConnectionError, match="standbys"):
         await found(a=0, b=0)
@@ -126,20 +134,19 @@ async def test_a_link_to_a_server_that_was_replaced_is_cut(
     """It is frozen, so it never answers; meanwhile another server is promoted."""
     monkeypatch.setattr(postgres_links, "STALLED_SECONDS", 0.05)
     monkeypatch.setattr(postgres_links, "DOUBT_SECONDS", 0.05)
-    async with line_to(postgres) as line:
-        links = Links(Way(among(line.address, free_port())), 2, Clock())
+    links = Links(Way(among(postgres, free_port())), 2, Clock())
 
-        async def frozen() -> None:
-            async with links.borrow() as link:
-                link.timeline -= 1
-                await link.execute("SELECT pg_sleep(60)")
-
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            with pytest.raises(postgres_links.CUT):
-                await frozen()
+    async def frozen() -> None:
         async with links.borrow() as link:
-            await link.execute("SELECT pg_sleep(0.3)")  # the newest there is: it is left alone
-        await links.close()
+            link.timeline -= 1
+            await link.execute("SELECT pg_sleep(60)")
+
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        with pytest.raises(postgres_links.CUT):
+            await frozen()
+    async with links.borrow() as link:
+        await link.execute("SELECT pg_sleep(0.3)")  # on the newest there is: it is left alone
+    await links.close()
 
 
 async def test_a_server_that_became_a_standby_is_not_used() -> None:

@@ -29,6 +29,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -195,8 +196,9 @@ class PostgresStore:
             try:
                 self._recall.demand(shards, lanes)
             except StoreWentBack as error:
-                note = self.sql["loss_note"], self._lane.name, error.detail.encode()
-                await fetch(link, *note)
+                note = self._lane.name, error.detail.encode()
+                with suppress(asyncpg.PostgresError):  # it stands in the log in any case
+                    await fetch(link, self.sql["loss_note"], *note)
                 raise
 
     @property

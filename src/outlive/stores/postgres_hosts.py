@@ -5,7 +5,8 @@
 All are asked at once, because one that is frozen or cut off gives no answer and must not keep the
 others waiting. A standby leads nobody. Of two that both take themselves to lead, the one on the
 higher timeline was promoted later: the other has not noticed yet. So after the first that leads the
-rest have `RIVAL_SECONDS` more.
+rest have `RIVAL_SECONDS` more; after the first standby, as long as nobody leads, `LEADER_SECONDS`:
+most likely the one that does not answer is the one that is lost, and another is about to lead.
 
     timeline   a number of the server's that each promotion raises; 0 stands for a standby
 
@@ -22,7 +23,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
-RIVAL_SECONDS = 0.25
+RIVAL_SECONDS, LEADER_SECONDS = 0.25, 2.0
 Ask = Callable[[str], Awaitable[tuple[int, Any]]]
 """Connects to one server; gives its timeline and the connection."""
 
@@ -62,7 +63,7 @@ async def newest_primary(dsns: tuple[str, ...], ask: Ask) -> tuple[int, Any]:
     standbys = 0
     try:
         while asking:
-            limit = RIVAL_SECONDS if best is not None else None
+            limit = RIVAL_SECONDS if best is not None else LEADER_SECONDS if standbys else None
             done, asking = await asyncio.wait(
                 asking, timeout=limit, return_when=asyncio.FIRST_COMPLETED
             )
