@@ -19,7 +19,7 @@ from tests.crash.load import Load, settled, store_flaws
 from tests.crash.service import Machine, Partner, alive, looking_at, send, until
 from tests.failover.patroni import ASYNCHRONOUS, Patroni
 from tests.failover.synchronous import SEED, SHARDS, Timed, nodes_said
-from tests.postgres_server import folder_of_its_own
+from tests.postgres_server import answers, folder_of_its_own
 
 from outlive.errors import StoreWentBack
 from outlive.testing import oracles
@@ -56,6 +56,7 @@ async def acknowledged_and_lost(machine: Machine, patroni: Patroni, load: Load) 
     for member in others:
         member.start()
     await until(lambda: patroni.leader(old), "a standby is promoted", 90)
+    await until(lambda: answers(patroni.address), "it can be written", 30)
     old.start()
     async with looking_at(machine.address) as store:
         facts = await oracles.facts_of(store)
