@@ -15,7 +15,7 @@ PIP := -m pip --disable-pip-version-check --no-input install -qq
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test servers check format bench bench-postgres drivers fences clean
+.PHONY: help run test servers cluster check format bench bench-postgres drivers fences clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -30,6 +30,11 @@ test: check servers ## Everything: check, then all tests
 servers: ## Install the servers the tests need (as root): PostgreSQL, PgBouncer
 	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)
 	$(call installed,pgbouncer,ls /usr/sbin/pgbouncer /usr/bin/pgbouncer /usr/local/bin/pgbouncer)
+
+cluster: $(READY) servers ## Fail-overs of three servers under Patroni, under load: 20 minutes
+	$(call installed,patroni,ls /usr/bin/patroni)
+	$(call installed,etcd-server,ls /usr/bin/etcd)
+	@$(BIN)/python -m tests.failover
 
 check: $(READY) ## Under a minute: lint, format, types, house style
 	@$(BIN)/ruff check

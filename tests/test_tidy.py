@@ -49,7 +49,17 @@ NAMES_THAT_SAY_NOTHING = frozenset(
 )
 HEAVY_MODULES = ("apsw", "asyncio", "cyclopts", "jinja2", "rich", "starlette", "uvicorn")
 TEST_FOLDERS_OF_THEIR_OWN = frozenset(
-    ("browser", "cluster", "conformance", "crash", "examples", "http", "simulation", "typing")
+    (
+        "browser",
+        "cluster",
+        "conformance",
+        "crash",
+        "examples",
+        "failover",
+        "http",
+        "simulation",
+        "typing",
+    )
 )
 
 FOUNDATION = frozenset(("clock", "codec", "errors", "ids", "kind", "model", "store"))

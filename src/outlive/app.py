@@ -38,6 +38,7 @@ from outlive.errors import (
     ProcessGone,
     ProcessTerminal,
     StoreUnavailable,
+    StoreWentBack,
     StreamConflict,
     TooLarge,
 )
@@ -204,6 +205,11 @@ class Outlive(Doors):
         if self._store is None:
             raise StoreUnavailable("The application is not open; nothing was read or written.")
         return self._store
+
+    @property
+    def lost(self) -> StoreWentBack | None:
+        """Why this node does nothing more: commits that it was told are durable are missing."""
+        return getattr(self._store, "lost", None)
 
     async def open(self) -> None:
         """Open the store, take shards, go on with what was under way. Raises `StoreRefused` with

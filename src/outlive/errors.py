@@ -16,7 +16,7 @@
     │   ├── EngineTooOld · NetworkFileSystem · ReadOnlyStore · NewerSchema · SchemaAltered
     │   ├── SecondCopy · StoreCorrupt · BadAddress
     │   ├── StoreMoved · StoreIncomplete · StoreNotEmpty · StoreInUse · SchemaBehind
-    │   └── ArchiveDamaged
+    │   └── ArchiveDamaged · StoreWentBack
     ├── ProcessError            about one process, or the wish to start one
     │   ├── NoSuchProcess · ProcessGone · ProcessTerminal · PastPivot · NotStuck
     │   ├── SignalNotExpected · TooManySignals
@@ -351,6 +351,21 @@ class ArchiveDamaged(StoreRefused):
 
     code, slug = "OL1114", "archive-damaged"
     remedy = "Use another backup; `outlive db backup` verifies what it writes."
+
+
+class StoreWentBack(StoreRefused):
+    """Commits that were acknowledged are missing in the store: it went back in time.
+
+    A standby that lagged was promoted, or an old backup was put in the place of the database. What
+    this process was told is durable is not there any more, and others may have been told too. It
+    has put down everything that it had in memory and does nothing more on this store; nothing was
+    written by this call."""
+
+    code, slug, status = "OL1115", "store-went-back", 503
+    remedy = (
+        "Find out what was lost (the log names the shards; compare with the outside), then restart "
+        "the service: it goes on from what is there. A synchronous standby prevents it."
+    )
 
 
 # --- processes ------------------------------------------------------------------------------------

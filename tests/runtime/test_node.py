@@ -9,7 +9,7 @@ from tests.service import Dying, Place, check_grammar, has_status, until
 
 from outlive import Outlive, Run, step
 from outlive.clock import ManualClock
-from outlive.errors import StoreUnavailable
+from outlive.errors import StoreUnavailable, StoreWentBack
 from outlive.runtime.node import REQUESTS
 
 
@@ -43,6 +43,31 @@ async def test_the_loops_go_on_when_the_store_is_back(place: Place) -> None:
     await client.signal(begun.id, "go", b"")
     store.deaf = False
     await app.result(begun.id, within=10)
+
+
+class Lost(Dying):
+    """A store that went back in time, once it is told so."""
+
+    gone = False
+
+    def __getattr__(self, name: str) -> object:
+        if self.gone and name != "close":
+            raise StoreWentBack
+        return super().__getattr__(name)
+
+
+async def test_a_node_puts_everything_down_when_its_store_went_back(place: Place) -> None:
+    store = Lost(place.store())
+    app = await place.open(wait, store=store)
+    begun = await app.begin("wait", b"null")
+    await has_status(app, begun.id, "waiting")
+    runtime = app._runtime
+    assert runtime is not None and runtime.activations.leases
+    store.gone = True
+    await until(lambda: not runtime.activations.leases)
+    await until(lambda: all(loop.done() for loop in runtime._loops))
+    assert not runtime.activations.live
+    store.gone = False
 
 
 async def test_a_key_is_kept_while_its_process_is_under_way_and_then_forgotten(

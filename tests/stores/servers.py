@@ -31,6 +31,7 @@ class Line:
         self.rule: Rule = lambda data: "pass"
         self.is_open = True
         self.cuts: list[str] = []
+        self._carrying: set[asyncio.Task[Any]] = set()
 
     @property
     def address(self) -> str:
@@ -48,7 +49,21 @@ class Line:
 
         self.rule = rule
 
+    async def end(self) -> None:
+        """Wait until whatever it carries has come to its end."""
+        for task in self._carrying:
+            task.cancel()
+        await asyncio.gather(*self._carrying, return_exceptions=True)
+
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._carrying.add(task)
+        with suppress(asyncio.CancelledError):  # `end` wants it, and nobody asks for the outcome
+            await self._carry(reader, writer)
+        self._carrying.discard(task)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self.is_open:
             writer.close()
             return
@@ -75,13 +90,14 @@ class Line:
                 await up_writer.drain()
 
         tasks = [asyncio.create_task(down()), asyncio.create_task(up())]
-        with suppress(OSError):
+        try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
+        finally:
+            for task in tasks:
+                task.cancel()
+            for end in (writer, up_writer):
+                end.close()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for end in (writer, up_writer):
-            end.close()
 
 
 @asynccontextmanager
@@ -94,6 +110,7 @@ async def line_to(address: str) -> AsyncIterator[Line]:
         yield line
     finally:
         server.close()
+        await line.end()
 
 
 @asynccontextmanager

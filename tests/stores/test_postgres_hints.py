@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
+import uvloop
 from tests.postgres_server import Pooler
 from tests.stores.servers import DEADLINE_SECONDS, line_to, note, session_at, store_at, until
 
+from outlive.clock import ManualClock
 from outlive.errors import Conflict
 from outlive.model import Batch, Committed, Put, Ref
 from outlive.stores import postgres_hints
 from outlive.stores.postgres import PostgresStore
-from outlive.stores.postgres_hints import hands_over
+from outlive.stores.postgres_hints import Hints, hands_over
 
 NEVER_SECONDS = 600.0
 
@@ -188,6 +192,25 @@ async def test_a_hint_of_a_store_that_closes_at_once_still_goes_out(
             await brief.commit(work(brief, 0))
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiter.changed(seen, NEVER_SECONDS) > seen
+
+
+async def told_twice() -> float:
+    """When the hint of two commits goes out, if the last went out long ago."""
+    session = SimpleNamespace(restores=[], is_possible=False)
+    clock = ManualClock()
+    hints = Hints(None, session, {}, "s", clock)  # type: ignore[arg-type]
+    hints.told()
+    hints.told(at_once=True)
+    assert hints._sends is not None
+    hints._sends.cancel()
+    return hints._sends_at - clock.boot()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_hints_go_out_on_either_event_loop(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """uvloop's handle of what is called at once does not tell when that is."""
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(told_twice()) == 0
 
 
 def test_only_a_cell_that_is_due_hands_work_over() -> None:

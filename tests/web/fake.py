@@ -69,6 +69,7 @@ class Fake:
     def __init__(self, *definitions: Definition) -> None:
         self.definitions = {found.name: found for found in definitions or (REGISTER, ORDER)}
         self.phase = "ready"
+        self.lost: errors.StoreWentBack | None = None
         self.node = "host-7-abcdefgh"
         self.store_address = "memory://"
         self.views: dict[str, View] = {}

@@ -6,6 +6,8 @@ import httpx
 import pytest
 from tests.web.fake import Fake
 
+from outlive.errors import StoreWentBack
+
 
 @pytest.mark.parametrize("phase", ["new", "starting", "ready", "draining", "stopped"])
 async def test_live_is_200_in_every_phase(
@@ -39,4 +41,15 @@ async def test_a_store_out_of_reach_does_not_make_it_dead(
     client: httpx.AsyncClient, fake: Fake
 ) -> None:
     fake.raises = RuntimeError()
+    assert (await client.get("/livez")).status_code == 200
+
+
+async def test_a_store_that_went_back_is_not_ready_and_says_why(
+    client: httpx.AsyncClient, fake: Fake
+) -> None:
+    fake.lost = StoreWentBack("shard 3 lost two events")
+    answer = await client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "OL1115"
+    assert "went back in time" in answer.json()["title"]
     assert (await client.get("/livez")).status_code == 200

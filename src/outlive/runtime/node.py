@@ -26,6 +26,7 @@ from outlive.errors import (
     ProcessError,
     Refused,
     StoreUnavailable,
+    StoreWentBack,
 )
 from outlive.kinds.processes import FINAL, Definition, Stats
 from outlive.kinds.processes.vocabulary import (
@@ -180,6 +181,10 @@ class NodeRuntime:
 
     def _demoted(self) -> None:
         log.warning("this node could not renew its lease in time; its processes are put down")
+        self._put_down()
+
+    def _put_down(self) -> None:
+        """What is in memory may be more than the store has, or another's by now."""
         for shard in list(self.activations.leases):
             self.activations.release(shard)
 
@@ -195,6 +200,9 @@ class NodeRuntime:
                 self.activations.sweep()
                 await self.ownership.tick()
                 await self._expire_requests()
+            except StoreWentBack:
+                self._put_down()
+                return
             except OutliveError as error:
                 log.warning("the store did not answer a tick: %s", error.code)
             except Exception:
@@ -207,6 +215,8 @@ class NodeRuntime:
                 seen = await self.store.changed(seen, self._pause())
                 await self._commands()
                 await self._wakes()
+            except StoreWentBack:
+                return  # the tick puts everything down
             except OutliveError as error:
                 log.warning("the store did not answer the pump: %s", error.code)
                 await asyncio.sleep(PUMP_SECONDS_MAX)

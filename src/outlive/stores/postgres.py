@@ -25,9 +25,11 @@ COMMITTED, where claims and takes may be refused as busy.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -42,6 +44,7 @@ from outlive.errors import (
     StoreCorrupt,
     StoreRefused,
     StoreUnavailable,
+    StoreWentBack,
 )
 from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard
 from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, Blobs, Finding
@@ -60,6 +63,7 @@ from outlive.stores.postgres_links import (
     LOCK_LIMIT_SECONDS,
     STATEMENT_LIMIT_SECONDS,
     Connection,
+    Link,
     Links,
     Way,
     is_cut,
@@ -71,10 +75,12 @@ from outlive.stores.postgres_links import (
     way_to,
 )
 from outlive.stores.postgres_presence import PostgresPresence
+from outlive.stores.postgres_recall import Recall
 from outlive.stores.postgres_session import Session
 from outlive.stores.postgres_tables import Work, run_work
 from outlive.stores.postgres_takeover import Takes
 
+log = logging.getLogger("outlive")
 T = TypeVar("T")
 SHARDS_MAX = 1024
 SERVER_MIN = 140_000
@@ -121,6 +127,7 @@ class PostgresStore:
         self.migrated: list[sql.Migration] = []
         """What opening applied to the schema."""
         self._chains: Chains = {}
+        self._recall = Recall(f"schema {schema}", Clock())
         self._is_open = False
         self._tasks: set[asyncio.Task[Any]] = set()
         _stores.add(self)
@@ -142,13 +149,14 @@ class PostgresStore:
         self.session.is_possible = bool(self._direct) or not way.is_pooled
         self._presence = PostgresPresence(self.session, self.sql, self.schema, self.clock)
         self._hints = Hints(self._reading, self.session, self.sql, self.schema, machine)
-        self._lane = Lane(writer, self._writing, self.sql, self.clock, self._chains)
+        shared = (self.sql, self.clock, self._chains, self._recall)
+        self._lane = Lane(writer, self._writing, *shared)
         self._takes = Takes(self._working, self._reading, self.sql, self.clock, self._chains)
         self._free: asyncio.LifoQueue[Lane] = asyncio.LifoQueue()
         lanes = [self._lane]
         for number in range(TRANSACT_LANES):
             name = f"{writer}/{number}"
-            lanes.append(Lane(name, self._working, self.sql, self.clock, self._chains))
+            lanes.append(Lane(name, self._working, *shared))
             self._free.put_nowait(lanes[-1])
         try:
             async with self._writing.borrow() as link:
@@ -165,15 +173,38 @@ class PostgresStore:
         for links in (self._writing, self._working, self._reading, self._straight):
             links.check = self._demand_same
         self._is_open = True
+        async with self._reading.borrow():
+            pass  # the first link of its own was checked: the timeline is known
 
     async def _demand_same(self, link: Connection) -> None:
-        """A new connection must lead to the store that was opened."""
-        rows = await self._reading.fetch(link, self.sql["incarnation"])
+        """A new connection must lead to the store that was opened, and to all that was told."""
+        fetch = self._reading.fetch
+        ((timeline,),) = await fetch(link, self.sql["timeline"])
+        if self._recall.rose(timeline):
+            log.warning("another server leads now (timeline %d)", timeline)
+            for links in (self._writing, self._working, self._reading, self._straight):
+                links.abandon()
+            self.session.drop()
+        rows = await fetch(link, self.sql["incarnation"])
         if not rows or rows[0][0] != self.incarnation:
             raise StoreCorrupt(
                 f"Schema {self.schema} holds another store than the one that was opened: the "
                 "database was replaced. Nothing was written."
             )
+        if isinstance(link, Link):  # a guest's connection is never the first to a new server
+            ((shards, lanes),) = await fetch(link, self.sql["recall"], *self._recall.question())
+            try:
+                self._recall.demand(shards, lanes)
+            except StoreWentBack as error:
+                note = self._lane.name, error.detail.encode()
+                with suppress(asyncpg.PostgresError):  # it stands in the log in any case
+                    await fetch(link, self.sql["loss_note"], *note)
+                raise
+
+    @property
+    def lost(self) -> StoreWentBack | None:
+        """Why nothing more is done on this store, if acknowledged commits are missing in it."""
+        return self._recall.lost
 
     async def _demand_server(self, link: Connection) -> None:
         version, number, in_recovery = await link.fetchrow(self.sql["doctor_server"])
@@ -348,8 +379,11 @@ class PostgresStore:
             base = await lane.look_up(number, lost)
             if base is None:
                 raise StoreUnavailable("The connection was lost; nothing was written.") from lost
-        lane.demand_certain(link, group)
         lane.learn(plan)
+        if lost is not None:
+            self._recall.told(lane.name, number, group, plan)
+        else:
+            lane.acknowledge(link, number, group, plan)
         return _receipt(plan.results(base)[0])
 
     # --- claims -----------------------------------------------------------------------------------
@@ -474,7 +508,9 @@ class PostgresStore:
         return await self._hints.changed(seen, timeout_seconds)
 
     def demand_open(self) -> None:
-        """Raise `StoreUnavailable` unless the store is open."""
+        """Raise `StoreUnavailable` unless the store is open, `StoreWentBack` if it went back."""
+        if self._recall.lost is not None:
+            raise self._recall.lost
         if not self._is_open:
             raise StoreUnavailable("The store is closed; nothing was read or written.")
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHAIN_EVENTS = 1000
 """Events at the end of each shard whose chain is verified."""
+LOSSES, LOSSES_MAX = "loss", 100
 HORIZON_SECONDS_WARN = 300.0
 HORIZON_XIDS_WARN = 1_000_000
 CLOCK_APART_SECONDS_WARN = 60.0
@@ -81,6 +82,17 @@ async def _durability(store: PostgresStore) -> Findings:
             "power loss may take the last 600 ms"
         )
         yield Finding("durability", "ok", text)
+
+
+async def _losses(store: PostgresStore) -> Findings:
+    cells = await store.scan(LOSSES, limit=LOSSES_MAX)
+    if not cells:
+        yield Finding("losses", "ok", "nobody found acknowledged commits missing")
+        return
+    who = "1 process" if len(cells) == 1 else f"{len(cells)} processes"
+    text = f"acknowledged commits were lost; {who} noticed. {cells[-1].value.decode()}"
+    remedy = "set up a synchronous standby; delete the rows of space 'loss' once it is settled"
+    yield Finding("losses", "warn", text, remedy)
 
 
 async def _isolation(store: PostgresStore) -> Findings:
@@ -195,6 +207,7 @@ async def _clock(store: PostgresStore) -> Findings:
 CHECKS: tuple[Check, ...] = (
     _server,
     _durability,
+    _losses,
     _isolation,
     _session,
     _schema,

@@ -23,10 +23,11 @@ import asyncpg
 
 from outlive import ids
 from outlive.clock import MICROS, Clock
-from outlive.errors import OutcomeUnknown, OutliveError, StoreBusy, StoreCorrupt, StoreUnavailable
+from outlive.errors import OutcomeUnknown, OutliveError, StoreBusy, StoreUnavailable
 from outlive.model import Committed
 from outlive.stores.postgres_group import Chains, Facts, Group, Plan, Unsure, arguments, facts_of
 from outlive.stores.postgres_links import RACE, Connection, Links, is_cut, mapped
+from outlive.stores.postgres_recall import Recall
 
 Results = list[Committed | OutliveError]
 LATE_MICROS = 1 * MICROS
@@ -92,11 +93,21 @@ class _Sent:
 
 
 class Lane:
-    """Commits under the writer's mark `name`; `chains` is shared by the lanes of a store."""
+    """Commits under the writer's mark `name`.
+
+    `chains` and `recall` are shared by the lanes of a store.
+    """
 
     def __init__(
-        self, name: str, links: Links, sql: dict[str, str], clock: ServerClock, chains: Chains
+        self,
+        name: str,
+        links: Links,
+        sql: dict[str, str],
+        clock: ServerClock,
+        chains: Chains,
+        recall: Recall,
     ) -> None:
+        self._recall = recall
         self.name = name
         self._links = links
         self._sql = sql
@@ -122,7 +133,7 @@ class Lane:
                         told = await self._at_once(link, group, number, sent) if believed else None
                         if told is None:
                             told = await self._surely(link, group, number, sent)
-                        self.demand_certain(link, group)
+                        self.acknowledge(link, number, group, sent.plan)
                     return in_order(group, told)
                 except RACE as error:
                     believed = False
@@ -144,8 +155,8 @@ class Lane:
                     elif sent.plan is not None:
                         base = await self.look_up(number, error)
                         if base is not None:
-                            self.demand_certain(sent.link, group)
                             self.learn(sent.plan)
+                            self._recall.told(self.name, number, group, sent.plan)
                             return in_order(group, sent.plan.results(base))
         raise StoreBusy(
             f"Tried {TRIES_MAX} times, and others were faster or the connection was cut; nothing "
@@ -239,14 +250,20 @@ class Lane:
             row, known = facts.shards.get(lease.shard), self._chains.get(lease.shard)
             ours = row is not None and (row.owner, row.epoch) == (lease.owner, lease.epoch)
             if ours and known is not None and row is not None and row.head < known[0]:
-                raise StoreCorrupt(
-                    f"Shard {lease.shard} ends at event {row.head}, and {known[0]} were "
-                    "acknowledged: the database went back (a fail-over that lost commits, or an "
-                    "old backup). Nothing was written."
+                raise self._recall.went_back(
+                    f"shard {lease.shard} ends at event {row.head}, and had {known[0]} events"
                 )
 
-    def demand_certain(self, link: Connection, group: Group) -> None:
-        """Raise `OutcomeUnknown` if the server gave up waiting for its standby on `link`."""
+    def acknowledge(self, link: Connection, number: int, group: Group, plan: Plan | None) -> None:
+        """Group `number` is about to be told done; `plan` is None when it was refused whole.
+
+        Raises `OutcomeUnknown` if the server gave up waiting for its standby on `link`.
+        """
+        self._demand_certain(link, group)
+        if plan is not None:
+            self._recall.told(self.name, number, group, plan)
+
+    def _demand_certain(self, link: Connection, group: Group) -> None:
         if link.doubtful and not group.relaxed:
             raise OutcomeUnknown(
                 "The commit is on this server, but its wait for the standby was cancelled; a "
@@ -262,7 +279,7 @@ class Lane:
         """Make the writer's mark again, after it was forgotten.
 
         It may be missing because another store lies there now, restored while this connection was
-        open: then nothing may be written to it. Raises `StoreCorrupt`.
+        open: then nothing may be written to it. Raises `StoreCorrupt` or `StoreWentBack`.
         """
         async with self._links.borrow() as link:
             if self._links.check is not None:
@@ -293,7 +310,13 @@ class Lane:
         await self._links.begin(link)
         row = await link.fetchrow(self._sql["writer_lock"], self.name)
         if row is not None and row["last"] == number:
-            await link.execute("ROLLBACK")
+            # On a server that lost its standbys what is seen may not have reached any. A commit of
+            # our own comes behind it, and waits for a standby too, before it is believed.
+            await link.execute(self._sql["writer_burn"], self.name, number)
+            link.doubtful = False
+            await link.execute("COMMIT")
+            if link.doubtful:
+                raise StoreUnavailable("The wait for a standby was cancelled.")
             base: int = row["base"]
             return base
         if row is not None and row["last"] < number:

@@ -50,6 +50,7 @@ from outlive.errors import (
 )
 from outlive.stores import sql
 from outlive.stores.halt import frozen
+from outlive.stores.postgres_hosts import each_of, newest_primary
 
 Connection = Any
 """An `asyncpg.Connection`; the driver ships no types for what it gives back."""
@@ -65,6 +66,9 @@ LOCK_LIMIT_SECONDS = 5.0
 FROZEN_MILLISECONDS = 2000
 """How long the server lets a transaction stand idle that holds locks; then it ends our session."""
 CLOSE_SECONDS = 2.0
+STALLED_SECONDS, DOUBT_SECONDS = 2.0, 0.5
+"""Of several servers: how long an answer is waited for before all are asked who leads, and how
+often then. One that is frozen or cut off would else hold us up for `STATEMENT_SECONDS`."""
 KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 UNHEARD_SECONDS = 20
 LIFE_SPREAD = 0.1
@@ -176,7 +180,7 @@ def mapped(error: BaseException) -> OutliveError:
 class Link(asyncpg.Connection):  # type: ignore[misc]
     """A connection that needs no reset, because nothing is ever left in it."""
 
-    __slots__ = ("born", "doubtful")
+    __slots__ = ("born", "doubtful", "timeline")
 
     def get_reset_query(self) -> str:
         return ""
@@ -234,6 +238,7 @@ class Links:
         self._clock = clock
         self._idle: list[Connection] = []
         self._closed = False
+        self._doubts: set[asyncio.Task[None]] = set()
         self.check: Callable[[Connection], Awaitable[None]] | None = None
         """Asked about each new connection before it is used; raises to refuse it."""
 
@@ -242,6 +247,7 @@ class Links:
         """A connection outside any transaction, for the time of the block."""
         async with self._limit:
             link = await self._get()
+            watch = self._watch(link)
             try:
                 yield link
             except BaseException as error:
@@ -249,9 +255,11 @@ class Links:
                 if not known or is_cut(error):
                     link.terminate()
                 if is_cut(error):
-                    self._abandon()
+                    self.abandon()
                 raise
             finally:
+                if watch is not None:
+                    watch.cancel()
                 if self._closed or link.is_closed() or link.is_in_transaction():
                     link.terminate()
                 else:
@@ -330,9 +338,26 @@ class Links:
         return [f"SET LOCAL {name} = {value}" for name, value in limits.items()]
 
     async def connect(self) -> Connection:
-        """A new connection of its own, not counted and not kept."""
+        """A new connection of its own, not counted and not kept; to the primary, of several."""
+        hosts = each_of(self.way.dsn)
+        if len(hosts) == 1:
+            return await self._connect_to(hosts[0])
+        return (await newest_primary(hosts, self._ask))[1]
+
+    async def _ask(self, dsn: str) -> tuple[int, Connection]:
+        link = await self._connect_to(dsn)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                rows = await self.fetch(link, sql.statements("postgres")["timeline"])
+        except BaseException:
+            link.terminate()
+            raise
+        link.timeline = rows[0][0]
+        return link.timeline, link
+
+    async def _connect_to(self, dsn: str) -> Connection:
         link = await asyncpg.connect(
-            self.way.dsn,
+            dsn,
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS,
             statement_cache_size=self.way.statement_cache_size,
@@ -341,13 +366,36 @@ class Links:
         )
         life = LIFE_SECONDS * LIFE_SPREAD
         link.born = self._clock.boot() - ids.full_jitter(life, life, 1)
-        link.doubtful = False
+        link.doubtful, link.timeline = False, 0
         link.add_log_listener(_note_warning)
         _keep_alive(link)
         return link
 
-    def _abandon(self) -> None:
-        """One link was cut: what lies idle has most likely gone with it."""
+    def _watch(self, link: Connection) -> asyncio.TimerHandle | None:
+        """Begin to doubt `link` when it is borrowed for long; see `STALLED_SECONDS`."""
+        if not link.timeline:
+            return None
+        return asyncio.get_running_loop().call_later(STALLED_SECONDS, self._doubt, link)
+
+    def _doubt(self, link: Connection) -> None:
+        doubt = asyncio.get_running_loop().create_task(self._end_replaced(link))
+        self._doubts.add(doubt)
+        doubt.add_done_callback(self._doubts.discard)
+
+    async def _end_replaced(self, link: Connection) -> None:
+        """Cut `link` as soon as another server leads, for as long as it is borrowed."""
+        while not self._closed and not link.is_closed() and link not in self._idle:
+            await asyncio.sleep(DOUBT_SECONDS)
+            try:
+                newest = await self.connect()
+            except (*CUT, asyncpg.PostgresError):
+                continue
+            newest.terminate()
+            if newest.timeline > link.timeline:
+                link.terminate()
+
+    def abandon(self) -> None:
+        """What lies idle leads nowhere any more: one link was cut, or another server leads."""
         idle, self._idle = self._idle, []
         for link in idle:
             link.terminate()

@@ -118,6 +118,11 @@ class Session:
                 loss()
             self.keep()
 
+    def drop(self) -> None:
+        """Another server leads: what is kept in this session is kept where nobody looks."""
+        if self._link is not None and not self._link.is_closed():
+            self._link.terminate()
+
     async def close(self, farewell: Restore) -> None:
         """End in order; `farewell` is said first, if there is anybody to say it to."""
         self._closed = True

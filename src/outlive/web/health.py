@@ -4,7 +4,8 @@
     /startupz   did start-up end?        200 from then on, also while draining
     /readyz     may requests come here?  200 only while work is taken; 503 with the reason otherwise
 
-A store that is out of reach does not turn /livez red: a restart would not bring it back.
+A store that is out of reach does not turn /livez red: a restart would not bring it back. Nor does
+a store that went back in time: whoever restarts the instance shall have looked what was lost.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Health:
             phase = "draining"
         if phase != "ready":
             raise NotServing(REASONS.get(phase, phase), phase=phase)
+        if self._app.lost is not None:
+            raise self._app.lost
         return self._fine()
 
     async def started(self, _: Request) -> Response:

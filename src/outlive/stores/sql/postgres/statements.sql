@@ -51,6 +51,33 @@ FROM outlive.store s WHERE s.id = 1;
 -- name: incarnation
 SELECT incarnation FROM outlive.store WHERE id = 1;
 
+-- The timeline that a primary writes on; 0 on a standby. What the control file says lags behind.
+-- name: timeline
+SELECT CASE WHEN pg_is_in_recovery() THEN 0
+    ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer END;
+
+-- Which of the events (shard, seq, chain) and of the marks (writer, number) are not there.
+-- name: recall
+SELECT
+    ARRAY (
+        SELECT k.shard
+        FROM unnest($1::integer[], $2::bigint[], $3::bytea[]) AS k (shard, seq, chain)
+        WHERE NOT EXISTS (
+            SELECT FROM outlive.event e
+            WHERE e.shard = k.shard AND e.seq = k.seq AND e.chain = k.chain
+        )
+    ) AS shards,
+    ARRAY (
+        SELECT m.id FROM unnest($4::text[], $5::bigint[]) AS m (id, number)
+        WHERE NOT EXISTS (SELECT FROM outlive.writer w WHERE w.id = m.id AND w.last >= m.number)
+    ) AS lanes;
+
+-- That commits were lost is kept beside the data, for whoever looks later.
+-- name: loss_note
+INSERT INTO outlive.cell (space, key, version, due, marks, value)
+VALUES ('loss', $1, nextval('outlive.version_block') * 65536, NULL, '[]', $2)
+ON CONFLICT DO NOTHING;
+
 -- Before marks of writers that are gone are forgotten, what they say about the clock is kept.
 -- name: clock_keep
 UPDATE outlive.store SET clock = greatest(clock, $1) WHERE id = 1 AND clock < $1;
