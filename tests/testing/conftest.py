@@ -21,6 +21,10 @@ class Shop:
         self.app = Outlive("sqlite:///never/opened.db")
         self.world = Outside()
 
+    def reset(self) -> None:
+        """A new world."""
+        self.world = Outside()
+
     def process(self, body: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         name = body.__name__
         declared: Callable[..., Any] = self.app.process(f"/{name}", version=1, **options)(body)

@@ -16,7 +16,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterator
-from types import CoroutineType, FrameType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -136,9 +136,9 @@ def places_of(task: asyncio.Task[Any]) -> list[str]:
     """Where the user's code stands that `task` runs: its innermost line that is not a library's."""
     found = list[str]()
     waiting: Any = task.get_coro()
-    while isinstance(waiting, CoroutineType):
-        found += _place(waiting.cr_frame)
-        waiting = waiting.cr_await
+    while waiting is not None:
+        found += _place(getattr(waiting, "cr_frame", None))
+        waiting = getattr(waiting, "cr_await", None)
     return found[-1:]
 
 

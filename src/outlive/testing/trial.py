@@ -45,6 +45,8 @@ IDLE_SECONDS = 10.0
 STEP_SECONDS, STEP_SECONDS_AGAIN = 1.0, 0.02
 """Real seconds that steps under way are waited for before the clock is moved over them, the first
 time and later."""
+SHARDS_LOOKS = 100
+"""Rounds in which a node that was just opened takes every shard."""
 STOPS_MAX = 100_000
 """Times at which one move of the clock may stop because something is due."""
 
@@ -93,6 +95,10 @@ class Trial:
             self._unbind()
             raise
         await self.runtime.stand_still()
+        for _ in range(SHARDS_LOOKS):
+            if len(self.runtime.activations.leases) == self.runtime.store.shards:
+                break
+            await self.runtime.look_around()
         self._idleness = Idleness(self.runtime)
         self._replay = AlwaysReplay(self.runtime) if self.always_replay else None
 
