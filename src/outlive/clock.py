@@ -3,16 +3,26 @@
 `wall` is what a store's clock is made from; a store never lets it go back. `boot` runs through
 suspension and is for stopping early on one machine (self-demotion, time limits), never for deciding
 that something has expired. `Clock` is an object so that a test can put its own in its place and
-move a year in a second.
+move a year in a second: whoever waits for a time asks the clock to call (`call_later`), whoever
+waits for the store or for the outside waits in real time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Protocol
 
 MICROS = 1_000_000
+
+
+class Later(Protocol):
+    """A call that is to be made later, until it is cancelled."""
+
+    def cancel(self) -> None: ...
 
 
 class Clock:
@@ -25,6 +35,10 @@ class Clock:
     def boot(self) -> float:
         """Seconds since boot, suspension included; only differences mean anything."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Later:
+        """Make `call` in the running event loop when `seconds` have passed on this clock."""
+        return asyncio.get_running_loop().call_later(seconds, call)
 
 
 class ManualClock(Clock):

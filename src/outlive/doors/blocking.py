@@ -87,7 +87,7 @@ class BlockingOutlive:
         self.app = app
         self.runs = False
         """Whether opening makes a node of this program that runs processes."""
-        self._own: _Thread | None = None
+        self._own: LoopThread | None = None
         self._lock = threading.Lock()
 
     # --- the calls --------------------------------------------------------------------------------
@@ -150,20 +150,20 @@ class BlockingOutlive:
         `NotAllowed` from inside a transaction of the store's, which it would wait for;
         `OutcomeUnknown` when the face was closed meanwhile.
         """
-        _demand_no_loop()
+        demand_no_loop()
         if is_transacting():
             raise NotAllowed(
                 "A function inside a transaction would wait for its own end. Use "
                 "`client.within(tables)` there. Nothing was done."
             )
-        return _wait(self._opened(), work(self.app))
+        return wait_in(self._opened(), work(self.app))
 
     # --- opening and closing ----------------------------------------------------------------------
 
     def open(self) -> None:
         """Open the store now, instead of with the first call. Raises `StoreRefused` with the
         remedy."""
-        _demand_no_loop()
+        demand_no_loop()
         self._opened()
 
     def close(self, grace_seconds: float = DRAIN_SECONDS) -> None:
@@ -202,9 +202,9 @@ class BlockingOutlive:
             return home
         with self._lock:
             if self._own is None:
-                own = _Thread()
+                own = LoopThread()
                 try:
-                    _wait(own.loop, self.app.open() if self.runs else self.app.open_client())
+                    wait_in(own.loop, self.app.open() if self.runs else self.app.open_client())
                 except BaseException:
                     own.end()
                     raise
@@ -213,7 +213,7 @@ class BlockingOutlive:
             return self._own.loop
 
 
-class _Thread:
+class LoopThread:
     """A thread with an event loop, until it is ended."""
 
     def __init__(self) -> None:
@@ -238,7 +238,7 @@ class _Thread:
         self._thread.join(_ENDING_SECONDS)
 
 
-def _wait(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, R]) -> R:
+def wait_in(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, R]) -> R:
     try:
         asked = asyncio.run_coroutine_threadsafe(work, loop)
     except RuntimeError as error:  # the loop was closed this moment
@@ -254,7 +254,7 @@ def _wait(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, R]) -> R:
         asked.cancel()  # interrupted: nobody waits any more; otherwise it is done already
 
 
-def _demand_no_loop() -> None:
+def demand_no_loop() -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -282,6 +282,8 @@ class Activation:
             near = until - node.clock.wall() < 2 * PASSIVE_SECONDS * MICROS
             if near or self.head.status != "waiting":
                 parked.timer = node.timers.at(until, call)
+        if node.on_park is not None:
+            node.on_park()
         try:
             await future
         except asyncio.CancelledError:

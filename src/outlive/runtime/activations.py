@@ -92,6 +92,7 @@ class Activations:
         self.definitions = definitions
         self.retention = round(retention_seconds * MICROS)
         self.tell = tell
+        self.on_park: Callable[[], None] | None = None  # told when a body begins to wait
         self.stats = Stats(ended={})
         self.draining = False
         self.trusted_until = math.inf

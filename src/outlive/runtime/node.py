@@ -4,6 +4,8 @@
     pump   on a hint       commands in the inboxes of our shards, and cells of our processes that
            are due
 
+A test that moves the clock by hand ends the two and makes their rounds itself (`stand_still`).
+
 Both survive an unavailable store: they go on when it is back. A node that cannot renew stops its
 processes by itself.
 """
@@ -166,6 +168,28 @@ class NodeRuntime:
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._loops = []
 
+    # --- by hand ----------------------------------------------------------------------------------
+
+    async def stand_still(self) -> None:
+        """End the loops: from now on nothing happens by itself that waits for a time or a cell."""
+        await self._end_loops()
+
+    async def look_around(self) -> None:
+        """One round of the tick: parked processes leave memory, leases are kept, shards move."""
+        self.activations.sweep()
+        await self.ownership.tick()
+
+    async def take_due(self) -> int:
+        """One round of the pump, and what has expired; gives how many cells were due."""
+        return await self._commands() + await self._wakes() + await self._expire_requests()
+
+    async def next_due(self) -> int | None:
+        """When something of what this node sees to is due next; None when nothing ever is."""
+        shards = self.activations.leases
+        spaces = [REQUESTS, *map(space_of, shards), *map(inbox_of, shards)]
+        dues = (self.timers.next_due, await self.store.next_due(spaces))
+        return min((due for due in dues if due is not None), default=None)
+
     # --- ownership --------------------------------------------------------------------------------
 
     def _gained(self, lease: Lease, crash: bool) -> Coroutine[Any, Any, None]:
@@ -197,9 +221,9 @@ class NodeRuntime:
         while True:
             await asyncio.sleep(self.ownership.pause_seconds)
             try:
-                self.activations.sweep()
-                await self.ownership.tick()
-                await self._expire_requests()
+                await self.look_around()
+                if self.clock.boot() - self._requests_at >= REQUESTS_SECONDS:
+                    await self._expire_requests()
             except StoreWentBack:
                 self._put_down()
                 return
@@ -231,17 +255,19 @@ class NodeRuntime:
             return PUMP_SECONDS_MAX
         return min(PUMP_SECONDS_MAX, max(0.0, (due - self.clock.wall()) / MICROS))
 
-    async def _commands(self) -> None:
-        spaces = [inbox_of(shard) for shard in self.activations.leases]
+    async def _commands(self) -> int:
+        spaces, found = [inbox_of(shard) for shard in self.activations.leases], 0
         if not spaces:
-            return
+            return found
         while cells := await self.store.claim(spaces, COMMANDS_MAX, HOLD_SECONDS):
+            found += len(cells)
             fresh = [cell for cell in cells if cell.key not in self._obeying]
             obeying = [self.activations.spawn(self._obey(cell)) for cell in fresh]
             if obeying:  # one that must wait (for a recovery) does not hold up the others
                 await asyncio.wait(obeying, timeout=OBEY_SECONDS)
             if len(cells) < COMMANDS_MAX:
-                return
+                break
+        return found
 
     async def _obey(self, cell: Cell) -> None:
         """Carry a command out; its cell is dropped by the commit that does, or when it can never be
@@ -268,31 +294,31 @@ class NodeRuntime:
         except OutliveError as error:
             log.info("a command's cell was not dropped: %s", error.code)
 
-    async def _wakes(self) -> None:
-        activations = self.activations
+    async def _wakes(self) -> int:
+        activations, found = self.activations, 0
         if activations.next_due is None or activations.next_due > self.clock.wall():
-            return
+            return found
         spaces = [space_of(shard) for shard in activations.leases]
         activations.next_due = None
         if not spaces:
-            return
+            return found
         while cells := await self.store.claim(spaces, WAKES_MAX, HOLD_SECONDS):
+            found += len(cells)
             await activations.wake(cells)
             if len(cells) < WAKES_MAX:
                 break
         due = await self.store.next_due(spaces)
         if due is not None:
             activations.note_due(due)
+        return found
 
-    async def _expire_requests(self) -> None:
+    async def _expire_requests(self) -> int:
         """Idempotency keys past their retention go, unless their process is still under way."""
-        now = self.clock.boot()
-        if now - self._requests_at < REQUESTS_SECONDS:
-            return
-        self._requests_at = now
+        self._requests_at = self.clock.boot()
         cells = await self.store.claim((REQUESTS,), COMMANDS_MAX, 60.0)
         if cells:
             await self._end_requests(cells)
+        return len(cells)
 
     async def _end_requests(self, cells: Sequence[Cell]) -> None:
         refs = [ref_of(read_request(cell.value).id, self.store.shards) for cell in cells]

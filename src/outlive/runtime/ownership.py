@@ -197,16 +197,20 @@ class Ownership:
         self.phase = phase
         await self._renew()
 
+    async def keep(self, ahead_seconds: float) -> None:
+        """Renew as of `ahead_seconds` from now, before a test moves its clock so far."""
+        await self._renew(ahead_seconds)
+
     # --- the steps of a tick ----------------------------------------------------------------------
 
-    async def _renew(self) -> None:
-        sent = self._clock.boot()
+    async def _renew(self, ahead_seconds: float = 0.0) -> None:
+        sent = self._clock.boot() + ahead_seconds
         pid = os.getpid()
         value = NodeCell(
             socket.gethostname(), pid, self._since, self.phase, self._runs, self._home,
             start_time(pid),
         )  # fmt: skip
-        due = await self._store.now() + round(self._lease_seconds * MICROS)
+        due = await self._store.now() + round((self._lease_seconds + ahead_seconds) * MICROS)
         put = Put(self._ref(), encode(value), due)
         await self._store.commit(Batch(put=(put,), storage="relaxed"))
         self._renewed, self._trusted = sent, True

@@ -11,7 +11,7 @@ import heapq
 import itertools
 from collections.abc import Callable
 
-from outlive.clock import MICROS, Clock
+from outlive.clock import MICROS, Clock, Later
 
 LOOK_SECONDS_MAX = 0.5
 """The clock is looked at least this often while a timer is set, so that a clock that jumps is
@@ -39,7 +39,7 @@ class Timers:
         self._clock = clock
         self._heap: list[tuple[int, int, Timer]] = []
         self._order = itertools.count()
-        self._handle: asyncio.TimerHandle | None = None
+        self._handle: Later | None = None
         self._armed = 0
 
     def at(self, due: int, call: Callable[[], None]) -> Timer:
@@ -79,6 +79,13 @@ class Timers:
         if self._heap and self._handle is None:
             self._arm(self._heap[0][0])
 
+    @property
+    def next_due(self) -> int | None:
+        """The time of the earliest call that is still to be made; None when there is none."""
+        while self._heap and self._heap[0][2].call is None:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
     def stop(self) -> None:
         """Make no call any more."""
         self._heap.clear()
@@ -91,4 +98,4 @@ class Timers:
             self._handle.cancel()
         self._armed = due
         seconds = min(max(0.0, (due - self._clock.wall()) / MICROS), LOOK_SECONDS_MAX)
-        self._handle = asyncio.get_running_loop().call_later(seconds, self.run_due)
+        self._handle = self._clock.call_later(seconds, self.run_due)

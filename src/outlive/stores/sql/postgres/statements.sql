@@ -10,6 +10,10 @@ SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1);
 -- name: schema_make
 CREATE SCHEMA outlive;
 
+-- Only of schemas that a test had made for itself.
+-- name: schema_drop
+DROP SCHEMA IF EXISTS outlive CASCADE;
+
 -- name: migrations_exist
 SELECT EXISTS (
     SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
