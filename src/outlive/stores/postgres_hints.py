@@ -68,7 +68,8 @@ class Hints:
         self._ear_since = 0.0
         self._listeners, self._counted_at = 0, -COUNTED_SECONDS
         self._sent_at = -SOON_SECONDS
-        self._sends: asyncio.TimerHandle | None = None
+        self._sends: asyncio.Handle | None = None
+        self._sends_at = 0.0
         self._sending: asyncio.Task[None] | None = None
         self._once_more = False
         self._generation = 0
@@ -156,9 +157,10 @@ class Hints:
         wait = self._sent_at + (AT_ONCE_SECONDS if at_once else SOON_SECONDS) - now
         loop = asyncio.get_running_loop()
         if self._sends is not None:
-            if self._sends.when() <= loop.time() + wait:
+            if self._sends_at <= now + wait:
                 return
             self._sends.cancel()
+        self._sends_at = now + wait
         self._sends = loop.call_later(max(0.0, wait), self._send_now)
 
     @property
