@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DBOS := bench/.venv-dbos
 DBOS_READY := $(DBOS)/.ready
+RESTATE := bench/.venv-restate
+RESTATE_READY := $(RESTATE)/.ready
 DRIVERS := bench/.venv-drivers
 DRIVERS_READY := $(DRIVERS)/.ready
 PIP := -m pip --disable-pip-version-check --no-input install -qq
@@ -15,7 +17,8 @@ PIP := -m pip --disable-pip-version-check --no-input install -qq
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test servers cluster check format bench bench-postgres drivers fences clean
+.PHONY: help run test servers cluster check format bench bench-postgres bench-http bench-scale \
+  drivers fences clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -55,6 +58,12 @@ bench: $(READY) $(DBOS_READY) ## Measure beside the peers; WRITE=1 puts it into 
 bench-postgres: $(READY) $(DBOS_READY) ## The same on PostgreSQL (WRITE=1 too)
 	@$(BIN)/python bench/processes.py --store postgres $(if $(WRITE),--write)
 
+bench-http: $(READY) $(RESTATE_READY) ## Measure behind HTTP beside Restate (npm; WRITE=1 too)
+	@$(BIN)/python bench/over_http.py $(if $(WRITE),--write)
+
+bench-scale: $(READY) ## Measure 1, 2 and 4 nodes on one PostgreSQL (WRITE=1 too)
+	@$(BIN)/python bench/scale.py $(if $(WRITE),--write)
+
 drivers: $(READY) $(DRIVERS_READY) ## Measure asyncpg against psycopg on a group commit
 	@$(BIN)/python bench/drivers.py
 
@@ -62,7 +71,8 @@ fences: $(READY) ## Measure two fences on PostgreSQL under a forgotten transacti
 	@$(BIN)/python bench/fences.py
 
 clean: ## Remove the environments and every cache
-	@rm -rf $(VENV) $(DBOS) $(DRIVERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(DBOS) $(RESTATE) bench/node_modules $(DRIVERS)
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call installed,package,proof): install a package of the system unless its programs are there.
@@ -98,6 +108,13 @@ $(DBOS_READY): bench/peers/dbos.txt
 	$(call environment,$(DBOS))
 	@echo "setting up $(DBOS) (a minute the first time)"
 	@$(DBOS)/bin/python $(PIP) -r bench/peers/dbos.txt
+	@touch $@
+
+$(RESTATE_READY): bench/peers/restate.txt bench/package.json
+	$(call environment,$(RESTATE))
+	@echo "setting up $(RESTATE) and bench/node_modules (a minute the first time)"
+	@$(RESTATE)/bin/python $(PIP) -r bench/peers/restate.txt
+	@npm install --prefix bench --no-package-lock --no-audit --no-fund --silent
 	@touch $@
 
 $(DRIVERS_READY): bench/drivers.txt

@@ -46,6 +46,32 @@ def work(store: PostgresStore, number: int) -> Batch:
     return Batch(put=(Put(Ref("inbox", str(number)), b"", store.clock.high),))
 
 
+def test_hints_are_sent_from_uvloop_too(postgres: str) -> None:
+    """Its handle of a call that is due at once does not say when that is."""
+
+    async def two_commits_of_one_turn_are_told() -> None:
+        async with store_at(postgres) as one, store_at(postgres, schema=one.schema) as two:
+            await listening(one, two)
+            await one.commit(work(one, 0))
+            seen = await settled(two)
+            await settled(one)
+            waiting = asyncio.create_task(two.changed(seen, NEVER_SECONDS))
+            await asyncio.sleep(0)
+            sent = one._hints.sent
+            await one.commit(work(one, 1))
+            one._hints.told()
+            one._hints.told(at_once=True)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                assert await waiting > seen
+
+            async def is_sent() -> bool:
+                return one._hints.sent > sent
+
+            await until(is_sent, "the hint was sent")
+
+    uvloop.run(two_commits_of_one_turn_are_told())
+
+
 @pytest.mark.parametrize("what", ["work", "journal"])
 async def test_another_nodes_commit_is_heard_of_without_polling(
     postgres: str, monkeypatch: pytest.MonkeyPatch, what: str

@@ -68,7 +68,7 @@ class Hints:
         self._ear_since = 0.0
         self._listeners, self._counted_at = 0, -COUNTED_SECONDS
         self._sent_at = -SOON_SECONDS
-        self._sends: asyncio.TimerHandle | None = None
+        self._sends: asyncio.Handle | None = None
         self._sends_at = 0.0
         self._sending: asyncio.Task[None] | None = None
         self._once_more = False
