@@ -127,7 +127,8 @@ async def test_a_node_that_stands_still_does_nothing_until_its_rounds_are_made(
     await has_status(app, begun.id, "waiting")
     due = await runtime.next_due()
     assert due is not None and due <= clock.wall() + 600_000_000
-    client = await place.client(wait)
+    client = place.new(wait, clock=clock)
+    await client.open_client()
     await client.signal(begun.id, "go", b"")
     assert (await app.view(begun.id)).status == "waiting"
     assert await runtime.take_due() == 1
