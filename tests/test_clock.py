@@ -1,5 +1,7 @@
 """The clock: one place that asks the time, and one that can be moved."""
 
+import asyncio
+
 from outlive.clock import MICROS, Clock, ManualClock, rfc3339
 
 
@@ -21,3 +23,11 @@ def test_a_manual_clock_stands_still_until_it_is_moved() -> None:
 
 def test_times_are_written_as_rfc_3339_with_microseconds() -> None:
     assert rfc3339(1_700_000_000_000_007) == "2023-11-14T22:13:20.000007Z"
+
+
+async def test_the_machine_s_clock_calls_later_unless_it_is_cancelled() -> None:
+    called, clock = asyncio.Event(), Clock()
+    clock.call_later(0.001, called.clear).cancel()
+    clock.call_later(0.001, called.set)
+    async with asyncio.timeout(10):
+        await called.wait()

@@ -138,3 +138,31 @@ async def test_what_a_leaving_node_runs_goes_on_at_the_other_and_no_step_is_lost
     ]
     assert events and not any(event.get("crash") for event in events)
     await leaving.close()
+
+
+async def test_a_node_that_stands_still_does_nothing_until_its_rounds_are_made(
+    place: Place,
+) -> None:
+    clock = ManualClock()
+    app = await place.open(wait, clock=clock, request_seconds=600.0)
+    runtime = app._runtime
+    assert runtime is not None
+    await runtime.stand_still()
+    begun = await app.begin("wait", b"null", key="k")
+    await has_status(app, begun.id, "waiting")
+    due = await runtime.next_due()
+    assert due is not None and due <= clock.wall() + 600_000_000
+    client = place.new(wait, clock=clock)
+    await client.open_client()
+    await client.signal(begun.id, "go", b"")
+    assert (await app.view(begun.id)).status == "waiting"
+    assert await runtime.take_due() == 1
+    await has_status(app, begun.id, "done")
+    epochs = {lease.epoch for lease in runtime.activations.leases.values()}
+    await runtime.ownership.keep(86_400)
+    clock.advance(86_400)
+    await runtime.look_around()
+    assert {lease.epoch for lease in runtime.activations.leases.values()} == epochs
+    assert len(runtime.activations.leases) == runtime.store.shards
+    assert await runtime.take_due() == 1, "the key has had its time"
+    assert (await app.store.scan(REQUESTS)) == []

@@ -70,3 +70,15 @@ async def test_sleeping_follows_the_clock() -> None:
     clock.advance(61)
     await asyncio.wait_for(task, 3)
     timers.stop()
+
+
+async def test_the_next_due_is_that_of_the_earliest_call_that_is_still_to_be_made() -> None:
+    clock = ManualClock()
+    timers = Timers(clock)
+    assert timers.next_due is None
+    late = timers.after(20, lambda: None)
+    timers.after(10, lambda: None).cancel()
+    assert timers.next_due == late.due
+    late.cancel()
+    assert timers.next_due is None
+    timers.stop()

@@ -44,14 +44,19 @@ def pytest_in(folder: Path, *options: str, **files: str) -> tuple[dict[str, int]
     """Write `files` (name without .py) and run pytest there; gives the counts and what it said."""
     for name, text in {"shop": SHOP, **files}.items():
         (folder / f"{name}.py").write_text(text)
+    return pytest_on(folder, folder, "-o", "outlive_app=shop:app", *options)
+
+
+def pytest_on(root: Path, folder: Path, *options: str) -> tuple[dict[str, int], str]:
+    """Run pytest on `folder` from `root`, warnings as errors; gives the counts and what it said."""
     plugin = () if is_registered() else ("-p", "outlive.testing.plugin")
     if "no:asyncio" not in options:
         options = (*options, "-o", "asyncio_default_fixture_loop_scope=function")
-    ours = ("-o", "outlive_app=shop:app", "-W", "error", "-p", "no:cacheprovider", *plugin)
+    ours = ("--rootdir", str(root), "-W", "error", "-p", "no:cacheprovider", *plugin)
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "--rootdir", str(folder), *ours, *options, str(folder)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(SOURCE), str(folder)))},
+        [sys.executable, "-m", "pytest", "-c", os.devnull, *ours, *options, str(folder)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(SOURCE), str(root)))},
         capture_output=True,
         text=True,
         timeout=DEADLINE_SECONDS,

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tests.doors.manual import written_out
 from tests.testing.projects import pytest_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,9 +32,14 @@ async def test_another_finds_nothing_of_it(outlive):
     await outlive.advance(days=2)
     assert await handle.status() == "rolled_back"
 
+class TestInAClass:
+    async def test_it_works_too(self, outlive):
+        assert (await outlive.start(shop.order, "ink")).id.startswith("order_")
+        await outlive.run_until_idle()
+
 def test_afterwards_it_is_bound_back():
     assert shop.app.store_address == "sqlite:///never/opened.db" and shop.app.phase == "new"
-    assert shop.packed == ["tea", "salt", "no salt"]
+    assert shop.packed == ["tea", "salt", "no salt", "ink"]
 """
 PLAIN = """
 import shop
@@ -80,7 +86,7 @@ def test_asynchronous_tests_work_under_each_plugin(way: str, store: str, tmp_pat
     else:
         body = ASYNC
     counts, said = pytest_in(tmp_path, "--outlive-store", store, *options, test_it=marked + body)
-    assert counts == {"passed": 3}, said
+    assert counts == {"passed": 4}, said
     assert not (tmp_path / "never").exists()
 
 
@@ -172,3 +178,46 @@ def test_it_is_registered_and_loads_nothing_until_it_is_used() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ours = {"outlive", "outlive.testing", "outlive.testing.plugin"}
     assert {name for name in ran.stdout.split() if not name.startswith("_")} <= ours
+
+
+def test_the_programs_of_the_manual_run_as_they_are_printed(tmp_path: Path) -> None:
+    assert written_out("testing.md", tmp_path) == [
+        "shop.py", "test_order.py", "test_plain.py", "test_killed.py",
+    ]  # fmt: skip
+    shop = (tmp_path / "shop.py").read_text()
+    counts, said = pytest_in(tmp_path, "-o", "asyncio_mode=auto", "--strict-markers", shop=shop)
+    assert counts == {"passed": 7}, said
+    assert not (tmp_path / "shop.db").exists()
+
+
+def test_a_failure_under_a_kill_shows_where_and_how_to_repeat_it(tmp_path: Path) -> None:
+    body = """
+import shop
+
+def test_it(kill_everywhere):
+    def check(outcome):
+        assert shop.packed == ["tea", "no tea"], "packed once"
+    kill_everywhere(shop.order, "tea", check=check, reset=shop.packed.clear)
+
+def test_only(kill_everywhere):
+    assert kill_everywhere(shop.order, "tea", only="2-after") == ["2-after"]
+
+async def test_awaited(kill_everywhere):
+    assert len(await kill_everywhere(shop.order, "tea", reset=shop.packed.clear)) > 8
+
+async def test_forgotten(kill_everywhere):
+    kill_everywhere(shop.order, "tea")
+"""
+    counts, said = pytest_in(tmp_path, "-o", "asyncio_mode=auto", test_it=body)
+    assert counts == {"passed": 3, "failed": 1, "error": 1}, said
+    assert "packed once" in said
+    assert "killed before commit 2: pack done at attempt 1" in said
+    assert 'only="2-before"' in said and "await kill_everywhere" in said
+
+
+def test_every_name_that_is_given_out_is_there() -> None:
+    from outlive import testing
+
+    assert all(getattr(testing, name).__name__ == name for name in testing.__all__)
+    with pytest.raises(AttributeError):
+        testing.__getattr__("Nothing")

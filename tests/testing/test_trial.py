@@ -295,3 +295,24 @@ async def test_an_application_that_is_open_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StoreRefused, match="open already"):
             await Trial(app, Place("memory://", tmp_path).store).open()
         assert app.phase == "ready"
+
+
+async def test_on_postgresql_it_lies_in_a_schema_of_its_own(
+    shop: Shop, postgres: str, tmp_path: Path
+) -> None:
+    @shop.process
+    async def order(run: Run) -> str:
+        await run.sleep(30 * 86_400)
+        return str(await run(shop.doing("pack")))
+
+    place = Place(postgres, tmp_path)
+    try:
+        async with Trial(shop.app, place.store) as trial:
+            handle = await trial.start(order)
+            await trial.advance(days=29)
+            assert await handle.status() == "waiting" and shop.world.log == []
+            await trial.advance(days=2)
+            assert await handle.status() == "done" and shop.world.log == ["pack"]
+            assert trial.now().day == 1 and trial.now().month == 2
+    finally:
+        place.remove()
