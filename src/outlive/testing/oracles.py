@@ -217,6 +217,7 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
         flaws.append(f"{kinds[kinds.index('ended') + 1]} stands behind its end")
     armed: dict[str, bool] = {}
     undone: list[str] = []
+    parts: list[list[str]] = []
     stuck, rolling, unknown = "", False, list[str]()
     for event in events:
         said: Any = msgspec.json.decode(event.data)
@@ -232,6 +233,12 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
                     flaws.append("it was rolled back twice")
                 rolling = True
                 unknown = [step["id"] for step in said.get("unknown", ())]
+            case "decided":
+                armed.update({step["id"]: True for step in said.get("unknown", ())})
+                parts.append(list(said.get("undo", ())))
+            case "undone" if not rolling:
+                flaws += _undone_in_part(said["id"], parts)
+                armed[said["id"]] = False
             case "undone":
                 undone.append(said["id"])
             case "stuck":
@@ -242,6 +249,15 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
     if undone != (wanted if rolling and "ended" in kinds else wanted[: len(undone)]):
         flaws.append(f"undone were {undone}, not {wanted}")
     return flaws
+
+
+def _undone_in_part(id: str, parts: list[list[str]]) -> list[str]:
+    """What is wrong with undoing `id` while the process goes on; takes it from its part."""
+    for part in parts:
+        if part[:1] == [id]:
+            part.pop(0)
+            return []
+    return [f"{id} was undone while the process went on, and its turn had not come"]
 
 
 def p8_nothing_is_stuck(facts: Facts) -> list[str]:

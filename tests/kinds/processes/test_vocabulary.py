@@ -22,6 +22,7 @@ ONE_OF_EACH = (
     words.StateSet(RAW, 2),
     words.Pivot(),
     words.Cancel("why", "who"),
+    words.Decided("first", "first", 3, "a/", ERROR, (words.Armed("s", "s", "u"),), ("w",), ("s",)),
     words.Compensating(ERROR, True, (words.Armed("s", "s", "u", RAW, None),)),
     words.UndoFailed("s", "s", 1, 2, ERROR, 3),
     words.Undone("s", "s", 2, 3),

@@ -268,6 +268,22 @@ def _woke(fold: _Fold, event: words.Woke, at: int) -> None:
     fold.become("running", at, "woke")
 
 
+def _decided(fold: _Fold, event: words.Decided, at: int) -> None:
+    step = fold.step(event.id, event.id, event.what, at)
+    branch = event.branch.rstrip("/")
+    step.ended, step.error = at, event.error
+    step.outcome = "done" if event.error is None else "failed"
+    if event.what == "scope":
+        step.outcome = "undone"
+    elif branch:
+        step.name = f"{event.id}: {branch} {'won' if event.error is None else 'failed'}"
+    for id in (*event.waits, *(armed.id for armed in event.unknown)):
+        if (open_one := fold.steps.get(id)) is not None and open_one.ended is None:
+            open_one.outcome, open_one.ended = "abandoned", at
+    if fold.status == "waiting":
+        fold.become("running", at, words.decision(event))
+
+
 def _state(fold: _Fold, event: words.StateSet, at: int) -> None:
     fold.state = event.state
 
@@ -342,6 +358,7 @@ _HANDLERS: dict[str, Any] = {
     "waited": _waited,
     "sleep": _sleep,
     "woke": _woke,
+    "decided": _decided,
     "state": _state,
     "cancel": _cancel,
     "compensating": _compensating,
@@ -474,6 +491,8 @@ def line_of(event: Any) -> str:
             return f"{event.id} began"
         case words.Woke():
             return f"{event.id} is over"
+        case words.Decided():
+            return words.decision(event)
         case words.Undone():
             return f"{event.id} undone"
         case words.Compensating():
