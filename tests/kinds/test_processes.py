@@ -13,6 +13,7 @@ from tests.service import Declare, Dying, Outside, Place, check_grammar, crash, 
 
 from outlive import NonRetryable, Outlive, Retry, Run, StepFailed, Unknown, attempt, step
 from outlive.errors import OutliveError, ProcessTerminal
+from outlive.testing.oracles import facts_of, p7_journal_grammar
 
 QUICK = Retry(attempts=5, base_seconds=0.005, cap_seconds=0.01)
 Client = Callable[[Outlive], Awaitable[Any]]
@@ -244,6 +245,7 @@ async def check_trip(place: Place, word: str, before: list[str]) -> None:
     page, _ = await app.processes()
     assert len(page) == 1
     check_grammar(await app.journal(page[0].id))
+    assert p7_journal_grammar(await facts_of(app.store)) == []
     for what in ("there", "and back", "instead"):
         assert world.made(f"reserve {what}") == 1, world.effects
         assert world.made(f"unreserve {what}") == (word == "fail")
@@ -273,4 +275,45 @@ async def test_killed_at_any_commit_each_part_comes_out_once(
             assert at > 10, f"the sample has only {at} commits"
             return
         await check_trip(here, word, before)
+    pytest.fail("the sample never ended")
+
+
+# --- a deadline -----------------------------------------------------------------------------------
+
+
+def hurried(app: Outlive) -> None:
+    @app.process("/hurries", version=1, deadline=0.3)
+    async def hurry(run: Run, word: str) -> None:
+        await run.gather(there, room)
+        await run.wait("never")
+
+
+async def hurry(app: Outlive) -> str:
+    begun = await app.begin("hurry", b'"now"', key="one")
+    with suppress(OutliveError):
+        await app.result(begun.id, within=20)
+    return (await app.view(begun.id)).status
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_killed_at_any_commit_its_deadline_undoes_all_of_it_once(
+    when: str, tmp_path: Any
+) -> None:
+    for at in range(1, 30):
+        here = Place(tmp_path / f"{at}")
+        (tmp_path / f"{at}").mkdir()
+        world.__init__()  # type: ignore[misc]
+        died, _ = await die(here, hurried, hurry, at, when)
+        if not died:
+            assert at > 6, f"the sample has only {at} commits"
+            return
+        app = await here.open(hurried)
+        assert await hurry(app) in ("rolled_back", "failed")
+        page, _ = await app.processes()
+        entries = await app.journal(page[0].id)
+        check_grammar(entries)
+        assert [entry.text for entry in entries].count("its deadline has passed") == 1
+        for what in ("there", "and back", "room"):
+            assert world.made(f"unreserve {what}") == world.made(f"reserve {what}") <= 1
+        await app.close()
     pytest.fail("the sample never ended")

@@ -153,3 +153,20 @@ async def test_more_branches_than_threads_are_refused(place: Place) -> None:
     app = await place.open(many)
     begun = await app.begin("many", b"null")
     assert await app.result(begun.id, within=10) == "65 branches; at most 64 have a thread each"
+
+
+async def test_a_deadline_reaches_a_body_in_its_thread(place: Place, outside: Outside) -> None:
+    global world
+    world = outside
+
+    def late(app: Outlive) -> None:
+        @app.process("/late", version=1)
+        def late(run: BlockingRun) -> None:
+            run.deadline(0.1)
+            run(take, "one")
+            run.sleep(3600)
+
+    app = await place.open(late)
+    begun = await app.begin("late", b"null")
+    await has_status(app, begun.id, "rolled_back")
+    assert world.log == ["take one", "untake one"]

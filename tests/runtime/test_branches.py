@@ -11,6 +11,7 @@ import pytest
 from tests.service import Outside, Place, check_grammar, has_status, process, until
 
 from outlive import Outlive, Retry, Run, StepFailed, Unknown, attempt, step
+from outlive.testing.oracles import facts_of, p7_journal_grammar
 
 world = Outside()
 gate: asyncio.Event
@@ -329,6 +330,47 @@ async def test_a_coroutine_is_no_branch_and_is_refused_with_the_remedy(place: Pl
     app = await place.open(process(body))
     assert await app.result(await start(app), within=10) == "refused"
     assert world.log == []
+
+
+async def test_a_failure_behind_the_pivot_is_tried_again_with_all_its_branches(
+    place: Place,
+) -> None:
+    mended = asyncio.Event()
+
+    @step(name="branch_mended", retry=Retry(attempts=1))
+    async def mends() -> str:
+        world.do(attempt().key, "mends")
+        if not mended.is_set():
+            raise RuntimeError("not yet")
+        return "mended"
+
+    async def bad(run: Run) -> str:
+        await until(lambda: "hold other" in world.log)
+        return await run(mends)
+
+    async def other(run: Run) -> str:
+        return await run(holding_step, "other")
+
+    async def waiter(run: Run) -> Any:
+        return await run.wait("go")
+
+    async def body(run: Run) -> list[Any]:
+        run.pivot()
+        return [*await run.gather(bad, other, waiter)]
+
+    app = await place.open(process(body))
+    id = await start(app)
+    view = await has_status(app, id, "stuck")
+    assert view.failure.message == "bad/branch_mended: not yet"
+    mended.set()
+    gate.set()
+    app = await place.again(app, process(body))
+    await app.retry(id)
+    await app.signal(id, "go", b"5")
+    assert await app.result(id, within=10) == ["mended", "other", 5]
+    assert world.calls["hold other"] == world.calls["mends"] == 2
+    assert len([what for what in world.effects.values() if what == "hold other"]) == 1
+    assert p7_journal_grammar(await facts_of(app.store)) == []
 
 
 # --- drift ----------------------------------------------------------------------------------------

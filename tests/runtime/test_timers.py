@@ -7,7 +7,7 @@ import asyncio
 from tests.service import until
 
 from outlive.clock import ManualClock
-from outlive.runtime.timers import Timers
+from outlive.runtime.timers import HEAP_MIN, Timers
 
 
 async def test_calls_are_made_in_order_of_their_time_and_never_before_it() -> None:
@@ -69,4 +69,14 @@ async def test_sleeping_follows_the_clock() -> None:
     assert not task.done()
     clock.advance(61)
     await asyncio.wait_for(task, 3)
+    timers.stop()
+
+
+async def test_cancelled_timers_of_far_times_do_not_pile_up() -> None:
+    timers = Timers(ManualClock())
+    kept = timers.after(86_400, lambda: None)
+    for _ in range(10 * HEAP_MIN):
+        timers.after(86_400, lambda: None).cancel()
+    assert len(timers._heap) <= HEAP_MIN
+    assert any(found[2] is kept for found in timers._heap)
     timers.stop()

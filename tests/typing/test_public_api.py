@@ -75,6 +75,8 @@ async def thing(run: Run, name: str) -> bytes:
     assert_type((await run.all([name], make_one, limit=5)).done, tuple[tuple[str, list[str]], ...])
     await run.gather(run(make, name), ship)     # refused
     await run.all([1], make_one, limit=5)       # refused
+    run.deadline(60)
+    run.deadline("60")                  # refused
     async with run.scope():
         await run(make, name)
     return b""

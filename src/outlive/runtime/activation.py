@@ -25,6 +25,8 @@ from outlive.kinds.processes import Failure, Head, Journal
 from outlive.kinds.processes.vocabulary import (
     KIND_OF,
     Armed,
+    Cancel,
+    Deadline,
     Ended,
     Paused,
     Pivot,
@@ -58,6 +60,7 @@ class Activation:
 
     __slots__ = (
         "active",
+        "alarm",
         "definition",
         "endings",
         "extras",
@@ -130,6 +133,8 @@ class Activation:
         """How many of its tasks could go on: the body, or the branches for which it waits."""
         self.joins = 0
         """How many times its body, or a branch, waits for branches right now."""
+        self.alarm: Timer | None = None
+        """Goes off when its deadline has passed."""
         self.forward = False
         """Whether this body has come past its pivot: on a replay later than its journal."""
         self.endings: list[asyncio.Future[Ended | None]] = []
@@ -159,7 +164,7 @@ class Activation:
         self.head = head
         if head.status == "waiting":
             parked = (found.until for found in self.parking.values())
-            dues = (due, *journal.dues(), *parked)
+            dues = (due, self.deadline(), *journal.dues(), *parked)
             due = min((found for found in dues if found is not None), default=due)
         elif self.parking:
             self._arm_all()
@@ -256,6 +261,8 @@ class Activation:
         if self.gone:
             return
         self.gone = self.halted = True
+        if self.alarm is not None:
+            self.alarm.cancel()
         self.interrupt(Discarded())
 
     def tell_end(self, event: Ended | None) -> None:
@@ -384,6 +391,7 @@ class Activation:
         """
         if self.task is None and not self.gone and not self.node.recovery.holds(self.id):
             loop = asyncio.get_running_loop()
+            self.set_alarm()
             self.task = loop.create_task(self.node.live_body(self, value, decoded))
 
     async def end(
@@ -434,6 +442,50 @@ class Activation:
         """From the next record on the process only goes forward; in memory from now on."""
         self.journal.pivoted = True
         self.extras.append(Pivot())
+
+    def add_deadline(self, until: int | None, count: int) -> None:
+        """From the next record on the process must have ended by `until`; in memory from now on."""
+        event = Deadline(until, count)
+        self.journal.deadline = event
+        self.extras.append(event)
+        self.set_alarm()
+
+    # --- the deadline -----------------------------------------------------------------------------
+
+    def deadline(self) -> int | None:
+        """When it must have ended, by the store's clock; None: whenever. Behind the pivot, and
+        while it is rolled back, nothing is due any more."""
+        journal, seconds = self.journal, self.definition.deadline
+        if journal.pivoted or journal.compensating is not None or journal.cancel is not None:
+            return None
+        if journal.deadline is not None:
+            return journal.deadline.until
+        started = journal.times.get("", 0)
+        return None if seconds is None or not started else started + round(seconds * MICROS)
+
+    def set_alarm(self) -> None:
+        """Look again when its deadline has passed."""
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
+        until = self.deadline()
+        if until is not None:
+            self.alarm = self.node.timers.at(until, lambda: self._ring(until))
+
+    def _ring(self, until: int) -> None:
+        if not self.gone:
+            self.node.spawn(self._exceed(until))
+
+    async def _exceed(self, until: int) -> None:
+        """Its deadline has passed: from this record on it is rolled back."""
+        while self.transacting is not None:
+            await asyncio.shield(self.transacting)
+        late = self.gone or self.shielded or self.journal.ended is not None
+        if late or self.deadline() != until or self.head.status not in ("running", "waiting"):
+            return
+        head = self.with_status("running") if self.head.status == "waiting" else None
+        await self.record(Cancel(deadline=until), head=head)
+        self.cancel()
 
 
 def failure_of(error: BaseException) -> Failure:

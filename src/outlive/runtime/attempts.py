@@ -41,7 +41,8 @@ class Course:
     it."""
 
     __slots__ = (
-        "closed", "cut", "home", "path", "random", "state", "states", "time", "used", "uuids"
+        "closed", "cut", "deadlines", "home", "path", "random", "state", "states", "time", "used",
+        "uuids",
     )  # fmt: skip
 
     def __init__(self, time: int, path: str = "") -> None:
@@ -50,6 +51,7 @@ class Course:
         """What stands before the identities of a branch: `pay/`; empty in the body itself."""
         self.home: asyncio.Task[Any] | None = None
         """The task of a branch; None in the body itself."""
+        self.deadlines = 0
         self.closed = False
         """Its branch was ended from outside: it begins nothing more."""
         self.cut: set[str] = set()

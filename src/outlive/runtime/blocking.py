@@ -105,6 +105,14 @@ class BlockingRun:
         """See `Run.pivot`."""
         self._run.pivot()
 
+    def deadline(self, seconds: float | None) -> None:
+        """See `Run.deadline`."""
+
+        async def set_it() -> None:  # a timer is set, which is for the loop's thread
+            self._run.deadline(seconds)
+
+        self._do(set_it())
+
     def keyed(self, key: str | int) -> BlockingRun:
         """See `Run.keyed`."""
         made = BlockingRun(self._run.keyed(key), self._loop)

@@ -118,6 +118,25 @@ class Run:
             self._activation.check()
             self._activation.add_pivot()
 
+    def deadline(self, seconds: float | None) -> None:
+        """The process must have ended `seconds` (above 0) from now, or it is rolled back.
+
+        In the place of an earlier deadline, also of the one it was declared with; None lifts it.
+        Durable with the next record, and decided by the store's clock. When it passes, the body is
+        interrupted by `Cancelled`, what was done is undone (undos are shielded), and the failure is
+        `DeadlineExceeded`. Behind the pivot, and while it is paused or stuck, none passes.
+        """
+        if seconds is not None and seconds <= 0:
+            raise ValueError(f"deadline is {seconds}; it must be above 0 seconds")
+        if self._course.path:
+            raise RuntimeError("the deadline is the whole process's: set it in the body")
+        course, activation = self._course, self._activation
+        course.deadlines += 1
+        if course.deadlines > activation.journal.deadlines:
+            wall = activation.node.clock.wall()
+            until = None if seconds is None else wall + round(seconds * MICROS)
+            activation.add_deadline(until, course.deadlines)
+
     # --- steps ------------------------------------------------------------------------------------
 
     def keyed(self, key: str | int) -> Run:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import msgspec
@@ -218,6 +218,7 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
     armed: dict[str, bool] = {}
     undone: list[str] = []
     parts: list[list[str]] = []
+    branches: list[tuple[str, list[str]]] = []
     stuck, rolling, unknown = "", False, list[str]()
     for event in events:
         said: Any = msgspec.json.decode(event.data)
@@ -234,7 +235,9 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
                 rolling = True
                 unknown = [step["id"] for step in said.get("unknown", ())]
             case "decided":
-                armed.update({step["id"]: True for step in said.get("unknown", ())})
+                left = [step["id"] for step in said.get("unknown", ())]
+                armed.update(dict.fromkeys(left, True))
+                branches.append((said.get("branch", ""), left))
                 parts.append(list(said.get("undo", ())))
             case "undone" if not rolling:
                 flaws += _undone_in_part(said["id"], parts)
@@ -244,7 +247,9 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
             case "stuck":
                 stuck = said.get("id", "")
             case "resumed" if not rolling:
-                armed.pop(stuck, None)
+                again = (left for branch, left in branches if branch and stuck.startswith(branch))
+                for id in (stuck, *chain.from_iterable(again)):
+                    armed.pop(id, None)
     wanted = [*(id for id, undoable in armed.items() if undoable), *unknown][::-1]
     if undone != (wanted if rolling and "ended" in kinds else wanted[: len(undone)]):
         flaws.append(f"undone were {undone}, not {wanted}")

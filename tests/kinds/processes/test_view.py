@@ -142,3 +142,11 @@ def test_what_was_decided_is_a_line_of_its_own_and_ends_what_it_left_behind() ->
         "gather: a has failed: E: went wrong",
         "scope is rolled back: E: went wrong",
     ]
+
+
+def test_a_deadline_that_passes_is_no_request_to_cancel() -> None:
+    found = view(STARTED, words.Deadline(2000), words.Cancel(deadline=2000))
+    assert not found.cancel_requested
+    assert found.history[-1].why == "its deadline has passed"
+    texts = [entry.text for entry in entries(events(STARTED, words.Deadline(5), words.Deadline()))]
+    assert texts[1:] == ["deadline set", "no deadline"]

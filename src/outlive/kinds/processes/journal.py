@@ -29,6 +29,7 @@ from outlive.kinds.processes.vocabulary import (
     AttemptFailed,
     Cancel,
     Compensating,
+    Deadline,
     Decided,
     Ended,
     Failure,
@@ -64,6 +65,8 @@ class Journal:
         "compensating",
         "consumed",
         "crashes",
+        "deadline",
+        "deadlines",
         "ended",
         "keys",
         "last_order",
@@ -108,6 +111,9 @@ class Journal:
         self.states: dict[str, int] = {}
         """How often the body (under "") and each branch had set the state."""
         self.pivoted = False
+        self.deadline: Deadline | None = None
+        """What the body has set last; None: it has set nothing."""
+        self.deadlines = 0
         self.cancel: Cancel | None = None
         self.compensating: Compensating | None = None
         self.undo_attempts: dict[str, UndoFailed] = {}
@@ -156,6 +162,8 @@ class Journal:
             case StateSet():
                 self.state = event.state
                 self.states[event.branch] = event.count
+            case Deadline():
+                self.deadline, self.deadlines = event, event.count
             case Pivot():
                 self.pivoted = True
             case Taken():

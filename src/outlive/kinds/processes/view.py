@@ -289,6 +289,9 @@ def _state(fold: _Fold, event: words.StateSet, at: int) -> None:
 
 
 def _cancel(fold: _Fold, event: words.Cancel, at: int) -> None:
+    if event.deadline is not None:
+        fold.history.append(PastState(fold.status, at, "its deadline has passed"))
+        return
     fold.cancelled = True
     by = f" by {event.who}" if event.who else ""
     fold.history.append(
@@ -507,6 +510,10 @@ def line_of(event: Any) -> str:
             return "state set"
         case words.Stranded():
             return f"{event.node} does not run this version"
+        case words.Deadline():
+            return "no deadline" if event.until is None else "deadline set"
+        case words.Cancel(deadline=int()):
+            return "its deadline has passed"
         case words.Cancel():
             return f"cancel requested: {event.reason}".rstrip(": ")
     return KIND_OF[type(event)]

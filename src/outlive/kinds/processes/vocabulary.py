@@ -136,9 +136,19 @@ class Pivot(Struct, frozen=True, omit_defaults=True, gc=False):
     pass
 
 
+class Deadline(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The body has set when it must have ended; None: whenever."""
+
+    until: int | None = None
+    count: int = 1
+    """How often it had by then: what a replay need not set again."""
+
+
 class Cancel(Struct, frozen=True, omit_defaults=True, gc=False):
     reason: str = ""
     who: str = ""
+    deadline: int | None = None
+    """The deadline that has passed; None when somebody asked for it."""
 
 
 class Armed(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -242,6 +252,7 @@ KINDS: dict[str, type[Struct]] = {
     "woke": Woke,
     "state": StateSet,
     "pivot": Pivot,
+    "deadline": Deadline,
     "cancel": Cancel,
     "decided": Decided,
     "compensating": Compensating,
