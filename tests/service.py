@@ -224,6 +224,7 @@ def check_grammar(entries: Sequence[Entry]) -> None:
     done: list[str] = []
     undone: list[str] = []
     unknown: list[str] = []
+    parts: list[list[str]] = []
     rolling = False
     for entry in entries:
         data = msgspec.json.decode(entry.data)
@@ -236,8 +237,13 @@ def check_grammar(entries: Sequence[Entry]) -> None:
             assert not rolling
             rolling = True
             unknown = [armed["id"] for armed in data.get("unknown", [])]
+        elif entry.kind == "decided":
+            done += [armed["id"] for armed in data.get("unknown", [])]
+            parts.append(data.get("undo", []))
+        elif entry.kind == "undone" and not rolling:
+            part = next(part for part in parts if part[:1] == [data["id"]])
+            done.remove(part.pop(0))
         elif entry.kind == "undone":
-            assert rolling
             undone.append(data["id"])
     expected = [*reversed([*done, *unknown])]
     assert undone == expected[: len(undone)], f"undone {undone}, done {done}, unknown {unknown}"

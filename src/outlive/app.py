@@ -134,6 +134,7 @@ class Outlive(Doors):
         status_code: Literal[201, 202] = 202,
         signals: Mapping[str, Any] | None = None,
         rollback_on: tuple[type[Exception], ...] = (Exception,),
+        deadline: float | None = None,
     ) -> Callable[[F], F]:
         """Declare a function as the body of a type of process.
 
@@ -143,11 +144,14 @@ class Outlive(Doors):
         `status_code`: the answer to a start, 201 when the process *is* the resource at its path,
         else 202. `signals`: the signals it takes and their types; without it any name is taken as
         plain JSON. `rollback_on`: the errors that roll back (a step that gave up counts as what it
-        raised); others leave it `stuck` for an operator.
+        raised); others leave it `stuck` for an operator. `deadline`: seconds (above 0) after its
+        start, by the store's clock, at which it is rolled back if it has not ended.
         """
 
         def declare(body: F) -> F:
-            made = Definition(body, path, version, name, prefix, status_code, signals, rollback_on)
+            made = Definition(
+                body, path, version, name, prefix, status_code, signals, rollback_on, deadline
+            )
             if (made.name, version) in self._all:
                 raise ValueError(f"{made.label} is declared twice")
             for other in self._all.values():

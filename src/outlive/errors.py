@@ -28,7 +28,8 @@
         ├── StepFailed          a step gave up, with the recorded failure
         ├── WaitTimeout         no signal came within the time given
         ├── NonRetryable        raise it in a step: a business refusal, not to be tried again
-        └── Drift               the code no longer matches what was recorded
+        ├── Drift               the code no longer matches what was recorded
+        └── DeadlineExceeded    why a process was rolled back: it had not ended in time
     Cancelled (BaseException)   the process was cancelled; let it pass
     Discarded (BaseException)   this activation no longer owns its process; let it pass
 
@@ -552,6 +553,16 @@ class Drift(OutliveError):
         "Bring the recorded steps back (or start new runs under a new version), then retry "
         "the process."
     )
+
+
+class DeadlineExceeded(OutliveError):
+    """The process had not ended by its deadline.
+
+    It is rolled back: what it had done is undone. Its body is interrupted by Cancelled, and cannot
+    go on."""
+
+    code, slug = "OL3005", "deadline-exceeded"
+    remedy = "Start it anew, with a later deadline if it needs more time."
 
 
 class Cancelled(BaseException):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
-from tests.service import Dying, Outside, Place, check_grammar, crash, recorded
+from tests.service import Declare, Dying, Outside, Place, check_grammar, crash, recorded
 
-from outlive import NonRetryable, Outlive, Retry, Run, Unknown, attempt, step
+from outlive import NonRetryable, Outlive, Retry, Run, StepFailed, Unknown, attempt, step
 from outlive.errors import OutliveError, ProcessTerminal
+from outlive.testing.oracles import facts_of, p7_journal_grammar
 
 QUICK = Retry(attempts=5, base_seconds=0.005, cap_seconds=0.01)
+Client = Callable[[Outlive], Awaitable[Any]]
 world: Outside = Outside()
 
 
@@ -100,12 +104,14 @@ async def drive(app: Outlive, word: str) -> str:
     return begun.id
 
 
-async def die(place: Place, word: str, at: int, when: str) -> tuple[bool, list[str]]:
+async def die(
+    place: Place, declare: Declare, client_of: Client, at: int, when: str
+) -> tuple[bool, list[str]]:
     """Run until the death at commit `at`; whether it came, and what was recorded by then."""
     store = Dying(place.store(), 0, when)
-    app = await place.open(sample, store=store)
+    app = await place.open(declare, store=store)
     store._at = store.commits + at
-    client = asyncio.ensure_future(live(app, word))
+    client = asyncio.ensure_future(client_of(app))
     death = asyncio.ensure_future(store.died.wait())
     await asyncio.wait((client, death), return_when=asyncio.FIRST_COMPLETED, timeout=20)
     died = store.died.is_set()
@@ -117,7 +123,7 @@ async def die(place: Place, word: str, at: int, when: str) -> tuple[bool, list[s
         await app.close()
         return False, []
     await crash(app)
-    reader = await place.client(sample)
+    reader = await place.client(declare)
     page, _ = await reader.processes()
     done = recorded(await reader.journal(page[0].id)) if page else []
     await reader.close()
@@ -161,9 +167,153 @@ async def test_killed_at_any_commit_it_ends_as_if_nothing_had_happened(
         here = Place(tmp_path / f"{at}")
         (tmp_path / f"{at}").mkdir()
         world.__init__()  # type: ignore[misc]
-        died, before = await die(here, word, at, when)
+        died, before = await die(here, sample, partial(live, word=word), at, when)
         if not died:
             assert at > 8, f"the sample has only {at} commits"
             return
         await check_end(here, word, before)
+    pytest.fail("the sample never ended")
+
+
+# --- parts of a body: branches, a race, many items, a scope ---------------------------------------
+
+
+async def unreserve(what: str, made: str | Unknown) -> None:
+    world.do("undo " + attempt().key, f"unreserve {what}")
+
+
+@step(retry=QUICK, undo=unreserve)
+async def reserve(what: str) -> str:
+    return world.do(attempt().key, f"reserve {what}")
+
+
+@step(retry=QUICK)
+async def ask(what: int) -> str:
+    world.do(attempt().key, f"ask {what}")
+    if what == 2:
+        raise NonRetryable("no")
+    return f"{what}"
+
+
+async def there(run: Run) -> str:
+    return await run(reserve, "there") + await run(reserve, "and back")
+
+
+async def room(run: Run) -> str:
+    return await run(reserve, "room")
+
+
+async def breaks(run: Run) -> None:
+    await run(reserve, "boat")
+    await run(refuse, "boat")
+
+
+async def never(run: Run) -> None:
+    await run(reserve, "loser")
+    await run.wait("never")
+
+
+def parted(app: Outlive) -> None:
+    @app.process("/trips", version=1)
+    async def trip(run: Run, word: str) -> str:
+        await run.gather(there, room)
+        won = await run.first(never, room)
+        done = await run.all([1, 2, 3], ask, limit=2)
+        try:
+            async with run.scope():
+                await run(reserve, "inside")
+                await run.gather(room, breaks)
+        except StepFailed:
+            await run(reserve, "instead")
+        if word == "fail":
+            await run(refuse, "all")
+        return f"{won} {len(done.results)} {len(done.failures)}"
+
+
+async def travel(app: Outlive, word: str) -> str:
+    begun = await app.begin("trip", f'"{word}"'.encode(), key="one")
+    try:
+        return str(await app.result(begun.id, within=20))
+    except OutliveError:
+        return (await app.view(begun.id)).status
+
+
+async def check_trip(place: Place, word: str, before: list[str]) -> None:
+    calls = dict(world.calls)
+    app = await place.open(parted)
+    assert await travel(app, word) == ("reserve room 2 1" if word == "yes" else "rolled_back")
+    page, _ = await app.processes()
+    assert len(page) == 1
+    check_grammar(await app.journal(page[0].id))
+    assert p7_journal_grammar(await facts_of(app.store)) == []
+    for what in ("there", "and back", "instead"):
+        assert world.made(f"reserve {what}") == 1, world.effects
+        assert world.made(f"unreserve {what}") == (word == "fail")
+    for what in ("inside", "boat"):
+        assert world.made(f"unreserve {what}") == world.made(f"reserve {what}") == 1
+    assert world.made("reserve loser") == world.made("unreserve loser") <= 1
+    for item in (1, 2, 3):
+        assert world.made(f"ask {item}") == 1
+        if f"ask:{item - 1}" in before:
+            assert world.calls[f"ask {item}"] == calls[f"ask {item}"]
+    if "there/reserve" in before:
+        assert world.calls["reserve there"] == calls["reserve there"]
+    await app.close()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("word", ["yes", "fail"])
+async def test_killed_at_any_commit_each_part_comes_out_once(
+    word: str, when: str, tmp_path: Any
+) -> None:
+    for at in range(1, 60):
+        here = Place(tmp_path / f"{at}")
+        (tmp_path / f"{at}").mkdir()
+        world.__init__()  # type: ignore[misc]
+        died, before = await die(here, parted, partial(travel, word=word), at, when)
+        if not died:
+            assert at > 10, f"the sample has only {at} commits"
+            return
+        await check_trip(here, word, before)
+    pytest.fail("the sample never ended")
+
+
+# --- a deadline -----------------------------------------------------------------------------------
+
+
+def hurried(app: Outlive) -> None:
+    @app.process("/hurries", version=1, deadline=0.3)
+    async def hurry(run: Run, word: str) -> None:
+        await run.gather(there, room)
+        await run.wait("never")
+
+
+async def hurry(app: Outlive) -> str:
+    begun = await app.begin("hurry", b'"now"', key="one")
+    with suppress(OutliveError):
+        await app.result(begun.id, within=20)
+    return (await app.view(begun.id)).status
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_killed_at_any_commit_its_deadline_undoes_all_of_it_once(
+    when: str, tmp_path: Any
+) -> None:
+    for at in range(1, 30):
+        here = Place(tmp_path / f"{at}")
+        (tmp_path / f"{at}").mkdir()
+        world.__init__()  # type: ignore[misc]
+        died, _ = await die(here, hurried, hurry, at, when)
+        if not died:
+            assert at > 6, f"the sample has only {at} commits"
+            return
+        app = await here.open(hurried)
+        assert await hurry(app) in ("rolled_back", "failed")
+        page, _ = await app.processes()
+        entries = await app.journal(page[0].id)
+        check_grammar(entries)
+        assert [entry.text for entry in entries].count("its deadline has passed") == 1
+        for what in ("there", "and back", "room"):
+            assert world.made(f"unreserve {what}") == world.made(f"reserve {what}") <= 1
+        await app.close()
     pytest.fail("the sample never ended")

@@ -9,12 +9,15 @@ from tests.service import (
     Dying,
     Outside,
     Place,
+    check_grammar,
     crash,
     has_status,
+    process,
     until,
 )
 
-from outlive import Outlive, Run, attempt, step
+from outlive import Outlive, Run, Unknown, attempt, step
+from outlive.clock import MICROS, ManualClock
 from outlive.errors import Discarded
 from outlive.kinds.processes.vocabulary import Woke
 
@@ -99,3 +102,162 @@ async def test_a_wait_is_put_down_at_once_by_a_drain_and_a_step_is_not(place: Pl
     gate.set()
     await drain
     assert [entry.kind for entry in await app.journal(running.id)] == ["started", "step"]
+
+
+# --- deadlines ------------------------------------------------------------------------------------
+
+
+async def undeed(what: str, made: str | Unknown) -> None:
+    log.append(f"undo {what} {made}")
+    if undo_gate is not None:
+        await undo_gate.wait()
+        log.append("undone")
+
+
+@step(undo=undeed)
+async def deed(what: str) -> str:
+    log.append(what)
+    if what == "endless":
+        await asyncio.get_running_loop().create_future()
+    return what
+
+
+log: list[str] = []
+undo_gate: asyncio.Event | None = None
+
+
+@pytest.fixture
+def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    global undo_gate
+    undo_gate = None
+    log.clear()
+    monkeypatch.setattr("outlive.runtime.node.HOLD_SECONDS", 0.3)
+
+
+async def late(app: Outlive, id: str, status: str = "rolled_back") -> list[str]:
+    view = await has_status(app, id, status)
+    assert view.failure.type == "DeadlineExceeded" and view.failure.code == "OL3005"
+    assert not view.cancel_requested
+    check_grammar(await app.journal(id))
+    return [entry.text for entry in await app.journal(id)]
+
+
+@pytest.mark.usefixtures("fresh_log")
+async def test_a_process_that_waits_is_woken_and_rolled_back_at_its_deadline(place: Place) -> None:
+    async def body(run: Run) -> None:
+        await run(deed, "one")
+        await run.wait("go", within=86_400)
+
+    clock = ManualClock()
+    declare = process(body, deadline=3600)
+    app = await place.open(declare, clock=clock)
+    id = (await app.begin("thing", b"null")).id
+    view = await has_status(app, id, "waiting")
+    runtime = app._runtime
+    assert runtime is not None
+    await until(lambda: clock.advance(1) or not runtime.activations.live)
+    app = await place.again(app, declare, clock=clock)
+    clock.advance(view.started / MICROS + 3590 - clock.wall() / MICROS)
+    assert (await app.view(id)).status == "waiting"
+    clock.advance(15)
+    assert "its deadline has passed" in await late(app, id)
+    assert log == ["one", "undo one one"]
+
+
+@pytest.mark.usefixtures("fresh_log")
+async def test_a_step_under_way_at_the_deadline_is_undone_as_unknown(place: Place) -> None:
+    async def body(run: Run) -> None:
+        await run(deed, "one")
+        run.deadline(0.05)
+        try:
+            await run(deed, "endless")
+        except Exception:
+            log.append("caught")
+
+    app = await place.open(process(body))
+    id = (await app.begin("thing", b"null")).id
+    await late(app, id)
+    assert log == ["one", "endless", "undo endless Unknown()", "undo one one"]
+
+
+@pytest.mark.usefixtures("fresh_log")
+async def test_with_nothing_to_undo_it_has_failed(place: Place) -> None:
+    async def body(run: Run) -> None:
+        await run.sleep(3600)
+
+    app = await place.open(process(body, deadline=0.05))
+    await late(app, (await app.begin("thing", b"null")).id, "failed")
+
+
+@pytest.mark.usefixtures("fresh_log")
+async def test_an_undo_of_a_scope_is_shielded_from_the_deadline(place: Place) -> None:
+    global undo_gate
+    undo_gate = asyncio.Event()
+
+    async def body(run: Run) -> None:
+        run.deadline(0.1)
+        try:
+            async with run.scope():
+                await run(deed, "inside")
+                raise LookupError
+        except LookupError:
+            await run(deed, "never")
+
+    app = await place.open(process(body))
+    id = (await app.begin("thing", b"null")).id
+    await until(lambda: passed(app, id))
+    assert log == ["inside", "undo inside inside"]
+    undo_gate.set()
+    await late(app, id, "failed")
+    assert log == ["inside", "undo inside inside", "undone"]
+
+
+async def passed(app: Outlive, id: str) -> bool:
+    return "its deadline has passed" in [entry.text for entry in await app.journal(id)]
+
+
+@pytest.mark.usefixtures("fresh_log")
+async def test_a_deadline_is_replaced_lifted_and_of_no_account_behind_the_pivot(
+    place: Place,
+) -> None:
+    async def body(run: Run) -> str:
+        with pytest.raises(ValueError, match="above 0"):
+            run.deadline(0)
+        run.deadline(None)
+        await run(deed, "one")
+        run.deadline(7200)
+        await run.wait("go")
+        run.pivot()
+        await run.wait("end")
+        return "ended"
+
+    async def branches(run: Run) -> str:
+        async def branch(run: Run) -> None:
+            run.deadline(5)
+
+        with pytest.raises(RuntimeError, match="set it in the body"):
+            await run.gather(branch)
+        return "refused"
+
+    clock = ManualClock()
+    declare = process(body, deadline=60)
+    app = await place.open(declare, clock=clock)
+    id = (await app.begin("thing", b"null")).id
+    await has_status(app, id, "waiting")
+    clock.advance(3600)
+    app = await place.again(app, declare, clock=clock)
+    assert (await app.view(id)).status == "waiting"
+    await app.signal(id, "go", b"")
+    await until(lambda: waits_for_end(app, id))
+    clock.advance(7200)
+    app = await place.again(app, declare, clock=clock)
+    await app.signal(id, "end", b"")
+    assert await app.result(id, within=60) == "ended"
+    kinds = [entry.kind for entry in await app.journal(id)]
+    assert kinds.count("deadline") == 2
+    app = await place.again(app, process(branches))
+    assert await app.result((await app.begin("thing", b"null")).id, within=10) == "refused"
+
+
+async def waits_for_end(app: Outlive, id: str) -> bool:
+    return bool((await app.view(id)).waits_for == "end")

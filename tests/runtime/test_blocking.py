@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from tests.service import Outside, Place, has_status, until
+from tests.service import Outside, Place, check_grammar, has_status, until
 
-from outlive import BlockingRun, Outlive, Unknown, WaitTimeout, attempt, step
+from outlive import BlockingRun, Outlive, StepFailed, Unknown, WaitTimeout, attempt, step
 
 world = Outside()
 
@@ -72,3 +72,101 @@ async def test_many_bodies_wait_at_once(place: Place, outside: Outside) -> None:
         await app.signal(one.id, "go", b"")
     await asyncio.gather(*(app.result(one.id, within=10) for one in begun))
     assert world.calls["make"] == 20 and bodies() - before <= 20
+
+
+# --- parts of a body ------------------------------------------------------------------------------
+
+
+def untake(what: str, made: str | Unknown) -> None:
+    world.do("undo " + attempt().key, f"untake {what}")
+
+
+@step(undo=untake)
+def take(what: str) -> str:
+    if what == "nothing":
+        raise LookupError(what)
+    return world.do(attempt().key, f"take {what}")
+
+
+def parts(app: Outlive) -> None:
+    def left(run: BlockingRun) -> str:
+        return run(take, "left") + " " + run(take, "more")
+
+    def late(run: BlockingRun) -> None:
+        run(take, "late")
+        run.sleep(3600)
+
+    @app.process("/parts", version=1)
+    def parts(run: BlockingRun) -> list[str]:
+        one, two = run.gather(left, lambda run: run(take, "right"))
+        won = run.first(late, left)
+        done = run.all([1, 2, 3], double, limit=2)
+        try:
+            with run.scope():
+                run(take, "scoped")
+                run.gather(lambda run: run.keyed("n")(take, "nothing"), late)
+        except StepFailed:
+            run.wait("go")
+        return [one, two, str(won), str(done.results)]
+
+
+def double(item: int) -> int:
+    return 2 * item
+
+
+async def test_branches_races_items_and_scopes_replay_in_threads(
+    place: Place, outside: Outside
+) -> None:
+    global world
+    world = outside
+    app = await place.open(parts)
+    begun = await app.begin("parts", b"null")
+
+    async def waits() -> bool:
+        return (await app.view(begun.id)).waits_for == "go"
+
+    await until(waits)
+    log = list(world.log)
+    assert log.count("untake late") == 2 and "untake scoped" in log
+    app = await place.again(app, parts)
+    await app.signal(begun.id, "go", b"")
+    assert await app.result(begun.id, within=20) == [
+        "take left take more", "take right", "take left take more", "(2, 4, 6)",
+    ]  # fmt: skip
+    assert world.log == log
+    check_grammar(await app.journal(begun.id))
+    await until(lambda: not [t for t in threading.enumerate() if "outlive-branch" in t.name])
+
+
+async def test_more_branches_than_threads_are_refused(place: Place) -> None:
+    def many(app: Outlive) -> None:
+        @app.process("/many", version=1)
+        def many(run: BlockingRun) -> str:
+            try:
+                run.gather(*[late] * 65)
+            except ValueError as error:
+                return str(error)
+            return "begun"
+
+        def late(run: BlockingRun) -> None: ...
+
+    app = await place.open(many)
+    begun = await app.begin("many", b"null")
+    assert await app.result(begun.id, within=10) == "65 branches; at most 64 have a thread each"
+
+
+async def test_a_deadline_reaches_a_body_in_its_thread(place: Place, outside: Outside) -> None:
+    global world
+    world = outside
+
+    def late(app: Outlive) -> None:
+        @app.process("/late", version=1)
+        def late(run: BlockingRun) -> None:
+            run.deadline(0.1)
+            run(take, "one")
+            run.sleep(3600)
+
+    app = await place.open(late)
+    begun = await app.begin("late", b"null")
+    await has_status(app, begun.id, "rolled_back")
+    assert world.log == ["take one", "untake one"]

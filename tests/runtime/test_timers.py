@@ -7,7 +7,7 @@ import asyncio
 from tests.service import until
 
 from outlive.clock import ManualClock
-from outlive.runtime.timers import Timers
+from outlive.runtime.timers import HEAP_MIN, Timers
 
 
 async def test_calls_are_made_in_order_of_their_time_and_never_before_it() -> None:
@@ -81,4 +81,14 @@ async def test_the_next_due_is_that_of_the_earliest_call_that_is_still_to_be_mad
     assert timers.next_due == late.due
     late.cancel()
     assert timers.next_due is None
+    timers.stop()
+
+
+async def test_cancelled_timers_of_far_times_do_not_pile_up() -> None:
+    timers = Timers(ManualClock())
+    kept = timers.after(86_400, lambda: None)
+    for _ in range(10 * HEAP_MIN):
+        timers.after(86_400, lambda: None).cancel()
+    assert len(timers._heap) <= HEAP_MIN
+    assert any(found[2] is kept for found in timers._heap)
     timers.stop()

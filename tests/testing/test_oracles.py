@@ -119,6 +119,7 @@ STARTED = ("started", {"node": "a"})
 DONE = ("ended", {"status": "done"})
 A = ("step", {"id": "a", "undo": "no_a"})
 B = ("step", {"id": "b", "undo": "no_b"})
+PART = ("decided", {"id": "scope", "what": "scope", "undo": ["b", "a"]})
 BACK = ("compensating", {"error": {}})
 NO_A, NO_B = ("undone", {"id": "a"}), ("undone", {"id": "b"})
 
@@ -131,6 +132,8 @@ NO_A, NO_B = ("undone", {"id": "a"}), ("undone", {"id": "b"})
         (STARTED, A, B, BACK, NO_B),
         (STARTED, A, ("compensating", {"error": {}, "unknown": [{"id": "b"}]}), NO_B, NO_A, DONE),
         (STARTED, B, ("stuck", {"id": "b"}), ("resumed", {}), B, DONE),
+        (STARTED, A, B, PART, NO_B, NO_A, DONE),
+        (STARTED, A, B, PART, NO_B, BACK, NO_A, DONE),
     ],
 )
 def test_p7_has_nothing_against_these(said: Any) -> None:
@@ -150,6 +153,10 @@ def test_p7_has_nothing_against_these(said: Any) -> None:
         (STARTED, A, BACK, NO_A, NO_A, DONE),
         (STARTED, A, BACK, B, NO_B, NO_A, DONE),
         (STARTED, A, BACK, BACK, NO_A, DONE),
+        (STARTED, A, B, NO_B, DONE),
+        (STARTED, A, B, PART, NO_A, NO_B, DONE),
+        (STARTED, A, B, PART, NO_B, NO_B, DONE),
+        (STARTED, A, B, PART, NO_B, NO_A, BACK, NO_A, DONE),
     ],
 )
 def test_p7_refuses_these(said: Any) -> None:

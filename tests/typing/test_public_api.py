@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = """
 from typing import Any, assert_type
 
-from outlive import BlockingHandle, Handle, Outlive, Retry, Run, Unknown, attempt, step
+from outlive import BlockingHandle, BlockingRun, Handle, Outlive, Retry, Run, Unknown, attempt, step
 
 app = Outlive("memory://")
 
@@ -31,6 +31,27 @@ def insert(tables: Any, name: str) -> int:
 async def insert_later(connection: bytes, name: str) -> str:
     return name
 
+async def pay(run: Run) -> str:
+    return ""
+
+async def ship(run: Run) -> int:
+    return 1
+
+@step
+async def make_one(name: str) -> list[str]:
+    return []
+
+def right(run: BlockingRun) -> float:
+    return run(measure, "a")
+
+def left(run: BlockingRun) -> str:
+    assert_type(run.gather(left, right), tuple[str, float])
+    run.gather(left, lambda run: run(measure, "a"))
+    assert_type(run.all(["a"], measure, limit=3).results, tuple[float, ...])
+    with run.scope():
+        assert_type(run.first(left, left), str)
+    return ""
+
 @app.process("/things", version=1)
 async def thing(run: Run, name: str) -> bytes:
     assert_type(await run(make, name), list[str])
@@ -43,6 +64,21 @@ async def thing(run: Run, name: str) -> bytes:
     await run(measure)                  # refused
     await run(make, name, wrong=2)      # refused
     await run.sleep("long")             # refused
+    assert_type(await run.gather(pay, ship), tuple[str, int])
+    assert_type(await run.gather(pay, ship, pay), tuple[str, int, str])
+    await run.gather(lambda run: run(make, name), ship)
+    assert_type(await run.gather(*[pay] * 9), tuple[str, ...])
+    assert_type(await run.first(pay, ship), str | int)
+    done = await run.all([name], measure, limit=5, key=lambda item: item)
+    assert_type(done.results, tuple[float, ...])
+    assert_type(done.failures[0].item, str)
+    assert_type((await run.all([name], make_one, limit=5)).done, tuple[tuple[str, list[str]], ...])
+    await run.gather(run(make, name), ship)     # refused
+    await run.all([1], make_one, limit=5)       # refused
+    run.deadline(60)
+    run.deadline("60")                  # refused
+    async with run.scope():
+        await run(make, name)
     return b""
 
 async def use() -> None:

@@ -25,6 +25,8 @@ from outlive.kinds.processes import Failure, Head, Journal
 from outlive.kinds.processes.vocabulary import (
     KIND_OF,
     Armed,
+    Cancel,
+    Deadline,
     Ended,
     Paused,
     Pivot,
@@ -39,6 +41,7 @@ from outlive.model import Append, Batch, Committed, Lease, Ref, Require
 if TYPE_CHECKING:
     from outlive.kinds.processes import Definition
     from outlive.runtime.activations import Activations
+    from outlive.runtime.scopes import Scope
     from outlive.runtime.timers import Timer
 
 PASSIVE_SECONDS = 1.0
@@ -56,14 +59,18 @@ class Activation:
     """A process that this node owns, loaded from its journal."""
 
     __slots__ = (
+        "active",
+        "alarm",
         "definition",
         "endings",
         "extras",
+        "forward",
         "gone",
         "halted",
         "head",
         "id",
         "interrupts",
+        "joins",
         "journal",
         "lease",
         "leaving",
@@ -73,8 +80,10 @@ class Activation:
         "parking",
         "recovered",
         "ref",
+        "scopes",
         "settled",
         "shielded",
+        "shields",
         "started",
         "task",
         "transacting",
@@ -116,6 +125,18 @@ class Activation:
         self.parking: dict[str, _Parked] = {}
         self.parked_at: float | None = None
         self.interrupts: set[Callable[[], Any]] = set()
+        self.shields: set[Callable[[], Any]] = set()
+        """Those of `interrupts` that a cancel leaves alone."""
+        self.scopes: list[Scope] = []
+        """The scopes that are open, whichever branch has opened them."""
+        self.active = 1
+        """How many of its tasks could go on: the body, or the branches for which it waits."""
+        self.joins = 0
+        """How many times its body, or a branch, waits for branches right now."""
+        self.alarm: Timer | None = None
+        """Goes off when its deadline has passed."""
+        self.forward = False
+        """Whether this body has come past its pivot: on a replay later than its journal."""
         self.endings: list[asyncio.Future[Ended | None]] = []
         """Who waits for its end in this node, and gets it when it is durable; None when the
         process left memory before."""
@@ -142,7 +163,9 @@ class Activation:
             return Batch(lease=self.lease, require=done, append=tuple(appends), drop=drop)
         self.head = head
         if head.status == "waiting":
-            due = min((found for found in (due, *journal.dues()) if found is not None), default=due)
+            parked = (found.until for found in self.parking.values())
+            dues = (due, self.deadline(), *journal.dues(), *parked)
+            due = min((found for found in dues if found is not None), default=due)
         elif self.parking:
             self._arm_all()
         if due is not None:
@@ -172,7 +195,7 @@ class Activation:
         """Append and pass the gate; gives the time of the commit. Raises `Discarded` when it was
         refused."""
         while self.transacting is not None:
-            await self.transacting
+            await asyncio.shield(self.transacting)
         if self.gone or self.journal.ended is not None:
             raise Discarded
         if self.extras:
@@ -191,6 +214,8 @@ class Activation:
     def append_step(self, done: StepDone) -> asyncio.Future[Committed] | None:
         """The gate of a step's record, and nothing beside it; None when `record` must do it."""
         journal = self.journal
+        if done.undo and done.id not in self.started:
+            raise asyncio.CancelledError  # the part it belonged to is over, and has undone it
         if self.transacting is not None or self.extras or self.gone or journal.ended is not None:
             return None
         append = Append(self.head.stream, journal.next_n, "step", pack(done))
@@ -236,6 +261,8 @@ class Activation:
         if self.gone:
             return
         self.gone = self.halted = True
+        if self.alarm is not None:
+            self.alarm.cancel()
         self.interrupt(Discarded())
 
     def tell_end(self, event: Ended | None) -> None:
@@ -257,8 +284,10 @@ class Activation:
             if not parked.future.done():
                 parked.future.set_exception(reason)
                 parked.future.exception()
+        shields = self.shields if isinstance(reason, Cancelled) else ()
         for interrupt in list(self.interrupts):
-            interrupt()
+            if interrupt not in shields:
+                interrupt()
 
     # --- parking ----------------------------------------------------------------------------------
 
@@ -331,6 +360,30 @@ class Activation:
             and self.transacting is None
         )
 
+    def parked_status(self) -> str:
+        """The status of a process when one more of its tasks is parked: it still runs while
+        another may go on, or is in a step."""
+        all_parked = len(self.parking) + 1 >= self.active
+        return "waiting" if all_parked and not self.interrupts else "running"
+
+    def may_wait(self, now: float) -> bool:
+        """Whether nothing of it has gone on for a while, although it is recorded as running: a
+        branch has ended beside others that wait."""
+        return (
+            self.joins > 0
+            and self.parked_at is not None
+            and now - self.parked_at >= PASSIVE_SECONDS
+            and self.head.status == "running"
+            and len(self.parking) >= self.active
+            and not (self.interrupts or self.users or self.halted)
+            and self.transacting is None
+        )
+
+    async def wait_on(self) -> None:
+        """Record that it waits, so that it can leave memory."""
+        if self.may_wait(self.node.clock.boot()):
+            await self.record(head=self.with_status("waiting", self.journal.waits_for()))
+
     # --- running ---------------------------------------------------------------------------------
 
     def run(self, value: Any = None, *, decoded: bool = False) -> None:
@@ -340,6 +393,7 @@ class Activation:
         """
         if self.task is None and not self.gone and not self.node.recovery.holds(self.id):
             loop = asyncio.get_running_loop()
+            self.set_alarm()
             self.task = loop.create_task(self.node.live_body(self, value, decoded))
 
     async def end(
@@ -358,7 +412,9 @@ class Activation:
         await self.record(Stuck(error, id), head=self.with_status("stuck"))
 
     async def pause(self, why: str, detail: str) -> None:
-        """Record that it waits for an operator, and stop."""
+        """Record that it waits for an operator, and stop; once, if branches ask for it together."""
+        if self.journal.paused is not None:
+            raise Discarded
         await self.record(Paused(why, detail), head=self.with_status("paused"))
         self.discard()
         raise Discarded
@@ -375,15 +431,63 @@ class Activation:
 
     # --- what the body sets beside its steps ------------------------------------------------------
 
-    def add_state(self, state: Any, count: int) -> None:
+    def add_state(self, state: Any, count: int, branch: str = "") -> None:
         """Keep `state` for the next record."""
-        self.extras = [extra for extra in self.extras if not isinstance(extra, StateSet)]
-        self.extras.append(StateSet(Raw(codec.encode(state)), count))
+        self.extras = [
+            extra
+            for extra in self.extras
+            if not (isinstance(extra, StateSet) and extra.branch == branch)
+        ]
+        self.extras.append(StateSet(Raw(codec.encode(state)), count, branch))
 
     def add_pivot(self) -> None:
         """From the next record on the process only goes forward; in memory from now on."""
         self.journal.pivoted = True
         self.extras.append(Pivot())
+
+    def add_deadline(self, until: int | None, count: int) -> None:
+        """From the next record on the process must have ended by `until`; in memory from now on."""
+        event = Deadline(until, count)
+        self.journal.deadline = event
+        self.extras.append(event)
+        self.set_alarm()
+
+    # --- the deadline -----------------------------------------------------------------------------
+
+    def deadline(self) -> int | None:
+        """When it must have ended, by the store's clock; None: whenever. Behind the pivot, and
+        while it is rolled back, nothing is due any more."""
+        journal, seconds = self.journal, self.definition.deadline
+        if journal.pivoted or journal.compensating is not None or journal.cancel is not None:
+            return None
+        if journal.deadline is not None:
+            return journal.deadline.until
+        started = journal.times.get("", 0)
+        return None if seconds is None or not started else started + round(seconds * MICROS)
+
+    def set_alarm(self) -> None:
+        """Look again when its deadline has passed."""
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
+        until = self.deadline()
+        if until is not None:
+            self.alarm = self.node.timers.at(until, lambda: self._ring(until))
+
+    def _ring(self, until: int) -> None:
+        if not self.gone:
+            self.node.spawn(self._exceed(until))
+
+    async def _exceed(self, until: int) -> None:
+        """Its deadline has passed: from this record on it is rolled back."""
+        while self.transacting is not None:
+            await asyncio.shield(self.transacting)
+        late = self.gone or self.shielded or self.journal.ended is not None
+        if late or self.deadline() != until or self.head.status not in ("running", "waiting"):
+            return
+        head = self.with_status("running") if self.head.status == "waiting" else None
+        await self.record(Cancel(deadline=until), head=head)
+        self.cancel()
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -117,8 +117,7 @@ class Activations:
         """The shard that new processes go to now; None when this node owns none.
 
         The same for `STARTS_IN_A_ROW` starts, then the next: what is under way at one time lies
-        close together in the store, so that a commit touches few pages, and in the long run every
-        shard gets the same.
+        together, so that a commit touches few pages; in the long run every shard gets the same.
         """
         if not self.leases:
             return None
@@ -179,8 +178,7 @@ class Activations:
     # --- loading ----------------------------------------------------------------------------------
 
     async def load(self, id: str) -> Activation | None:
-        """The process `id` in memory, built from its journal if need be; None when it is not ours
-        or has no cell."""
+        """The process `id` in memory, from its journal if need be; None when not ours or gone."""
         found = self.live.get(id)
         if found is not None:
             return found
@@ -242,7 +240,7 @@ class Activations:
         activation.users += 1
         try:
             while activation.transacting is not None:
-                await activation.transacting
+                await asyncio.shield(activation.transacting)
             if activation.journal.started is None and command.kind != "start":
                 await self.begin_queued(activation, ())
             match command.kind:
@@ -395,7 +393,7 @@ class Activations:
 
     async def _time_out(self, activation: Activation, wait: str) -> None:
         while activation.transacting is not None:
-            await activation.transacting
+            await asyncio.shield(activation.transacting)
         if wait not in activation.journal.waited and not activation.gone:
             head = activation.with_status("running")
             time = await activation.record(WaitDone(wait), head=head)
@@ -521,8 +519,11 @@ class Activations:
     def sweep(self) -> None:
         """Let what has been parked long enough leave memory; its cell brings it back."""
         now = self.clock.boot()
-        for activation in [found for found in self.live.values() if found.may_leave(now)]:
-            self._drop(activation)
+        for activation in list(self.live.values()):
+            if activation.may_leave(now):
+                self._drop(activation)
+            elif activation.joins and activation.may_wait(now):
+                self.spawn(activation.wait_on())
 
     def release(self, shard: int) -> None:
         """The shard is another's: throw away what lives in it."""

@@ -37,12 +37,25 @@ THREADS_MAX = 64
 
 
 class Course:
-    """How far a body has come: shared by its run and the keyed ones made from it."""
+    """How far a body, or a branch of it, has come: shared by its run and the keyed ones made from
+    it."""
 
-    __slots__ = ("random", "state", "states", "time", "used", "uuids")
+    __slots__ = (
+        "closed", "cut", "deadlines", "home", "path", "random", "state", "states", "time", "used",
+        "uuids",
+    )  # fmt: skip
 
-    def __init__(self, time: int) -> None:
+    def __init__(self, time: int, path: str = "") -> None:
         self.time = time
+        self.path = path
+        """What stands before the identities of a branch: `pay/`; empty in the body itself."""
+        self.home: asyncio.Task[Any] | None = None
+        """The task of a branch; None in the body itself."""
+        self.deadlines = 0
+        self.closed = False
+        """Its branch was ended from outside: it begins nothing more."""
+        self.cut: set[str] = set()
+        """What was done in scopes that were cut off: whoever has ended the branch undoes it."""
         self.used: dict[str, int] = {}
         self.states = 0
         self.state: Any = None
@@ -134,6 +147,8 @@ def _arm(activation: Activation, armed: Armed) -> None:
             activation.started[armed.id] = armed
         activation.check()
     activation.started[armed.id] = armed
+    if activation.scopes:
+        activation.scopes[-1].note_task(armed.id)
 
 
 def _recordable(spec: steps.Spec, value: Any, beside: int) -> bytes:
@@ -173,7 +188,8 @@ async def _fail_attempt(
     again_at = activation.node.clock.wall() + round(wait * MICROS)
     event = AttemptFailed(id, spec.name, number, began, failure, again_at)
     if wait > PASSIVE_SECONDS:
-        await activation.record(event, head=activation.with_status("waiting"), due=again_at)
+        head = activation.with_status(activation.parked_status())
+        await activation.record(event, head=head, due=again_at)
     else:
         await activation.record(event)
     await pause(activation, f"retry {id} {number}", again_at)
@@ -193,9 +209,12 @@ async def call(
 ) -> Any:
     """Call a step's function within its time limit. Raises what it raises, or `TimeoutError`.
 
-    A cancel or the loss of the process interrupts it with `Cancelled` or `Discarded`.
+    A cancel or the loss of the process interrupts it with `Cancelled` or `Discarded`; an undo is
+    shielded from a cancel.
     """
     interrupt = enter(activation)
+    if steps.attempt().undoing:
+        activation.shields.add(interrupt)
     try:
         if spec.direct:
             return await spec.function(*args, **kwargs)
@@ -209,6 +228,7 @@ async def call(
         raise
     finally:
         activation.interrupts.discard(interrupt)
+        activation.shields.discard(interrupt)
 
 
 def enter(activation: Activation) -> Callable[[], object]:
@@ -266,6 +286,8 @@ async def _within(activation: Activation, spec: steps.Spec, work: asyncio.Future
     timer = None if spec.timeout is None else timers.after(spec.timeout, give_up)
     interrupt = work.cancel
     activation.interrupts.add(interrupt)
+    if steps.attempt().undoing:
+        activation.shields.add(interrupt)
     try:
         return await work
     except asyncio.CancelledError:
@@ -274,6 +296,7 @@ async def _within(activation: Activation, spec: steps.Spec, work: asyncio.Future
         raise
     finally:
         activation.interrupts.discard(interrupt)
+        activation.shields.discard(interrupt)
         if timer is not None:
             timer.cancel()
 

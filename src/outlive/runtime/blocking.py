@@ -7,28 +7,45 @@
 
 The thread blocks in each durable call while the event loop does the work. A process that leaves
 memory, or is lost to another node, gets `Discarded` raised from its call; let it pass.
+
+Branches have a thread each, made for them, so that bodies which wait for their branches never hold
+the threads that these need. A branch that is ended from outside is told at its next durable call.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+import contextvars
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 if TYPE_CHECKING:
     from random import Random
 
     from outlive.runtime.activations import Activations
+    from outlive.runtime.fanout import Outcomes
     from outlive.runtime.run import Run
+    from outlive.runtime.scopes import Scope
 
 P = ParamSpec("P")
 R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+T = TypeVar("T")
+Branch = Callable[["BlockingRun"], R]
+"""A part of a body that runs beside others: a function of the run it is given."""
 
 BODIES_MAX = 256
 """Synchronous bodies that run at once in one node; more wait for a thread."""
+BRANCHES_MAX = 64
+"""Branches of one synchronous call: each has a thread of its own."""
+CLOSING_SECONDS = 0.02
+"""How often a branch that was ended is told so while its thread goes on."""
 
 
 class BlockingRun:
@@ -38,8 +55,15 @@ class BlockingRun:
         self._run = run
         self._loop = loop
 
+        self._waits: set[Future[Any]] = set()
+
     def _do(self, work: Coroutine[Any, Any, R]) -> R:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        waits = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._waits.add(waits)
+        try:
+            return waits.result()
+        finally:
+            self._waits.discard(waits)
 
     @property
     def id(self) -> str:
@@ -81,9 +105,19 @@ class BlockingRun:
         """See `Run.pivot`."""
         self._run.pivot()
 
+    def deadline(self, seconds: float | None) -> None:
+        """See `Run.deadline`."""
+
+        async def set_it() -> None:  # a timer is set, which is for the loop's thread
+            self._run.deadline(seconds)
+
+        self._do(set_it())
+
     def keyed(self, key: str | int) -> BlockingRun:
         """See `Run.keyed`."""
-        return BlockingRun(self._run.keyed(key), self._loop)
+        made = BlockingRun(self._run.keyed(key), self._loop)
+        made._waits = self._waits
+        return made
 
     def __call__(self, step: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """See `Run.__call__`."""
@@ -105,6 +139,98 @@ class BlockingRun:
     def sleep(self, seconds: float) -> None:
         """See `Run.sleep`."""
         self._do(self._run.sleep(seconds))
+
+    @overload
+    def gather(self, a: Branch[A], b: Branch[B], /) -> tuple[A, B]: ...
+    @overload
+    def gather(self, a: Branch[A], b: Branch[B], c: Branch[C], /) -> tuple[A, B, C]: ...
+    @overload
+    def gather(self, *branches: Branch[R]) -> tuple[R, ...]: ...
+    def gather(self, *branches: Branch[Any]) -> tuple[Any, ...]:
+        """See `Run.gather`; at most 64 branches, in a thread each."""
+        return self._beside(self._run.gather, branches)  # type: ignore[no-any-return]
+
+    @overload
+    def first(self, a: Branch[A], b: Branch[B], /) -> A | B: ...
+    @overload
+    def first(self, a: Branch[A], b: Branch[B], c: Branch[C], /) -> A | B | C: ...
+    @overload
+    def first(self, *branches: Branch[R]) -> R: ...
+    def first(self, *branches: Branch[Any]) -> Any:
+        """See `Run.first`; at most 64 branches, in a thread each."""
+        return self._beside(self._run.first, branches)
+
+    def _beside(self, asked: Callable[..., Any], branches: tuple[Branch[Any], ...]) -> Any:
+        if len(branches) > BRANCHES_MAX:
+            raise ValueError(f"{len(branches)} branches; at most {BRANCHES_MAX} have a thread each")
+        threads = ThreadPoolExecutor(max(1, len(branches)), thread_name_prefix="outlive-branch")
+        try:
+            return self._do(
+                asked(*(_in_thread(branch, threads, self._loop) for branch in branches))
+            )
+        finally:
+            threads.shutdown(wait=False)
+
+    def all(
+        self,
+        items: Iterable[T],
+        step: Callable[[T], R],
+        *,
+        limit: int,
+        key: Callable[[T], str | int] | None = None,
+    ) -> Outcomes[T, R]:
+        """See `Run.all`."""
+        done: Outcomes[T, R] = self._do(self._run.all(items, step, limit=limit, key=key))
+        return done
+
+    def scope(self) -> BlockingScope:
+        """See `Run.scope`: `with run.scope():`."""
+        return BlockingScope(self)
+
+
+class BlockingScope:
+    """`with run.scope():` in a synchronous body; see `Run.scope`."""
+
+    def __init__(self, run: BlockingRun) -> None:
+        self._run = run
+        self._scope: Scope = run._run.scope()
+
+    def __enter__(self) -> BlockingScope:
+        self._scope.enter()
+        return self
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._scope.restore()
+        self._run._do(self._scope.leave(error))
+
+
+def _in_thread(
+    branch: Branch[R], threads: ThreadPoolExecutor, loop: asyncio.AbstractEventLoop
+) -> Callable[[Run], Coroutine[Any, Any, R]]:
+    """`branch` as a branch of the loop: it runs in a thread of `threads`, and its end is waited
+    for also when it is cancelled."""
+    context = contextvars.copy_context()
+
+    async def run_it(run: Run) -> R:
+        face = BlockingRun(run, loop)
+        work = loop.run_in_executor(threads, context.copy().run, branch, face)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            run._course.closed = True
+            while not work.done():
+                for waits in tuple(face._waits):
+                    waits.cancel()
+                await asyncio.wait((work,), timeout=CLOSING_SECONDS)
+            if not work.cancelled():
+                _ = work.exception()
+            raise
+
+    function: Any = getattr(branch, "func", branch)
+    run_it.__name__ = getattr(function, "__name__", "branch")
+    return run_it
 
 
 async def call_blocking(

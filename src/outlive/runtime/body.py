@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Raw
 
 from outlive import codec
-from outlive.errors import Discarded
+from outlive.errors import DeadlineExceeded, Discarded
 from outlive.kinds.processes import Failure
 from outlive.runtime import rollback
 from outlive.runtime.activation import Activation, failure_of
@@ -64,7 +64,7 @@ async def _forward(activation: Activation, value: Any, decoded: bool) -> None:
         await _fail(activation, error)
     else:
         if _is_cancelled(activation):
-            await rollback.begin(activation, _why_cancelled(activation), cancelled=True)
+            await _roll_back(activation)
         else:
             await activation.end("done", result=raw)
 
@@ -74,7 +74,7 @@ async def _fail(activation: Activation, error: BaseException) -> None:
     if activation.gone:
         raise Discarded from error
     if _is_cancelled(activation):
-        await rollback.begin(activation, _why_cancelled(activation), cancelled=True)
+        await _roll_back(activation)
         return
     task = asyncio.current_task()
     ended = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
@@ -88,7 +88,14 @@ def _is_cancelled(activation: Activation) -> bool:
     return activation.journal.cancel is not None and not activation.journal.pivoted
 
 
-def _why_cancelled(activation: Activation) -> Failure:
+async def _roll_back(activation: Activation) -> None:
+    """Undo what was done, because somebody asked for it or the deadline has passed."""
     cancel = activation.journal.cancel
-    reason = cancel.reason if cancel is not None else ""
-    return Failure("Cancelled", reason or "cancelled", retryable=False)
+    if cancel is not None and cancel.deadline is not None:
+        late = DeadlineExceeded()
+        failure = Failure("DeadlineExceeded", late.detail, late.code, retryable=False)
+    else:
+        reason = cancel.reason if cancel is not None else ""
+        failure = Failure("Cancelled", reason or "cancelled", retryable=False)
+    cancelled = failure.type == "Cancelled"
+    await rollback.begin(activation, failure, cancelled=cancelled)

@@ -11,6 +11,7 @@ Reference: Garcia-Molina & Salem, "Sagas", SIGMOD 1987.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import msgspec
 
@@ -45,7 +46,7 @@ async def begin(
     await _end_siblings(activation)
     journal = activation.journal
     declared = activation.definition.rollback_on
-    rolls_back = journal.cancel is not None or error is None or _is_any(error, declared)
+    rolls_back = journal.cancel is not None or error is None or is_any(error, declared)
     if journal.pivoted or not rolls_back:
         await activation.stick(failure, getattr(error, "step", ""))
         return
@@ -72,12 +73,12 @@ async def _end_siblings(activation: Activation) -> None:
             break
         await asyncio.sleep(SIBLINGS_SECONDS / SIBLINGS_LOOKS)
     while activation.transacting is not None:
-        await activation.transacting
+        await asyncio.shield(activation.transacting)
     if activation.gone:
         raise Discarded
 
 
-def _is_any(error: BaseException, declared: tuple[type[Exception], ...]) -> bool:
+def is_any(error: BaseException, declared: tuple[type[Exception], ...]) -> bool:
     """Whether `error`, or what a step gave up with, is one of `declared`."""
     if isinstance(error, declared) or isinstance(error.__cause__, declared):
         return True
@@ -106,8 +107,26 @@ async def undo_all(activation: Activation) -> None:
     await activation.end(journal.outcome(), error=journal.failure())
 
 
-async def _undo(activation: Activation, armed: Armed) -> bool:
-    """Undo one step; False when it gave up and the process is stuck."""
+async def undo_part(activation: Activation, ids: Collection[str]) -> None:
+    """Undo those of the steps `ids` that are not undone, the last completed one first; the process
+    goes on behind it.
+
+    An undo that is under way is shielded from a cancel. One that gives up makes the process
+    `stuck`; when an operator lets it go on, its body comes by here again. Raises `Discarded` then.
+    """
+    for armed in activation.journal.armed():
+        if armed.id not in ids or armed.id in activation.journal.undone:
+            continue
+        if activation.halted:
+            activation.check()
+        if not await _undo(activation, armed, f"undo {armed.id}"):
+            activation.discard()
+            raise Discarded
+
+
+async def _undo(activation: Activation, armed: Armed, stuck: str = "") -> bool:
+    """Undo one step; False when it gave up and the process is stuck, because of `stuck` if that is
+    given, else of the step."""
     node = activation.node
     past = activation.journal.undo_attempts.get(armed.id)
     number = 1 if past is None else past.number + 1
@@ -133,7 +152,7 @@ async def _undo(activation: Activation, armed: Armed) -> bool:
             event = UndoFailed(armed.id, armed.name, number, began, failure, again_at)
             if not UNDO_RETRY.again(error, number):
                 await activation.record(event)
-                await activation.stick(failure, armed.id)
+                await activation.stick(failure, stuck or armed.id)
                 return False
             await activation.record(event)
             _demand_time(activation)

@@ -4,6 +4,8 @@
     answer = await run.wait("confirmed", within=3600)   leaves memory while it waits
     await run.sleep(86_400)
     row = await run.transact(activate, account)         the caller's own tables, same commit
+    paid, sent = await run.gather(pay, ship)            branches; `run.first` races them
+    async with run.scope():                             an error that leaves it undoes this part
 
 A body must be deterministic between these calls: the time from `run.now()`, ids from `run.uuid()`,
 chance from `run.random()`, and everything that touches the world inside a step.
@@ -12,7 +14,7 @@ chance from `run.random()`, and everything that touches the world inside a step.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import UUID
@@ -22,7 +24,7 @@ from outlive.clock import MICROS
 from outlive.codec import ANYTHING, Shape, fingerprint
 from outlive.errors import Discarded, WaitTimeout
 from outlive.kinds.processes.vocabulary import SleepBegan, StepDone, WaitBegan, WaitDone, Woke
-from outlive.runtime import attempts, transactions
+from outlive.runtime import attempts, branches, fanout, scopes, transactions
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import Course
 
@@ -31,6 +33,13 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+T = TypeVar("T")
+Branch = Callable[["Run"], Awaitable[R]]
+"""A part of a body that runs beside others: a function of the run it is given."""
 
 KEY_CHARACTERS_MAX = 200
 
@@ -70,19 +79,22 @@ class Run:
     def uuid(self) -> UUID:
         """A new UUID (version 4): the same on every replay."""
         self._course.uuids += 1
-        seed = f"{self._activation.head.stream} uuid {self._course.uuids}"
+        seed = f"{self._activation.head.stream} {self._course.path}uuid {self._course.uuids}"
         bits = ids.seeded(seed).getrandbits(128)
         return UUID(int=bits, version=4)
 
     def random(self) -> Random:
         """A source of chance that gives the same numbers on every replay. Not for secrets."""
         if self._course.random is None:
-            self._course.random = ids.seeded(self._activation.head.stream)
+            self._course.random = ids.seeded(self._activation.head.stream + self._course.path)
         return self._course.random
 
     @property
     def state(self) -> Any:
-        """The document that GET serves as `data`: what was set last, None before."""
+        """The document that GET serves as `data`: what was set last, None before.
+
+        A branch sees what was set before it began, and what it has set itself.
+        """
         return self._course.state
 
     @state.setter
@@ -91,8 +103,8 @@ class Run:
         course = self._course
         course.state = document
         course.states += 1
-        if course.states > self._activation.journal.states:
-            self._activation.add_state(document, course.states)
+        if course.states > self._activation.journal.states.get(course.path, 0):
+            self._activation.add_state(document, course.states, course.path)
 
     def pivot(self) -> None:
         """From here only forward: nothing before this point is rolled back any more, and no cancel
@@ -101,9 +113,29 @@ class Run:
         Durable with the next record. An error that leaves the body after it makes the process
         `stuck`, for an operator to retry.
         """
+        self._activation.forward = True
         if not self._activation.journal.pivoted:
             self._activation.check()
             self._activation.add_pivot()
+
+    def deadline(self, seconds: float | None) -> None:
+        """The process must have ended `seconds` (above 0) from now, or it is rolled back.
+
+        In the place of an earlier deadline, also of the one it was declared with; None lifts it.
+        Durable with the next record, and decided by the store's clock. When it passes, the body is
+        interrupted by `Cancelled`, what was done is undone (undos are shielded), and the failure is
+        `DeadlineExceeded`. Behind the pivot, and while it is paused or stuck, none passes.
+        """
+        if seconds is not None and seconds <= 0:
+            raise ValueError(f"deadline is {seconds}; it must be above 0 seconds")
+        if self._course.path:
+            raise RuntimeError("the deadline is the whole process's: set it in the body")
+        course, activation = self._course, self._activation
+        course.deadlines += 1
+        if course.deadlines > activation.journal.deadlines:
+            wall = activation.node.clock.wall()
+            until = None if seconds is None else wall + round(seconds * MICROS)
+            activation.add_deadline(until, course.deadlines)
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -121,11 +153,17 @@ class Run:
         return keyed
 
     def _identify(self, name: str) -> str:
+        course = self._course
         if self._key:
             name = f"{name}:{self._key}"
-        used = self._course.used
+        if course.path:
+            name = course.path + name
+        used = course.used
         count = used[name] = used.get(name, 0) + 1
-        return name if count == 1 else f"{name}#{count}"
+        id = name if count == 1 else f"{name}#{count}"
+        if self._activation.scopes:
+            scopes.note(self._activation, id)
+        return id
 
     @overload
     def __call__(
@@ -204,10 +242,13 @@ class Run:
         record, against = self._activation.journal.find(id, StepDone, hashed, branch)
         if against:
             await self._activation.drift(against)
+        journal = self._activation.journal
         if record is None:
-            against = self._activation.journal.renamed(id, steps.names(), branch)
+            against = journal.renamed(id, steps.names(), branch, self._course.path)
             if against:
                 await self._activation.drift(against)
+        elif id in journal.closed:
+            await self._never(id)
         found: StepDone | None = record
         return found
 
@@ -216,6 +257,8 @@ class Run:
         activation = self._activation
         if activation.shielded:
             raise Discarded  # the body has failed: what it does beside that does not count
+        if self._course.closed:
+            raise asyncio.CancelledError  # its branch was ended and has not let that out
         journal = activation.journal
         if activation.loaded:
             return journal.ask(id, self._branch())
@@ -223,11 +266,20 @@ class Run:
         return journal.last_order
 
     def _branch(self) -> object:
-        """What runs beside what: None for the body itself, else the task that it has made."""
-        if not (self._activation.loaded and self._activation.definition.is_async):
+        """What runs beside what: None for the body itself, the path of a branch, or the task that
+        either has made."""
+        activation, course = self._activation, self._course
+        if not activation.loaded:
             return None
-        task = asyncio.current_task()
-        return None if task is self._activation.task else task
+        if activation.definition.is_async:
+            task = asyncio.current_task()
+            if task is not (course.home or activation.task):
+                return task
+        return course.path or None
+
+    async def _never(self, id: str) -> None:
+        """What `id` came to was not waited for when it was begun: nobody hears of it now."""
+        await self._activation.park(f"closed {id}", None)
 
     def _pass(self, id: str) -> None:
         """The time of this body is that of the last record it has seen."""
@@ -238,6 +290,98 @@ class Run:
         if done.error is not None:
             raise attempts.step_failed(done.id, done.error)
         return shape.read(done.result)
+
+    # --- parts of a body --------------------------------------------------------------------------
+
+    def branch(self, name: str) -> Run:
+        """A run for a part that goes on beside this one, with a path and an order of its own."""
+        course = self._course
+        path = f"{course.path}{name}:{self._key}" if self._key else f"{course.path}{name}"
+        count = course.used[f"{path}/"] = course.used.get(f"{path}/", 0) + 1
+        made = Course(course.time, f"{path}/" if count == 1 else f"{path}#{count}/")
+        made.state = course.state
+        return Run(self._activation, made)
+
+    @overload
+    async def gather(self, a: Branch[A], b: Branch[B], /) -> tuple[A, B]: ...
+    @overload
+    async def gather(self, a: Branch[A], b: Branch[B], c: Branch[C], /) -> tuple[A, B, C]: ...
+    @overload
+    async def gather(
+        self, a: Branch[A], b: Branch[B], c: Branch[C], d: Branch[D], /
+    ) -> tuple[A, B, C, D]: ...
+    @overload
+    async def gather(self, *branches: Branch[R]) -> tuple[R, ...]: ...
+    async def gather(self, *functions: Branch[Any]) -> tuple[Any, ...]:
+        """Run branches beside each other; gives their results, in their order.
+
+        A branch is a function that takes a run, its own: its steps are named and counted below the
+        function's name (`pay/charge`), so they replay in any interleaving. 1 to 1000. When one
+        raises, the others are cancelled, and what it raised is recorded (one commit) and raised. A
+        step interrupted by that is undone with `Unknown` when the process or a scope rolls back.
+        When the service dies, each branch goes on from its own records.
+        """
+        return await branches.gather(self, functions)
+
+    @overload
+    async def first(self, a: Branch[A], b: Branch[B], /) -> A | B: ...
+    @overload
+    async def first(self, a: Branch[A], b: Branch[B], c: Branch[C], /) -> A | B | C: ...
+    @overload
+    async def first(self, *branches: Branch[R]) -> R: ...
+    async def first(self, *functions: Branch[Any]) -> Any:
+        """Race branches; gives the result of the first that returns.
+
+        The winner is one record (one commit): a replay gives the same. The others are cancelled,
+        and their steps that have an undo are undone before this returns, the last first. A branch
+        that raises is out of the race; when all have, the first failure is raised.
+        """
+        return await branches.first(self, functions)
+
+    @overload
+    async def all(
+        self,
+        items: Iterable[T],
+        step: Callable[[T], Awaitable[R]],
+        *,
+        limit: int,
+        key: Callable[[T], str | int] | None = None,
+    ) -> fanout.Outcomes[T, R]: ...
+    @overload
+    async def all(
+        self,
+        items: Iterable[T],
+        step: Callable[[T], R],
+        *,
+        limit: int,
+        key: Callable[[T], str | int] | None = None,
+    ) -> fanout.Outcomes[T, R]: ...
+    async def all(
+        self,
+        items: Iterable[Any],
+        step: Callable[[Any], Any],
+        *,
+        limit: int,
+        key: Callable[[Any], str | int] | None = None,
+    ) -> fanout.Outcomes[Any, Any]:
+        """Perform `step(item)` for each item, at most `limit` (1 to 1000) at a time.
+
+        Gives `.results`, and `.failures` for the items whose step gave up: they stop nothing. Each
+        item is a step with one record, found by `key(item)`, by its place without it; give a key
+        when the items may come in another order on a replay. At most 100,000 items, no two with one
+        key. When the service dies, recorded items are not run again.
+        """
+        return await fanout.perform_all(self, items, step, limit, key)
+
+    def scope(self) -> scopes.Scope:
+        """`async with run.scope():` an error that leaves it undoes what was completed inside.
+
+        The last step first, each undo recorded and tried again; then the error goes on, and may be
+        caught: the process goes on. Costs no commit when no error leaves it. Undoes nothing when
+        the error is not one of `rollback_on`, or behind `run.pivot()`. When the service dies on the
+        way, what is left is undone by whoever goes on.
+        """
+        return scopes.Scope(self)
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -260,6 +404,8 @@ class Run:
         elif id not in journal.waited and (late := journal.free_signal(signal)) is not None:
             head = activation.with_status("running")
             activation.settle(id, await activation.record(WaitDone(id, late), head=head))
+        if id in journal.closed:
+            await self._never(id)
         if id not in activation.settled:
             await activation.park(
                 id, record.until, lambda: activation.node.time_out(activation, id)
@@ -282,13 +428,9 @@ class Run:
             return began
         until = None if within is None else activation.node.clock.wall() + round(within * MICROS)
         began = WaitBegan(id, signal, order, until)
-        head = activation.with_status(self._parked(), signal)
+        head = activation.with_status(activation.parked_status(), signal)
         await activation.record(began, head=head, due=until)
         return began
-
-    def _parked(self) -> str:
-        """The status of a body that waits: it still runs when a step runs beside the wait."""
-        return "running" if self._activation.interrupts else "waiting"
 
     def _shape_of(self, signal: str) -> Shape:
         declared = self._activation.definition.signals
@@ -308,8 +450,10 @@ class Run:
                 activation.check()
             until = activation.node.clock.wall() + round(seconds * MICROS)
             record = SleepBegan(id, self._ask(id), until)
-            head = activation.with_status(self._parked())
+            head = activation.with_status(activation.parked_status())
             await activation.record(record, head=head, due=until)
+        if id in activation.journal.closed:
+            await self._never(id)
         if id not in activation.journal.woken:
             await activation.park(id, record.until)
             time = await activation.record(Woke(id), head=activation.with_status("running"))

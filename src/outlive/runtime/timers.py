@@ -1,7 +1,8 @@
 """One timer for all that a node waits for: a heap on the store's clock, one handle on the loop.
 
 A timer only says "look now": whether something is due is decided by the store's clock at that
-moment. Cancelled timers stay in the heap until they surface, so cancelling costs nothing.
+moment. Cancelled timers stay in the heap until they surface, or until it has doubled, so cancelling
+costs nothing and far deadlines of what has long ended do not pile up.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from outlive.clock import MICROS, Clock, Later
 LOOK_SECONDS_MAX = 0.5
 """The clock is looked at least this often while a timer is set, so that a clock that jumps is
 noticed."""
+
+HEAP_MIN = 1024
+"""Timers from which on cancelled ones are taken out when as many were added again."""
 
 
 class Timer:
@@ -41,10 +45,15 @@ class Timers:
         self._order = itertools.count()
         self._handle: Later | None = None
         self._armed = 0
+        self._room = HEAP_MIN
 
     def at(self, due: int, call: Callable[[], None]) -> Timer:
         """Make `call` once the clock has passed `due` (µs); soon when it has already."""
         timer = Timer(due, call)
+        if len(self._heap) >= self._room:
+            self._heap = [found for found in self._heap if found[2].call is not None]
+            heapq.heapify(self._heap)
+            self._room = max(HEAP_MIN, 2 * len(self._heap))
         heapq.heappush(self._heap, (due, next(self._order), timer))
         if self._handle is None or due < self._armed:
             self._arm(due)

@@ -52,7 +52,7 @@ async def transact(
     `Discarded` when the process is no longer this node's.
     """
     while activation.transacting is not None:
-        await activation.transacting
+        await asyncio.shield(activation.transacting)
     if activation.gone:
         raise Discarded
     loop = asyncio.get_running_loop()
@@ -81,7 +81,8 @@ async def transact(
     asked: Any = inside_async if inspect.iscoroutinefunction(work) else inside
     asked.manner = manner
     try:
-        committed: Committed = await activation.node.committer.transact(asked, limit_seconds)
+        gate = activation.node.committer.transact(asked, limit_seconds)
+        committed, cut = await _through(gate)
     except NO_LONGER_OURS as error:
         activation.node.lost(activation, error)
         raise Discarded from error
@@ -97,7 +98,23 @@ async def transact(
     if activation.gone:
         raise Discarded
     activation.node.tell(activation.id)
+    if cut is not None:
+        raise cut
     return value, committed.time
+
+
+async def _through(
+    gate: asyncio.Future[Committed],
+) -> tuple[Committed, asyncio.CancelledError | None]:
+    """Wait for `gate` whatever cancels the waiting: what is committed must be known here. Gives
+    the cancellation too, to be raised behind it."""
+    cut = None
+    while not gate.done():
+        try:
+            await asyncio.wait((gate,))
+        except asyncio.CancelledError as error:
+            cut = error
+    return gate.result(), cut
 
 
 async def perform(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import msgspec
@@ -217,6 +217,8 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
         flaws.append(f"{kinds[kinds.index('ended') + 1]} stands behind its end")
     armed: dict[str, bool] = {}
     undone: list[str] = []
+    parts: list[list[str]] = []
+    branches: list[tuple[str, list[str]]] = []
     stuck, rolling, unknown = "", False, list[str]()
     for event in events:
         said: Any = msgspec.json.decode(event.data)
@@ -232,16 +234,35 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
                     flaws.append("it was rolled back twice")
                 rolling = True
                 unknown = [step["id"] for step in said.get("unknown", ())]
+            case "decided":
+                left = [step["id"] for step in said.get("unknown", ())]
+                armed.update(dict.fromkeys(left, True))
+                branches.append((said.get("branch", ""), left))
+                parts.append(list(said.get("undo", ())))
+            case "undone" if not rolling:
+                flaws += _undone_in_part(said["id"], parts)
+                armed[said["id"]] = False
             case "undone":
                 undone.append(said["id"])
             case "stuck":
                 stuck = said.get("id", "")
             case "resumed" if not rolling:
-                armed.pop(stuck, None)
+                again = (left for branch, left in branches if branch and stuck.startswith(branch))
+                for id in (stuck, *chain.from_iterable(again)):
+                    armed.pop(id, None)
     wanted = [*(id for id, undoable in armed.items() if undoable), *unknown][::-1]
     if undone != (wanted if rolling and "ended" in kinds else wanted[: len(undone)]):
         flaws.append(f"undone were {undone}, not {wanted}")
     return flaws
+
+
+def _undone_in_part(id: str, parts: list[list[str]]) -> list[str]:
+    """What is wrong with undoing `id` while the process goes on; takes it from its part."""
+    for part in parts:
+        if part[:1] == [id]:
+            part.pop(0)
+            return []
+    return [f"{id} was undone while the process went on, and its turn had not come"]
 
 
 def p8_nothing_is_stuck(facts: Facts) -> list[str]:

@@ -389,7 +389,9 @@ def _shared_schemas() -> Json:
     step = _object(
         {
             "name": _TEXT,
-            "kind": {"enum": ["step", "undo", "wait", "sleep", "transact"]},
+            "kind": {
+                "enum": ["step", "undo", "wait", "sleep", "transact", "gather", "first", "scope"]
+            },
             "outcome": _TEXT,
             "beganAt": _TIME,
             "endedAt": {"anyOf": [_TIME, {"type": "null"}]},

@@ -69,3 +69,11 @@ def test_signals_are_read_as_declared() -> None:
     with pytest.raises(MalformedInput):
         made.signal_payload("go", b"{")
     assert bytes(define().signal_payload("anything", b'{"a":1}')) == b'{"a":1}'
+
+
+def test_a_deadline_is_above_zero() -> None:
+    async def body(run: Any) -> None: ...
+
+    assert Definition(body, "/a", 1, None, None, 202, None, (), 5).deadline == 5
+    with pytest.raises(ValueError, match="deadline of body is 0"):
+        Definition(body, "/a", 1, None, None, 202, None, (), 0)

@@ -121,3 +121,73 @@ def test_crashes_count_until_something_is_recorded() -> None:
 def test_an_operator_s_retry_forgets_what_had_given_up() -> None:
     journal = fold(done("a", 0, error=ERROR), words.Stuck(ERROR, "a"), words.Resumed())
     assert journal.find("a", StepDone, "h") == (None, "") and journal.stuck is None
+
+
+# --- branches and what is decided about them ------------------------------------------------------
+
+
+def decided(**more: Any) -> words.Decided:
+    return words.Decided("gather", "gather", 9, "a/", ERROR, **more)
+
+
+def test_a_branch_begins_where_its_body_was_and_the_body_goes_on_behind_it() -> None:
+    journal = fold(done("one", 0), done("a/x", 1), done("b/x", 2), done("two", 3))
+    journal.find("one", StepDone, "h")
+    for branch in ("a/", "b/"):
+        journal.fork(branch, None)
+        assert journal.find(f"{branch}x", StepDone, "h", branch)[1] == ""
+    journal.join(["a/", "b/"], None)
+    assert journal.places == {None: 2}
+    journal.fork("late/", None)
+    assert "asks for it later" in journal.find("one", StepDone, "h", "late/")[1]
+
+
+def test_new_steps_of_branches_are_placed_among_what_is_recorded_behind_them() -> None:
+    """However many branches ask for something new before any of them finds what is recorded."""
+    journal = fold(*(done(f"{branch}/x", order) for order, branch in enumerate("abc")))
+    for branch in "abc":
+        assert journal.ask(f"{branch}/new", branch) == -1
+    for branch in "abc":
+        assert journal.find(f"{branch}/x", StepDone, "h", branch)[1] == ""
+    assert journal.ask("behind") == 3
+
+
+def test_a_rename_is_looked_for_in_the_branch_that_asks() -> None:
+    journal = fold(done("a/old", 0), done("b/x", 1))
+    assert journal.renamed("b/new", {"b/x"}, "b/", "b/") == ""
+    assert "a/old is recorded next" in journal.renamed("a/new", {"b/x"}, "a/", "a/")
+
+
+def test_what_was_decided_closes_what_was_open_and_arms_what_was_under_way() -> None:
+    armed = words.Armed("b/s", "s", "unmake", Raw(b"[]"))
+    journal = fold(
+        done("a", 0, "undo"),
+        WaitBegan("b/wait x", "x", 1, 50),
+        SleepBegan("b/sleep", 2, 60),
+        decided(unknown=(armed,), waits=("b/wait x", "b/sleep")),
+    )
+    assert journal.dues() == [] and journal.open_wait("x") is None and journal.waits_for() == ""
+    assert next((one.id, one.result) for one in journal.armed()) == ("b/s", None)
+    assert journal.find("b/s", StepDone, "other")[1] == "", "nobody has seen its arguments"
+    assert journal.closed == {"b/s", "b/wait x", "b/sleep"}
+
+
+def test_branches_that_have_lost_are_not_asked_for() -> None:
+    journal = fold(done("a/x", 0, "undo"), done("b/x", 1, "undo"), decided())
+    journal.find("a/x", StepDone, "h", "a/")
+    assert "b/x is recorded and can be undone" in journal.forgotten()
+    journal.close("b/")
+    assert journal.forgotten() == ""
+
+
+def test_a_retry_of_the_step_that_decided_opens_again_what_was_closed() -> None:
+    armed = words.Armed("b/s", "s", "unmake")
+    failed = done("a/s", 1, error=ERROR)
+    journal = fold(
+        WaitBegan("b/wait x", "x", 0), failed, decided(unknown=(armed,), waits=("b/wait x",))
+    )
+    assert journal.waits_for() == ""
+    for event in (words.Stuck(ERROR, "a/s"), words.Resumed()):
+        journal.apply(event, 1)
+    assert set(journal.records) == {"b/wait x"} and not journal.closed
+    assert journal.waits_for() == "x"

@@ -121,3 +121,32 @@ def test_a_summary_has_no_due_once_it_has_ended() -> None:
     for status, due in (("waiting", 9), ("done", None)):
         cell = Cell("process/0", "reg_1", pack(Head("s", "t", 1, status, 7)), 1, 9)
         assert summary_of(cell).due == due
+
+
+def test_what_was_decided_is_a_line_of_its_own_and_ends_what_it_left_behind() -> None:
+    won = words.Decided("first", "first", 1, "fast/", waits=("slow/wait go",))
+    found = view(STARTED, words.WaitBegan("slow/wait go", "go", 0), won)
+    assert found.status == "running" and found.waits_for == ""
+    assert [(one.name, one.kind, one.outcome) for one in found.steps] == [
+        ("slow/wait go", "wait", "abandoned"),
+        ("first: fast won", "first", "done"),
+    ]
+    failed = words.Decided("gather", "gather", 1, "a/", ERROR)
+    rolled = words.Decided("scope", "scope", 2, error=ERROR, undo=("a/x",))
+    found = view(STARTED, failed, rolled, words.Undone("a/x", "x", 1))
+    assert [(one.name, one.outcome) for one in found.steps] == [
+        ("gather: a failed", "failed"), ("scope", "undone"), ("a/x", "undone"),
+    ]  # fmt: skip
+    assert [entry.text for entry in entries(events(STARTED, won, failed, rolled))][1:] == [
+        "first: fast has won",
+        "gather: a has failed: E: went wrong",
+        "scope is rolled back: E: went wrong",
+    ]
+
+
+def test_a_deadline_that_passes_is_no_request_to_cancel() -> None:
+    found = view(STARTED, words.Deadline(2000), words.Cancel(deadline=2000))
+    assert not found.cancel_requested
+    assert found.history[-1].why == "its deadline has passed"
+    texts = [entry.text for entry in entries(events(STARTED, words.Deadline(5), words.Deadline()))]
+    assert texts[1:] == ["deadline set", "no deadline"]

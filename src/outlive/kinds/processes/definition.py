@@ -24,6 +24,7 @@ class Definition:
 
     __slots__ = (
         "body",
+        "deadline",
         "input_type",
         "is_async",
         "name",
@@ -47,6 +48,7 @@ class Definition:
         status_code: int,
         signals: Mapping[str, Any] | None,
         rollback_on: tuple[type[Exception], ...],
+        deadline: float | None = None,
     ) -> None:
         self.body = body
         self.name = name or body.__name__
@@ -55,6 +57,7 @@ class Definition:
         self.prefix = prefix or re.sub("[^a-z0-9]", "", self.name)[:16]
         self.status_code = status_code
         self.rollback_on = rollback_on
+        self.deadline = deadline
         self.is_async = inspect.iscoroutinefunction(body)
         self._check()
         given, result = shapes(body, skip=1)
@@ -81,6 +84,10 @@ class Definition:
         if not 1 <= self.version < 2**31:
             raise ValueError(
                 f"version {self.version} of {self.name} must be a whole number above 0"
+            )
+        if self.deadline is not None and self.deadline <= 0:
+            raise ValueError(
+                f"deadline of {self.name} is {self.deadline}; it must be above 0 seconds"
             )
         if self.status_code not in (201, 202):
             raise ValueError(f"status_code of {self.name} is {self.status_code}; it is 201 or 202")

@@ -12,6 +12,9 @@ is seen:
     the body ends, and a recorded step with an undo was
         never asked for                                         drift
     a recorded step without an undo is not asked for any more   accepted: it was removed
+
+Branches of a body interleave by chance, so each has an order of its own, which begins where its
+body was when it was made. What was done by branches that have lost (`Decided`) is not asked for.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from outlive.kinds.processes.vocabulary import (
     AttemptFailed,
     Cancel,
     Compensating,
+    Deadline,
+    Decided,
     Ended,
     Failure,
     Paused,
@@ -45,19 +50,23 @@ from outlive.kinds.processes.vocabulary import (
     Woke,
 )
 
-Record = StepDone | WaitBegan | SleepBegan
+Record = StepDone | WaitBegan | SleepBegan | Decided
+UNKNOWN = Failure("Unknown", "it was under way when its branch was ended", retryable=False)
+"""What is recorded of a step whose branch did not wait for it."""
 
 
 class Journal:
     """What has happened to one process, ready to be asked."""
 
     __slots__ = (
-        "asked",
         "attempts",
         "cancel",
+        "closed",
         "compensating",
         "consumed",
         "crashes",
+        "deadline",
+        "deadlines",
         "ended",
         "keys",
         "last_order",
@@ -72,6 +81,7 @@ class Journal:
         "states",
         "stuck",
         "times",
+        "unasked",
         "undo_attempts",
         "undone",
         "waited",
@@ -83,7 +93,8 @@ class Journal:
         self.times: dict[str, int] = {}
         self.started: Started | None = None
         self.records: dict[str, Record] = {}
-        self.asked: set[str] = set()
+        self.unasked: set[str] | None = None
+        """What was recorded before this replay and not asked for by it; None: nothing was asked."""
         self.last_order = -1
         self.places: dict[object, int] = {}
         """Where each branch of the body is: branches interleave by chance, so each has an order."""
@@ -93,9 +104,16 @@ class Journal:
         self.signals: dict[int, Signal] = {}
         self.consumed: set[int] = set()
         self.keys: set[str] = set()
+        self.closed: set[str] = set()
+        """Steps, waits and sleeps that were under way when their branch or scope was ended: nobody
+        has seen an outcome of them, and nobody will."""
         self.state: Raw | None = None
-        self.states = 0
+        self.states: dict[str, int] = {}
+        """How often the body (under "") and each branch had set the state."""
         self.pivoted = False
+        self.deadline: Deadline | None = None
+        """What the body has set last; None: it has set nothing."""
+        self.deadlines = 0
         self.cancel: Cancel | None = None
         self.compensating: Compensating | None = None
         self.undo_attempts: dict[str, UndoFailed] = {}
@@ -139,9 +157,13 @@ class Journal:
                 self.crashes = 0
             case Woke():
                 self.woken.add(event.id)
+            case Decided():
+                self._decide(event)
             case StateSet():
                 self.state = event.state
-                self.states = event.count
+                self.states[event.branch] = event.count
+            case Deadline():
+                self.deadline, self.deadlines = event, event.count
             case Pivot():
                 self.pivoted = True
             case Taken():
@@ -158,6 +180,37 @@ class Journal:
         self.records[done.id] = done
         self.attempts.pop(done.id, None)
         self.crashes = 0
+
+    def _decide(self, event: Decided) -> None:
+        """A part of the body has come to its end: what was open in it is closed."""
+        self.records[event.id] = event
+        self.crashes = 0
+        for armed in event.unknown:
+            self.closed.add(armed.id)
+            self.records[armed.id] = StepDone(
+                armed.id, armed.name, event.order, "", 0,
+                error=UNKNOWN, undo=armed.undo, given=armed.given, transact=armed.transact,
+            )  # fmt: skip
+        for id in event.waits:
+            self.closed.add(id)
+            if isinstance(self.records[id], WaitBegan):
+                self.waited[id] = WaitDone(id)
+            else:
+                self.woken.add(id)
+
+    def _undecide(self, failed: str) -> None:
+        """The step `failed` is tried again: what was decided because it had failed is open
+        again."""
+        for record in [found for found in self.records.values() if isinstance(found, Decided)]:
+            if not (record.branch and failed.startswith(record.branch)) or record.error is None:
+                continue
+            for id in (record.id, *(armed.id for armed in record.unknown)):
+                self.records.pop(id, None)
+                self.closed.discard(id)
+            for id in record.waits:
+                self.closed.discard(id)
+                self.waited.pop(id, None)
+                self.woken.discard(id)
 
     def _apply_ending(self, event: Any) -> None:
         match event:
@@ -183,6 +236,7 @@ class Journal:
         """An operator asked to go on: what had given up is tried afresh."""
         if self.stuck is not None and self.compensating is None:
             self.records.pop(self.stuck.id, None)
+            self._undecide(self.stuck.id)
         self.stuck, self.paused, self.crashes = None, None, 0
         self.undo_attempts.clear()
         self.attempts.clear()
@@ -211,12 +265,19 @@ class Journal:
                 return record  # type: ignore[return-value]
         return None
 
+    def waits_for(self) -> str:
+        """The signal of the first wait that is not over; empty when there is none."""
+        for record in self.records.values():
+            if isinstance(record, WaitBegan) and record.id not in self.waited:
+                return record.name
+        return ""
+
     def dues(self) -> list[int]:
         """When each wait and sleep that is not over ends by itself."""
         return [
             record.until
             for record in self.records.values()
-            if not isinstance(record, StepDone)
+            if isinstance(record, (WaitBegan, SleepBegan))
             and record.until is not None
             and record.id not in self.waited
             and record.id not in self.woken
@@ -230,7 +291,7 @@ class Journal:
         record = self.records.get(id)
         if record is None:
             return None, ""
-        self.asked.add(id)
+        self.left_to_ask().discard(id)
         if not isinstance(record, kind):
             return (
                 record,
@@ -242,33 +303,60 @@ class Journal:
                 f"{id} is recorded as number {record.order + 1}, the code asks for it later",
             )
         self._arrive(record.order, branch)
-        if isinstance(record, StepDone) and record.args != args:
+        if isinstance(record, StepDone) and record.args != args and id not in self.closed:
             return record, f"{id} is recorded with arguments {record.args}, the code gives {args}"
         return record, ""
 
-    def renamed(self, id: str, known: Collection[str], branch: object = None) -> str:
-        """What speaks against running `id` as a new step: the next recorded step is not in the code
-        any more."""
-        if len(self.asked) == len(self.records):
+    def left_to_ask(self) -> set[str]:
+        """What was recorded before this replay and has not been asked for by it."""
+        if self.unasked is None:
+            self.unasked = set(self.records)
+        return self.unasked
+
+    def renamed(
+        self, id: str, known: Collection[str], branch: object = None, path: str = ""
+    ) -> str:
+        """What speaks against running `id` as a new step: the next recorded step (of this branch,
+        whose path is `path`) is not in the code any more."""
+        left = self.left_to_ask()
+        if not left:
             return ""
-        for record in sorted(self.records.values(), key=lambda record: record.order):
-            if record.order > self.places.get(branch, -1) and record.id not in self.asked:
-                if isinstance(record, StepDone) and record.name not in known:
-                    return (
-                        f"{record.id} is recorded next and no step of that name is declared; "
-                        f"the code asks for {id}"
-                    )
-                return ""
+        place = self.places.get(branch, -1)
+        behind = [self.records[one] for one in left if one.startswith(path)]
+        found = min(
+            (record for record in behind if record.order > place),
+            key=lambda record: record.order,
+            default=None,
+        )
+        if isinstance(found, StepDone) and found.name not in known:
+            return (
+                f"{found.id} is recorded next and no step of that name is declared; "
+                f"the code asks for {id}"
+            )
         return ""
 
     def ask(self, id: str, branch: object = None) -> int:
         """The order of the new record `id`: behind the last one asked for, or beside it when others
         are recorded behind."""
-        behind = len(self.asked) < len(self.records)
+        behind = bool(self.left_to_ask())
         order = self.places.get(branch, -1) if behind else self.last_order + 1
-        self.asked.add(id)
         self._arrive(order, branch)
         return order
+
+    def fork(self, branch: object, of: object) -> None:
+        """A branch is made where the branch `of` is: what it asks for comes behind that."""
+        if of in self.places:
+            self.places[branch] = self.places[of]
+
+    def join(self, branches: Collection[object], into: object) -> None:
+        """Branches have ended: what is asked for behind them comes behind all that they did."""
+        places = [self.places.pop(branch, -1) for branch in branches]
+        self.places[into] = max([self.places.get(into, -1), *places])
+
+    def close(self, path: str) -> None:
+        """What was done in the branch `path` is not asked for any more: others have decided."""
+        left = self.left_to_ask()
+        left.difference_update([id for id in left if id.startswith(path)])
 
     def _arrive(self, order: int, branch: object) -> None:
         self.places[branch] = order
@@ -277,8 +365,9 @@ class Journal:
     def forgotten(self) -> str:
         """What speaks against the body being at its end: a recorded step with an undo was never
         asked for."""
+        left = self.left_to_ask() - self.closed
         for record in self.records.values():
-            if isinstance(record, StepDone) and record.undo and record.id not in self.asked:
+            if isinstance(record, StepDone) and record.undo and record.id in left:
                 return f"{record.id} is recorded and can be undone, but the code did not ask for it"
         return ""
 
@@ -318,4 +407,6 @@ def _noun(record: Record) -> str:
 
 
 def _word(kind: type[Record]) -> str:
-    return {StepDone: "step", WaitBegan: "wait", SleepBegan: "sleep"}[kind]
+    return {
+        StepDone: "step", WaitBegan: "wait", SleepBegan: "sleep", Decided: "decision"
+    }[kind]  # fmt: skip

@@ -268,11 +268,30 @@ def _woke(fold: _Fold, event: words.Woke, at: int) -> None:
     fold.become("running", at, "woke")
 
 
+def _decided(fold: _Fold, event: words.Decided, at: int) -> None:
+    step = fold.step(event.id, event.id, event.what, at)
+    branch = event.branch.rstrip("/")
+    step.ended, step.error = at, event.error
+    step.outcome = "done" if event.error is None else "failed"
+    if event.what == "scope":
+        step.outcome = "undone"
+    elif branch:
+        step.name = f"{event.id}: {branch} {'won' if event.error is None else 'failed'}"
+    for id in (*event.waits, *(armed.id for armed in event.unknown)):
+        if (open_one := fold.steps.get(id)) is not None and open_one.ended is None:
+            open_one.outcome, open_one.ended = "abandoned", at
+    if fold.status == "waiting":
+        fold.become("running", at, words.decision(event))
+
+
 def _state(fold: _Fold, event: words.StateSet, at: int) -> None:
     fold.state = event.state
 
 
 def _cancel(fold: _Fold, event: words.Cancel, at: int) -> None:
+    if event.deadline is not None:
+        fold.history.append(PastState(fold.status, at, "its deadline has passed"))
+        return
     fold.cancelled = True
     by = f" by {event.who}" if event.who else ""
     fold.history.append(
@@ -342,6 +361,7 @@ _HANDLERS: dict[str, Any] = {
     "waited": _waited,
     "sleep": _sleep,
     "woke": _woke,
+    "decided": _decided,
     "state": _state,
     "cancel": _cancel,
     "compensating": _compensating,
@@ -474,6 +494,8 @@ def line_of(event: Any) -> str:
             return f"{event.id} began"
         case words.Woke():
             return f"{event.id} is over"
+        case words.Decided():
+            return words.decision(event)
         case words.Undone():
             return f"{event.id} undone"
         case words.Compensating():
@@ -488,6 +510,10 @@ def line_of(event: Any) -> str:
             return "state set"
         case words.Stranded():
             return f"{event.node} does not run this version"
+        case words.Deadline():
+            return "no deadline" if event.until is None else "deadline set"
+        case words.Cancel(deadline=int()):
+            return "its deadline has passed"
         case words.Cancel():
             return f"cancel requested: {event.reason}".rstrip(": ")
     return KIND_OF[type(event)]

@@ -3,7 +3,7 @@
 Every event is one small struct, stored as JSON under its kind. Fields that hold their default are
 left out, so that a field can be added without touching what is stored. `id` in them is a step's
 identity inside its process: its name, with `#2`, `#3` … for the second and third use, or `name:key`
-when the caller gave a key.
+when the caller gave a key. What happens in a branch has the branch's path before it: `pay/charge`.
 """
 
 from __future__ import annotations
@@ -128,15 +128,27 @@ class StateSet(Struct, frozen=True, omit_defaults=True, gc=False):
     state: Raw
     count: int = 1
     """How often the body had set its state by then: what a replay need not set again."""
+    branch: str = ""
+    """The path of the branch that has set it, and that counts for itself; empty: the body."""
 
 
 class Pivot(Struct, frozen=True, omit_defaults=True, gc=False):
     pass
 
 
+class Deadline(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The body has set when it must have ended; None: whenever."""
+
+    until: int | None = None
+    count: int = 1
+    """How often it had by then: what a replay need not set again."""
+
+
 class Cancel(Struct, frozen=True, omit_defaults=True, gc=False):
     reason: str = ""
     who: str = ""
+    deadline: int | None = None
+    """The deadline that has passed; None when somebody asked for it."""
 
 
 class Armed(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -149,6 +161,34 @@ class Armed(Struct, frozen=True, omit_defaults=True, gc=False):
     given: Raw = NULL
     result: Raw | None = None
     transact: bool = False
+
+
+class Decided(Struct, frozen=True, omit_defaults=True, gc=False):
+    """How a part of the body came out where the code alone does not say: which branch of a race has
+    won, which one has failed first, that a scope is rolled back."""
+
+    id: str
+    what: str
+    """gather · first · scope"""
+    order: int
+    branch: str = ""
+    """The path of the branch that decided it; what the others did is not asked for any more."""
+    error: Failure | None = None
+    unknown: tuple[Armed, ...] = ()
+    """Steps of that part that had been started and not recorded: they count as recorded now, with
+    an unknown result."""
+    waits: tuple[str, ...] = ()
+    """Waits and sleeps that ended with it."""
+    undo: tuple[str, ...] = ()
+    """Steps that are undone because of it, while the process goes on."""
+
+
+def decision(event: Decided) -> str:
+    """What was decided, in words."""
+    why = "" if event.error is None else f": {event.error.type}: {event.error.message}"
+    if event.what == "scope":
+        return f"{event.id} is rolled back{why}"
+    return f"{event.id}: {event.branch.rstrip('/')} {'has failed' if why else 'has won'}{why}"
 
 
 class Compensating(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -212,7 +252,9 @@ KINDS: dict[str, type[Struct]] = {
     "woke": Woke,
     "state": StateSet,
     "pivot": Pivot,
+    "deadline": Deadline,
     "cancel": Cancel,
+    "decided": Decided,
     "compensating": Compensating,
     "undo_failed": UndoFailed,
     "undone": Undone,
