@@ -34,7 +34,7 @@ servers: ## Install the servers the tests need (as root): PostgreSQL, PgBouncer
 	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)
 	$(call installed,pgbouncer,ls /usr/sbin/pgbouncer /usr/bin/pgbouncer /usr/local/bin/pgbouncer)
 
-cluster: $(READY) servers ## Fail-overs of three servers under Patroni, under load: 20 minutes
+cluster: $(READY) servers ## Fail-overs of three servers under Patroni, under load: 15 minutes
 	$(call installed,patroni,ls /usr/bin/patroni)
 	$(call installed,etcd-server,ls /usr/bin/etcd)
 	@$(BIN)/python -m tests.failover

@@ -93,7 +93,6 @@ class Member:
         if os.geteuid() == 0:
             shutil.chown(self.folder, "nobody", "nogroup")
         self._process: subprocess.Popen[bytes] | None = None
-        self._frozen: list[int] = []
 
     def _lay_line(self) -> None:
         name, line = self.name, f"line-{self.name}"
@@ -200,14 +199,8 @@ class Member:
 
     def freeze(self) -> None:
         """SIGSTOP for all of it."""
-        self._frozen = [*family_of(self.watcher), *family_of(self.postmaster)]
-        for pid in self._frozen:
+        for pid in [*family_of(self.watcher), *family_of(self.postmaster)]:
             send(pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        for pid in self._frozen:
-            send(pid, signal.SIGCONT)
-        self._frozen = []
 
     def cut(self) -> None:
         """Its line goes dead: whatever is sent is lost, and nobody is told."""

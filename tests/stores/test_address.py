@@ -12,6 +12,7 @@ from outlive.errors import BadAddress
 from outlive.stores.address import postgres_place, sqlite_path, store_at, without_password
 from outlive.stores.memory import MemoryStore
 from outlive.stores.postgres import PostgresStore
+from outlive.stores.postgres_hosts import each_of
 from outlive.stores.sqlite import SQLiteStore
 
 
@@ -104,3 +105,12 @@ def test_work_on_a_store_as_such_goes_past_a_pooler() -> None:
     for wrong in ("sqlite:///", "sqlite://host/x", "sqlite:///x?y=1"):
         with pytest.raises(BadAddress, match="names no file"):
             sqlite_path(wrong)
+
+
+def test_an_address_may_name_several_servers() -> None:
+    address = "postgresql://u:p@one:1,two:2/db?target_session_attrs=read-write&schema=s"
+    store = store_at(address)
+    assert isinstance(store, PostgresStore)
+    assert store.schema == "s"
+    assert each_of(store._dsn) == ("postgresql://u:p@one:1/db", "postgresql://u:p@two:2/db")
+    assert without_password(address) == "postgresql://one:1,two:2/db?schema=s"

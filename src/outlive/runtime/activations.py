@@ -123,9 +123,8 @@ class Activations:
             return None
         self._starts += 1
         if self._start_shard not in self.leases or self._starts >= STARTS_IN_A_ROW:
-            later = [shard for shard in self.leases if shard > self._start_shard]
-            self._start_shard = min(later, default=min(self.leases))
-            self._starts = 0
+            later = (shard for shard in self.leases if shard > self._start_shard)
+            self._start_shard, self._starts = min(later, default=min(self.leases)), 0
         return self._start_shard
 
     async def start(
