@@ -12,7 +12,8 @@ from tests.service import Dying, Outside, Place, check_grammar, until
 from outlive import Outlive, Run, attempt, step
 from outlive.errors import Conflict, OutcomeUnknown, OutliveError, StoreFull, StoreUnavailable
 from outlive.model import Batch, Committed, Put, Ref, Require
-from outlive.runtime.committer import Committer
+from outlive.runtime.committer import GROUP_BYTES_MAX, Committer
+from outlive.store import GROUP_BATCHES_MAX
 from outlive.stores.memory import MemoryStore
 
 world = Outside()
@@ -50,8 +51,8 @@ def fresh(outside: Outside) -> None:
     world = outside
 
 
-def put(key: str) -> Batch:
-    return Batch(put=(Put(Ref("s", key), b"1"),))
+def put(key: str, size: int = 1) -> Batch:
+    return Batch(put=(Put(Ref("s", key), b"1" * size),))
 
 
 async def opened() -> tuple[Unwell, Committer]:
@@ -77,6 +78,44 @@ async def test_what_comes_during_a_commit_is_the_next_group() -> None:
     rest = [committer.submit(put(str(n))) for n in range(5)]
     await asyncio.gather(first, *rest)
     assert sum(store.groups) == 6 and len(store.groups) <= 3
+
+
+async def test_a_group_is_bounded_in_bytes_and_in_batches_and_keeps_the_order() -> None:
+    store, committer = await opened()
+    third = GROUP_BYTES_MAX // 3 + 1
+    futures = [committer.submit(put(str(n), third)) for n in range(7)]
+    receipts = await asyncio.gather(*futures)
+    assert store.groups == [3, 3, 1]
+    versions = [receipt.versions for receipt in receipts]
+    assert versions == sorted(versions)
+    store.groups.clear()
+    await asyncio.gather(*(committer.submit(put("a")) for _ in range(GROUP_BATCHES_MAX + 1)))
+    assert store.groups == [GROUP_BATCHES_MAX, 1]
+
+
+async def test_what_is_told_off_by_a_full_disk_counts_no_more_for_the_next_group() -> None:
+    store, committer = await opened()
+    store.error = StoreFull()
+    patient = committer.submit(put("a"), patient=True)
+    told = committer.submit(put("b", GROUP_BYTES_MAX))
+    with pytest.raises(StoreFull):
+        await told
+    store.error = None
+    await patient
+    store.groups.clear()
+    await asyncio.gather(*(committer.submit(put(str(n))) for n in range(3)))
+    assert store.groups == [3]
+
+
+async def test_a_transaction_goes_alone_in_its_turn() -> None:
+    store, committer = await opened()
+    futures = [committer.submit(put("a")), committer.submit(put("b"))]
+    alone = committer.transact(lambda tables: put("c"), 1.0)
+    behind = committer.submit(put("d"))
+    receipts = await asyncio.gather(*futures, alone, behind)
+    assert store.groups == [2, 1]
+    versions = [receipt.versions for receipt in receipts]
+    assert versions == sorted(versions)
 
 
 async def test_a_patient_batch_waits_for_space_and_an_impatient_one_is_told() -> None:

@@ -73,10 +73,7 @@ class Committer:
         if not patient:
             self._demand_room()
         self._pending.append((batch, future, patient, None))
-        for append in batch.append:
-            self._pending_bytes += len(append.data)
-        for put in batch.put:
-            self._pending_bytes += len(put.value)
+        self._pending_bytes += _size(batch)
         if not self._running:
             self._begin(loop)
         return future
@@ -166,7 +163,7 @@ class Committer:
                 break
             group.append(pending.popleft())
             size += _size(batch)
-        self._pending_bytes = max(0, self._pending_bytes - size)
+        self._pending_bytes -= size
         return group
 
     def _answer(
@@ -196,8 +193,13 @@ class Committer:
 
 
 def _size(batch: Batch) -> int:
-    events = sum(len(append.data) for append in batch.append)
-    return events + sum(len(put.value) for put in batch.put)
+    """Bytes of what `batch` writes; loops, because it is asked for every step."""
+    size = 0
+    for append in batch.append:
+        size += len(append.data)
+    for put in batch.put:
+        size += len(put.value)
+    return size
 
 
 def _fail(group: Sequence[_Waiting], error: BaseException) -> None:

@@ -21,7 +21,7 @@ from hashlib import sha256
 
 import msgspec
 
-from outlive.model import Append, Event
+from outlive.model import Event
 
 CHAIN_BYTES = 16
 """Length of a chain value."""
@@ -40,20 +40,6 @@ def link(
     """
     packed = _pack((previous, shard, seq, stream, n, kind, time, data))
     return sha256(packed).digest()[:CHAIN_BYTES]
-
-
-def links(
-    previous: bytes, shard: int, seq: int, appends: Iterable[Append], time: int
-) -> list[bytes]:
-    """The chain values of `appends`, which follow each other; the first is event `seq`."""
-    found = []
-    for at, append in enumerate(appends, seq):
-        packed = _pack(
-            (previous, shard, at, append.stream, append.n, append.kind, time, append.data)
-        )
-        previous = sha256(packed).digest()[:CHAIN_BYTES]
-        found.append(previous)
-    return found
 
 
 def verify(events: Iterable[Event], previous: bytes = GENESIS) -> int | None:

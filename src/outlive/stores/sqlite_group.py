@@ -27,7 +27,7 @@ from outlive.errors import (
 )
 from outlive.model import ABSENT, Append, Batch, Committed, Lease, Ref
 from outlive.store import VALUE_BYTES_MAX
-from outlive.stores.chain import GENESIS, links
+from outlive.stores.chain import GENESIS, link
 from outlive.stores.refusals import conflict, fenced, flaw, stream_conflict
 
 if TYPE_CHECKING:
@@ -365,14 +365,13 @@ def _write_events(
             continue
         shard, seq = lease.shard, heads[lease]
         base = shard << PLACE_BITS
-        chains = links(_chain(file, connection, shard, seq), shard, seq + 1, staged, now)
-        rows += [
-            (place, append.stream, append.n, append.kind, now, append.data, chain)
-            for place, append, chain in zip(
-                range(base | seq + 1, base | seq + len(staged) + 1), staged, chains, strict=True
-            )
-        ]
-        file.chains[shard] = (seq + len(staged), chains[-1])
+        chain = _chain(file, connection, shard, seq)
+        for append in staged:
+            seq += 1
+            stream, n, kind, data = append.stream, append.n, append.kind, append.data
+            chain = link(chain, shard, seq, stream, n, kind, now, data)
+            rows.append((base | seq, stream, n, kind, now, data, chain))
+        file.chains[shard] = (seq, chain)
     if not rows:
         return
     try:
