@@ -2,9 +2,9 @@
 
 A machine is noisy from minute to minute, so the peers take turns in every round and at every
 concurrency, a ratio is taken within a round, and what is shown is the median over the rounds. Work:
-processes of five trivial steps, each step durable before the next begins. Such a process spends
-about a third of its work on its start and its end, so the steps have a figure of their own:
-processes of a hundred steps, as many at a time as the greatest concurrency.
+processes of five trivial steps, each step durable before the next begins. Much of such a
+process's work is its start and its end, so the steps have a figure of their own: processes of a
+hundred steps, as many at a time as the greatest concurrency.
 
     processes/s        count by wall seconds of the work alone (the interpreter's start is left out)
     CPU ms             user and system time of the peer's interpreter, all threads, a process
