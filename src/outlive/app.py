@@ -30,7 +30,6 @@ from outlive.errors import (
     Conflict,
     Draining,
     Fenced,
-    KeyReused,
     NoSuchProcess,
     NotStuck,
     PastPivot,
@@ -59,11 +58,8 @@ from outlive.kinds.processes import (
 )
 from outlive.kinds.processes.definition import any_payload, input_error
 from outlive.kinds.processes.pending import queued, told
-from outlive.kinds.processes.vocabulary import (
-    GONE,
-    read_head,
-    ref_of,
-)
+from outlive.kinds.processes.requests import request_of, started_by
+from outlive.kinds.processes.vocabulary import GONE, read_head, ref_of
 from outlive.model import Batch, Cell, Hold, Put, Ref, Require, Shard, shard_of
 
 if TYPE_CHECKING:
@@ -308,14 +304,19 @@ class Outlive(Doors):
         """Start a process by its body; durable when this returns.
 
         `key`: a start repeated with the same key and value gives the same process. Raises
-        `InvalidInput`, `KeyReused`, `Draining`, `Overloaded`.
+        `InvalidInput`, `TooLarge`, `KeyReused`, `Draining`, `Overloaded`; then nothing was started.
         """
+        made, raw, value = self._asked(body, value)
+        begun = await self._begin(made, raw, value, key, "python")
+        return Handle(self, begun.id)
+
+    def _asked(self, body: Callable[..., Any], value: Any) -> tuple[Definition, bytes, Any]:
+        """What a start of `body` asks for: its process, the input as it is kept and as it is read."""
         made = self._bodies.get(body)
         if made is None:
             raise TypeError(f"{body!r} is not declared as a process of this application")
         raw = codec.encode(value)
-        begun = await self._begin(made, raw, _read(made, raw), key, "python")
-        return Handle(self, begun.id)
+        return made, raw, _read(made, raw)
 
     async def begin(
         self, name: str, body: bytes, *, key: str | None = None, scope: str = ""
@@ -327,8 +328,6 @@ class Outlive(Doors):
         was started.
         """
         made = self.definitions[name]
-        if len(body) > INPUT_BYTES_MAX:
-            raise TooLarge(f"The input has {len(body)} bytes; at most {INPUT_BYTES_MAX} are taken.")
         value = _read(made, body)
         return await self._begin(made, codec.encode(value), value, key, scope)
 
@@ -369,22 +368,12 @@ class Outlive(Doors):
         return Begun(id, 0, False)
 
     def _request(self, made: Definition, raw: bytes, key: str, scope: str, id: str) -> Put:
-        from outlive.runtime.node import REQUESTS, Request
-
-        name = codec.digest(scope.encode(), made.name.encode(), key.encode())
-        value = Request(id, codec.fingerprint(codec.ANYTHING.read(raw)))
         due = self._clock.wall() + round(self._request_seconds * MICROS)
-        return Put(Ref(REQUESTS, name), codec.encode(value), due)
+        return request_of(made, raw, key, scope, id, due)
 
     async def _replayed(self, found: Cell, request: Put) -> Begun:
-        from outlive.runtime.node import read_request
-
-        ours, theirs = read_request(request.value), read_request(found.value)
-        if ours.fingerprint != theirs.fingerprint:
-            raise KeyReused(
-                "This idempotency key was used for another request; nothing was started.",
-            )
-        return Begun(theirs.id, await self.seq(theirs.id), True)
+        id = started_by(found.value, request)
+        return Begun(id, await self.seq(id), True)
 
     async def _queue(self, made: Definition, ref: Ref, raw: bytes, request: Put | None) -> None:
         """Start a process in a shard of another node: a cell that its owner finds, at once or after
@@ -513,20 +502,21 @@ class Outlive(Doors):
         Raises `NoSuchProcess`, `ProcessTerminal`, `SignalNotExpected`, `InvalidInput`,
         `MalformedInput`, `TooLarge`, `TooManySignals`.
         """
+        head = await self._head(id)
+        raw = self._payload(head, name, payload or b"null")
+        if head.status in FINAL:
+            raise ProcessTerminal(f"{id} has ended: {head.status}. The signal was not kept.")
+        await self._tell(Command("signal", id, name, raw, key or ""))
+
+    def _payload(self, head: Head, name: str, payload: bytes) -> Raw:
+        """The payload of a signal `name` for the process of `head`, as it declares it. Raises
+        `TooLarge`, `SignalNotExpected`, `MalformedInput` or `InvalidInput`."""
         if len(payload) > SIGNAL_BYTES_MAX:
             raise TooLarge(
                 f"The payload has {len(payload)} bytes; at most {SIGNAL_BYTES_MAX} are taken."
             )
-        head = await self._head(id)
-        payload = payload or b"null"
         made = self._all.get((head.type, head.version))
-        if made is not None:
-            raw = made.signal_payload(name, payload)
-        else:
-            raw = any_payload(payload)
-        if head.status in FINAL:
-            raise ProcessTerminal(f"{id} has ended: {head.status}. The signal was not kept.")
-        await self._tell(Command("signal", id, name, raw, key or ""))
+        return any_payload(payload) if made is None else made.signal_payload(name, payload)
 
     async def cancel(self, id: str, *, reason: str = "", who: str = "") -> None:
         """Ask a process to stop and roll back; durable when this returns. Asked again it changes
@@ -563,7 +553,9 @@ class Outlive(Doors):
 
 
 def _read(made: Definition, body: bytes) -> Any:
-    """The input in `body`. Raises `MalformedInput` or `InvalidInput`."""
+    """The input in `body`. Raises `TooLarge`, `MalformedInput` or `InvalidInput`."""
+    if len(body) > INPUT_BYTES_MAX:
+        raise TooLarge(f"The input has {len(body)} bytes; at most {INPUT_BYTES_MAX} are taken.")
     try:
         return made.input_type.read(body)
     except ValueError as error:

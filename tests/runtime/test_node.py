@@ -10,7 +10,7 @@ from tests.service import Dying, Place, check_grammar, has_status, until
 from outlive import Outlive, Run, step
 from outlive.clock import ManualClock
 from outlive.errors import StoreUnavailable, StoreWentBack
-from outlive.runtime.node import REQUESTS
+from outlive.kinds.processes.requests import REQUESTS
 
 
 def wait(app: Outlive) -> None:

@@ -25,21 +25,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from outlive import codec, ids
 from outlive.errors import (
-    KeyReused,
     NoSuchProcess,
     NotAllowed,
     ProcessGone,
     ProcessTerminal,
-    TooLarge,
 )
 from outlive.handle import Handle
-from outlive.kinds.processes import FINAL, Command, Definition
-from outlive.kinds.processes.definition import any_payload, input_error
+from outlive.kinds.processes import FINAL, Command
 from outlive.kinds.processes.pending import queued, told
+from outlive.kinds.processes.requests import started_by
 from outlive.kinds.processes.vocabulary import GONE, read_head, ref_of
 from outlive.model import Put, Ref
 from outlive.store import AsyncCarrier, Carrier, Sight
@@ -153,24 +151,11 @@ class _Start:
     """What is decided about a start, whatever kind of connection carries it."""
 
     def __init__(self, app: Outlive, body: Callable[..., Any], value: Any, key: str | None) -> None:
-        from outlive.app import INPUT_BYTES_MAX
-
-        made = app._bodies.get(body)
-        if made is None:
-            raise TypeError(f"{body!r} is not declared as a process of this application")
-        raw = codec.encode(value)
-        if len(raw) > INPUT_BYTES_MAX:
-            raise TooLarge(f"The input has {len(raw)} bytes; at most {INPUT_BYTES_MAX} are taken.")
-        try:
-            made.input_type.read(raw)
-        except ValueError as error:
-            raise input_error(raw, error) from None
-        self._made: Definition = made
-        self._raw = raw
-        self._id = ids.public_id(made.prefix, 1)
+        self._made, self._raw, _ = app._asked(body, value)
+        self._id = ids.public_id(self._made.prefix, 1)
         self._request: Put | None = None
         if key is not None:
-            self._request = app._request(made, raw, key, SCOPE, self._id)
+            self._request = app._request(self._made, self._raw, key, SCOPE, self._id)
 
     @property
     def guard(self) -> Ref:
@@ -182,14 +167,9 @@ class _Start:
 
     def id_of(self, sight: Sight) -> str:
         """The process that there is now: this one, or that of an earlier start with the key."""
-        from outlive.runtime.node import read_request
-
         if sight.value is None or self._request is None:
             return self._id
-        ours, theirs = read_request(self._request.value), read_request(sight.value)
-        if ours.fingerprint != theirs.fingerprint:
-            raise KeyReused("This idempotency key was used for another request; nothing was done.")
-        return theirs.id
+        return started_by(sight.value, self._request)
 
 
 class _Signal(Struct):
@@ -210,22 +190,9 @@ class _Signal(Struct):
             raise ProcessGone(f"Process {self.id} ended and is past its retention.")
         if head.status in FINAL:
             raise ProcessTerminal(f"{self.id} has ended: {head.status}. The signal was not kept.")
-        made = self.app._all.get((head.type, head.version))
-        raw = self._raw(made)
+        raw = self.app._payload(head, self.name, codec.encode(self.payload))
         command = Command("signal", self.id, self.name, raw, self.key or "")
         return (told(command, sight.time, sight.shards, _MARK),)
-
-    def _raw(self, made: Definition | None) -> Raw:
-        from outlive.app import SIGNAL_BYTES_MAX
-
-        payload = codec.encode(self.payload)
-        if len(payload) > SIGNAL_BYTES_MAX:
-            raise TooLarge(
-                f"The payload has {len(payload)} bytes; at most {SIGNAL_BYTES_MAX} are taken."
-            )
-        if made is None:
-            return any_payload(payload)
-        return made.signal_payload(self.name, payload)
 
 
 def _carrier(app: Outlive, connection: Any) -> Carrier | AsyncCarrier:

@@ -17,9 +17,6 @@ import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
-import msgspec
-from msgspec import Struct
-
 from outlive import ids
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
@@ -31,6 +28,7 @@ from outlive.errors import (
     StoreWentBack,
 )
 from outlive.kinds.processes import FINAL, Definition, Stats
+from outlive.kinds.processes.requests import REQUESTS, read_request
 from outlive.kinds.processes.vocabulary import (
     inbox_of,
     read_command,
@@ -57,19 +55,7 @@ WAKES_MAX = 1000
 HOLD_SECONDS = 2.0
 """How long what was claimed waits if this node dies over it: the shard's next owner has it then."""
 HAND_OVER_SECONDS = 30.0
-REQUESTS = "request"
-"""The space of idempotency keys."""
 REQUESTS_SECONDS = 30.0
-
-
-class Request(Struct, frozen=True):
-    """The value of an idempotency key's cell: which process it started, and for what."""
-
-    id: str
-    fingerprint: str
-
-
-read_request = msgspec.json.Decoder(Request).decode
 
 
 class NodeRuntime:
