@@ -32,6 +32,7 @@ def test_an_edited_migration_is_refused_and_named() -> None:
         pending([ONE, TWO], [(1, "one", "edited")])
 
 
-def test_the_shipped_migrations_are_numbered_without_a_hole() -> None:
-    shipped = sql.migrations("sqlite")
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_the_shipped_migrations_are_numbered_without_a_hole(database: str) -> None:
+    shipped = sql.migrations(database)
     assert [migration.number for migration in shipped] == list(range(1, len(shipped) + 1))

@@ -24,7 +24,9 @@ CREATE TABLE outlive.shard (
     time  bigint  NOT NULL DEFAULT 0
 ) WITH (fillfactor = 20);
 
--- The ledger of ownership: one line per take-over.
+-- The ledger of ownership: one line per take-over. session is the one that wrote for the owner, by
+-- the name that the server shows for it, new with each start of a process: who takes a shard over
+-- from a node that froze in a transaction can end that session, and no other, instead of waiting.
 CREATE TABLE outlive.hold (
     shard    integer NOT NULL,
     epoch    bigint  NOT NULL,
@@ -32,6 +34,7 @@ CREATE TABLE outlive.hold (
     head     bigint  NOT NULL,
     time     bigint  NOT NULL,
     previous text    NOT NULL,
+    session  text    NOT NULL DEFAULT '',
     PRIMARY KEY (shard, epoch)
 );
 
@@ -95,6 +98,16 @@ CREATE TABLE outlive.blob (
 
 ALTER TABLE outlive.blob ALTER COLUMN data SET STORAGE EXTERNAL;
 
+-- Why the store may not be served: it is being filled by a restore or a move, is being moved, or
+-- was moved. No row: it may be.
+CREATE TABLE outlive.halt (
+    id     integer PRIMARY KEY CHECK (id = 1),
+    reason text    NOT NULL CHECK (reason IN ('filling', 'filled', 'moving', 'moved')),
+    other  text    NOT NULL,
+    token  text    NOT NULL,
+    time   bigint  NOT NULL
+);
+
 -- Microseconds since 1970: the server's clock or a test's, and never behind what was once seen.
 CREATE FUNCTION outlive.clock(p_high bigint, p_wall bigint) RETURNS bigint
 LANGUAGE sql VOLATILE AS $$
@@ -115,7 +128,13 @@ $$;
 --   event_*    what is appended, chained by the caller
 --
 -- The settings hold the planner to look-ups by key: a plan that was made when the tables were small
--- stays in the session's cache, and would read them whole when they are large.
+-- stays in the session's cache, and would read them whole when they are large. Before PostgreSQL 18
+-- they also make every plan look so dear that it is compiled to machine code, again with each call,
+-- which takes longer than the call: hence jit = off.
+--
+-- The shards' rows are looked up once, and found by their place (ctid) after that. Every look-up by
+-- key walks the dead versions of a row, and a forgotten transaction elsewhere keeps them all. A row
+-- that we have locked stays at its place until we change it.
 --
 -- Raises OL002 when p_group is not higher than the writer's mark, and the errors of a lost race
 -- (23505, 40P01, 55P03), after which the caller tries again.
@@ -133,10 +152,12 @@ CREATE FUNCTION outlive.commit_group(
 ) LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_bitmapscan = off
-SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 #variable_conflict use_variable
 DECLARE
+    places   tid[];
+    locked   integer[];
     good     boolean := NOT p_probe;
     fresh    boolean := false;
     latest   bigint;
@@ -152,13 +173,18 @@ BEGIN
     END IF;
 
     IF cardinality(lease_shard) > 0 THEN
-        PERFORM 1 FROM outlive.shard s WHERE s.id = ANY (lease_shard)
-        ORDER BY s.id FOR NO KEY UPDATE;
-        SELECT count(*) INTO held
-        FROM unnest(lease_shard, lease_epoch, lease_owner, lease_head)
-            AS l (shard, epoch, owner, head)
-        JOIN outlive.shard s ON s.id = l.shard AND s.epoch = l.epoch AND s.owner = l.owner
-            AND (l.head IS NULL OR (s.head = l.head AND s.time <= p_now));
+        SELECT array_agg(r.place ORDER BY r.id), array_agg(r.id ORDER BY r.id),
+               count(*) FILTER (WHERE EXISTS (
+                   SELECT FROM unnest(lease_shard, lease_epoch, lease_owner, lease_head)
+                       AS l (shard, epoch, owner, head)
+                   WHERE l.shard = r.id AND l.epoch = r.epoch AND l.owner = r.owner
+                       AND (l.head IS NULL OR (r.head = l.head AND r.time <= p_now))
+               ))
+        INTO places, locked, held
+        FROM (
+            SELECT s.ctid AS place, s.id, s.epoch, s.owner, s.head, s.time FROM outlive.shard s
+            WHERE s.id = ANY (lease_shard) ORDER BY s.id FOR NO KEY UPDATE
+        ) AS r;
         good := good AND held = cardinality(lease_shard);
     END IF;
 
@@ -267,8 +293,10 @@ BEGIN
     IF cardinality(event_seq) > 0 THEN
         UPDATE outlive.shard s SET head = s.head + l.count, time = p_now
         FROM unnest(lease_shard, lease_epoch, lease_owner, lease_count)
-            AS l (shard, epoch, owner, count)
-        WHERE s.id = l.shard AND s.epoch = l.epoch AND s.owner = l.owner AND l.count > 0;
+                AS l (shard, epoch, owner, count)
+            JOIN unnest(locked, places) AS p (id, place) ON p.id = l.shard
+        WHERE s.ctid = p.place AND s.epoch = l.epoch AND s.owner = l.owner
+            AND l.count > 0;
         INSERT INTO outlive.event (shard, seq, stream, n, kind, time, data, chain)
         SELECT t.shard, t.seq, t.stream, t.n, t.kind, p_now, t.data, t.chain
         FROM unnest(
@@ -288,7 +316,7 @@ $$;
 
 -- Become the owner of a shard that is at p_epoch. No row: it is not.
 CREATE FUNCTION outlive.take_shard(
-    p_shard integer, p_epoch bigint, p_owner text, p_high bigint, p_wall bigint
+    p_shard integer, p_epoch bigint, p_owner text, p_session text, p_high bigint, p_wall bigint
 ) RETURNS TABLE (epoch bigint, head bigint, chain bytea, moment bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -300,8 +328,8 @@ BEGIN
     END IF;
     moment := greatest(was.time, outlive.clock(p_high, p_wall));
     UPDATE outlive.shard s SET owner = p_owner, epoch = s.epoch + 1 WHERE s.id = p_shard;
-    INSERT INTO outlive.hold (shard, epoch, owner, head, time, previous)
-    VALUES (p_shard, p_epoch + 1, p_owner, was.head, moment, was.owner);
+    INSERT INTO outlive.hold (shard, epoch, owner, head, time, previous, session)
+    VALUES (p_shard, p_epoch + 1, p_owner, was.head, moment, was.owner, p_session);
     epoch := p_epoch + 1;
     head := was.head;
     SELECT e.chain INTO chain FROM outlive.event e WHERE e.shard = p_shard AND e.seq = was.head;
@@ -316,7 +344,7 @@ CREATE FUNCTION outlive.claim_cells(
 LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_bitmapscan = off
-SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -347,5 +375,71 @@ BEGIN
     FROM unnest(spaces, keys) WITH ORDINALITY AS t (space, key, at)
     WHERE c.space = t.space AND c.key = t.key
     RETURNING t.at, c.space, c.key, c.value, c.version, c.due;
+END
+$$;
+
+-- Cells that go with a caller's own transaction: made in it, seen with its commit, by the code of
+-- whatever driver the caller uses. So everything travels in one text, and no shard is touched.
+--
+-- Make the cells in p_cells, a JSON array of {space, key, value, due, marks}; all are new. When the
+-- first is there already, nothing is written and its value is given. Waits for another transaction
+-- that is making the same cell.
+CREATE FUNCTION outlive.carry(p_cells text, OUT there text)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    cells json := p_cells::json;
+    base  bigint := nextval('outlive.version_block') * 65536;
+    last  bigint;
+    made  boolean := false;
+BEGIN
+    FOR turn IN 1 .. 100 LOOP
+        INSERT INTO outlive.cell (space, key, version, due, marks, value)
+        SELECT t.space, t.key, base, t.due, t.marks, convert_to(t.value, 'UTF8')
+        FROM json_to_record(cells -> 0)
+            AS t (space text, key text, value text, due bigint, marks text)
+        ON CONFLICT (space, key) DO NOTHING;
+        made := FOUND;
+        EXIT WHEN made;
+        SELECT convert_from(c.value, 'UTF8') INTO there FROM outlive.cell c
+        WHERE c.space = cells -> 0 ->> 'space' AND c.key = cells -> 0 ->> 'key';
+        IF FOUND THEN
+            RETURN;
+        END IF;
+    END LOOP;
+    IF NOT made THEN
+        RAISE EXCEPTION 'a cell came and went all the time' USING ERRCODE = '55P03';
+    END IF;
+
+    INSERT INTO outlive.cell (space, key, version, due, marks, value)
+    SELECT t.space, t.key, base, t.due, t.marks, convert_to(t.value, 'UTF8')
+    FROM json_array_elements(cells) WITH ORDINALITY AS e (cell, at),
+        LATERAL json_to_record(e.cell)
+            AS t (space text, key text, value text, due bigint, marks text)
+    WHERE e.at > 1;
+
+    INSERT INTO outlive.mark (name, value, space, key)
+    SELECT p ->> 0, p ->> 1, t.space, t.key
+    FROM json_array_elements(cells) AS e (cell),
+        LATERAL json_to_record(e.cell) AS t (space text, key text, marks text),
+        LATERAL json_array_elements(t.marks::json) AS p
+    ON CONFLICT DO NOTHING;
+
+    -- The first may have waited for a drop of the same key; now that it is ours, draw again if
+    -- anybody else drew. Each cell gets a version of its own.
+    SELECT v.last_value INTO last FROM outlive.version_block v;
+    IF last * 65536 <> base THEN
+        base := nextval('outlive.version_block') * 65536;
+    END IF;
+    UPDATE outlive.cell c SET version = base + e.at - 1
+    FROM json_array_elements(cells) WITH ORDINALITY AS e (cell, at)
+    WHERE c.space = e.cell ->> 'space' AND c.key = e.cell ->> 'key';
+END
+$$;
+
+-- What the triggers of a frozen store do: refuse, whoever writes and since whenever.
+CREATE FUNCTION outlive.refuse_halted() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the store is halted' USING ERRCODE = 'OL003';
 END
 $$;
