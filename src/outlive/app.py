@@ -311,7 +311,7 @@ class Outlive(Doors):
         return Handle(self, begun.id)
 
     def _asked(self, body: Callable[..., Any], value: Any) -> tuple[Definition, bytes, Any]:
-        """What a start of `body` asks for: its process, the input as it is kept and as it is read."""
+        """What a start of `body` asks for: its process, and the input as kept and as read."""
         made = self._bodies.get(body)
         if made is None:
             raise TypeError(f"{body!r} is not declared as a process of this application")
