@@ -26,41 +26,24 @@ from msgspec import Raw
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
+from outlive.doors.telling import Telling
 from outlive.errors import (
     Conflict,
     Draining,
     Fenced,
-    NoSuchProcess,
-    NotStuck,
-    PastPivot,
-    ProcessFailed,
-    ProcessGone,
-    ProcessTerminal,
-    StoreUnavailable,
     StoreWentBack,
-    StreamConflict,
     TooLarge,
 )
 from outlive.handle import Handle
 from outlive.kinds.processes import (
-    FINAL,
     Begun,
-    Command,
     Definition,
-    Entry,
-    Head,
-    Node,
-    Stats,
-    Summary,
-    View,
-    entries,
-    view_of,
 )
-from outlive.kinds.processes.definition import any_payload, input_error
-from outlive.kinds.processes.pending import queued, told
+from outlive.kinds.processes.definition import input_error
+from outlive.kinds.processes.pending import queued
 from outlive.kinds.processes.requests import request_of, started_by
-from outlive.kinds.processes.vocabulary import GONE, read_head, ref_of
-from outlive.model import Batch, Cell, Hold, Put, Ref, Require, Shard, shard_of
+from outlive.kinds.processes.vocabulary import ref_of
+from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
 
 if TYPE_CHECKING:
     from outlive.runtime.node import NodeRuntime
@@ -82,7 +65,7 @@ LEASE_SECONDS = 10.0
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Doors):
+class Outlive(Telling, Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
@@ -198,13 +181,6 @@ class Outlive(Doors):
         if isinstance(self._given, str) or self._given is None:
             return self._given or os.environ.get("OUTLIVE_STORE") or DEFAULT_ADDRESS
         return f"{type(self._given).__name__}()"
-
-    @property
-    def store(self) -> Store:
-        """The open store. Raises `StoreUnavailable` before `open()`."""
-        if self._store is None:
-            raise StoreUnavailable("The application is not open; nothing was read or written.")
-        return self._store
 
     @property
     def lost(self) -> StoreWentBack | None:
@@ -385,171 +361,6 @@ class Outlive(Doors):
             puts.append(request)
             requires.append(Require(request.ref, 0))
         await self.store.commit(Batch(require=tuple(requires), put=tuple(puts)))
-
-    # --- reading ----------------------------------------------------------------------------------
-
-    async def _head(self, id: str) -> Head:
-        ref = ref_of(id, self.store.shards)
-        cell = (await self.store.read((ref,)))[0]
-        if cell is None:
-            raise NoSuchProcess(f"There is no process {id[:64]}.")
-        head = read_head(cell.value)
-        if head.status == GONE:
-            raise ProcessGone(f"Process {id} ended and is past its retention.")
-        return head
-
-    async def view(self, id: str) -> View:
-        """Everything durable about a process. Raises `NoSuchProcess`, `ProcessGone`."""
-        head = await self._head(id)
-        return view_of(id, head, await self.store.events(head.stream))
-
-    async def seq(self, id: str) -> int:
-        """How many durable events a process has: changes exactly when its view does. Raises as
-        `view`."""
-        head = await self._head(id)
-        return (await self.store.lengths((head.stream,))).get(head.stream, 0)
-
-    async def changed(self, id: str, seen: int, timeout_seconds: float) -> int:
-        """Wait until a process has more than `seen` events, at most `timeout_seconds`; gives how
-        many. Ends early when this node drains. Raises as `view`."""
-        head = await self._head(id)
-        if self._runtime is not None:
-            return await self._runtime.watchers.changed(id, head.stream, seen, timeout_seconds)
-        ends, generation = self._clock.boot() + timeout_seconds, -1
-        while True:
-            length = (await self.store.lengths((head.stream,))).get(head.stream, 0)
-            left = ends - self._clock.boot()
-            if length > seen or left <= 0:
-                return length
-            generation = await self.store.changed(generation, min(left, 0.5))
-
-    async def ended_here(self, id: str, timeout_seconds: float) -> bool:
-        """Wait until a process that lives on this node has ended, without asking the store.
-
-        False when it does not live here, not any more, or not at its end in `timeout_seconds`.
-        """
-        if self._runtime is None:
-            return False
-        return await self._runtime.activations.result_of(id, timeout_seconds) is not None
-
-    async def journal(self, id: str, after: int = -1) -> list[Entry]:
-        """The durable events of a process after position `after`, readable. Raises as `view`."""
-        head = await self._head(id)
-        return entries(await self.store.events(head.stream, after))
-
-    async def result(self, id: str, within: float | None = None) -> Any:
-        """Wait for the end of a process; see `Handle.result`."""
-        ends = None if within is None else self._clock.boot() + within
-        while True:
-            left = RESULT_LOOK_SECONDS if ends is None else ends - self._clock.boot()
-            left = min(left, RESULT_LOOK_SECONDS)
-            if self._runtime is not None and left > 0:
-                patience = None if ends is None else left
-                found = await self._runtime.activations.result_of(id, patience)
-                if found is not None and found[0].status == "done":
-                    return found[1].output_type.read(found[0].result)
-            view = await self.view(id)
-            if view.status == "done":
-                made = self._all.get((view.type, view.version))
-                shape = made.output_type if made is not None else codec.ANYTHING
-                return shape.read(view.result or codec.NULL)
-            if view.final:
-                why = view.failure.message if view.failure is not None else ""
-                raise ProcessFailed(f"{id} ended: {view.status}. {why}".strip())
-            if left <= 0:
-                raise TimeoutError(f"{id} is {view.status} after {within} s")
-            await self.changed(id, view.seq, left)
-
-    async def processes(
-        self,
-        status: str | None = None,
-        type: str | None = None,
-        limit: int = 50,
-        cursor: str = "",
-    ) -> tuple[list[Summary], str]:
-        """Processes, newest first, with a cursor for the next page (empty: there is none).
-
-        `limit`: 1 to 200. `status` and `type` narrow the list.
-        """
-        from outlive.runtime.lists import newest
-
-        return await newest(self.store, status, type, limit, cursor)
-
-    async def nodes(self) -> list[Node]:
-        """The nodes whose lease runs."""
-        from outlive.runtime.ownership import nodes_of
-
-        return await nodes_of(self.store)
-
-    async def shards(self) -> list[Shard]:
-        """Every shard and its owner."""
-        return await self.store.owners()
-
-    async def holds(self, limit: int = 100) -> list[Hold]:
-        """Who held which shard at which epoch from which position, newest first."""
-        return await self.store.ledger(limit=limit)
-
-    def stats(self) -> Stats:
-        """Counters of this node since it started."""
-        return self._runtime.stats() if self._runtime is not None else Stats(ended={})
-
-    # --- telling ----------------------------------------------------------------------------------
-
-    async def signal(self, id: str, name: str, payload: bytes, *, key: str | None = None) -> None:
-        """Send a signal with a JSON payload (empty: null); durable when this returns.
-
-        Kept when it comes before the wait. `key`: sent again with the same key it counts once.
-        Raises `NoSuchProcess`, `ProcessTerminal`, `SignalNotExpected`, `InvalidInput`,
-        `MalformedInput`, `TooLarge`, `TooManySignals`.
-        """
-        head = await self._head(id)
-        raw = self._payload(head, name, payload or b"null")
-        if head.status in FINAL:
-            raise ProcessTerminal(f"{id} has ended: {head.status}. The signal was not kept.")
-        await self._tell(Command("signal", id, name, raw, key or ""))
-
-    def _payload(self, head: Head, name: str, payload: bytes) -> Raw:
-        """The payload of a signal `name` for the process of `head`, as it declares it. Raises
-        `TooLarge`, `SignalNotExpected`, `MalformedInput` or `InvalidInput`."""
-        if len(payload) > SIGNAL_BYTES_MAX:
-            raise TooLarge(
-                f"The payload has {len(payload)} bytes; at most {SIGNAL_BYTES_MAX} are taken."
-            )
-        made = self._all.get((head.type, head.version))
-        return any_payload(payload) if made is None else made.signal_payload(name, payload)
-
-    async def cancel(self, id: str, *, reason: str = "", who: str = "") -> None:
-        """Ask a process to stop and roll back; durable when this returns. Asked again it changes
-        nothing.
-
-        Raises `NoSuchProcess`, `ProcessTerminal`, `PastPivot`.
-        """
-        view = await self.view(id)
-        if view.final:
-            raise ProcessTerminal(f"{id} has ended: {view.status}. It was not cancelled.")
-        if any(entry.kind == "pivot" for entry in await self.journal(id)):
-            raise PastPivot(f"{id} is past its pivot. It was not cancelled.")
-        await self._tell(Command("cancel", id, who=who[:200], reason=reason[:500]))
-
-    async def retry(self, id: str, *, who: str = "") -> None:
-        """Let a stuck or paused process go on; durable when this returns. Raises `NoSuchProcess`,
-        `NotStuck`."""
-        head = await self._head(id)
-        if head.status not in ("stuck", "paused"):
-            raise NotStuck(f"{id} is {head.status}; it was left as it is.")
-        await self._tell(Command("retry", id, who=who[:200]))
-
-    async def _tell(self, command: Command) -> None:
-        """Do it here when the process is ours, else keep it in a cell for its owner."""
-        shard = shard_of(command.id, self.store.shards)
-        if self._runtime is not None and shard in self._runtime.activations.leases:
-            try:
-                await self._runtime.activations.command(command)
-                return
-            except (Fenced, NoSuchProcess, StreamConflict):
-                pass  # the shard or the view was lost this moment: its owner does it from a new one
-        put = told(command, await self.store.now(), self.store.shards)
-        await self.store.commit(Batch(put=(put,)))
 
 
 def _read(made: Definition, body: bytes) -> Any:

@@ -171,7 +171,7 @@ def test_whoever_waits_when_it_is_closed_is_told(tmp_path: Path) -> None:
 def _waits(client: BlockingOutlive) -> bool:
     assert client._own is not None
     names = [str(task.get_coro()) for task in asyncio.all_tasks(client._own.loop)]
-    return any("Outlive.result" in name for name in names)
+    return any("Reading.result" in name for name in names)
 
 
 # --- scripts ------------------------------------------------------------------------------------

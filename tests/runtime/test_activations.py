@@ -6,12 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.service import Outside, Place, crash, has_status, process, until
+from tests.service import Outside, Place, until
 
 from outlive import Outlive, Run, attempt, step
 from outlive.clock import ManualClock
-from outlive.errors import Fenced, NoSuchProcess, Overloaded
-from outlive.kinds.processes import Command
+from outlive.errors import Overloaded
 
 world = Outside()
 
@@ -70,34 +69,6 @@ async def test_a_start_beyond_the_limit_is_refused(
         await app.begin("hanger", b"null")
 
 
-async def test_a_command_for_what_lives_elsewhere_is_refused_as_such_and_never_lost(
-    place: Place,
-) -> None:
-    app = await place.open(sleepers)
-    begun = await app.begin("sleeper", b"60.0")
-    await has_status(app, begun.id, "waiting")
-    runtime = app._runtime
-    assert runtime is not None
-    with pytest.raises(NoSuchProcess):
-        await runtime.activations.command(Command("signal", "sleeper_nobody", "go"))
-    for shard in list(runtime.activations.leases):
-        runtime.activations.release(shard)
-    with pytest.raises(Fenced):
-        await runtime.activations.command(Command("signal", begun.id, "go"))
-
-
-async def test_a_start_command_that_comes_again_runs_nothing_again(place: Place) -> None:
-    app = await place.open(sleepers)
-    begun = await app.begin("sleeper", b"0.0")
-    await app.result(begun.id, within=10)
-    runtime = app._runtime
-    assert runtime is not None
-    before = await app.seq(begun.id)
-    await runtime.activations.command(Command("start", begun.id))
-    await until(lambda: live(app) == 0)
-    assert await app.seq(begun.id) == before
-
-
 async def test_nothing_is_left_in_memory_when_everything_has_ended(place: Place) -> None:
     app = await place.open(sleepers)
     begun: Any = [await app.begin("sleeper", b"0.001") for _ in range(20)]
@@ -105,49 +76,3 @@ async def test_nothing_is_left_in_memory_when_everything_has_ended(place: Place)
         await app.result(one.id, within=10)
     await until(lambda: live(app) == 0)
     assert app.stats().ended == {"done": 20} and app.stats().started == 20
-
-
-async def test_a_cancel_that_is_sent_twice_is_recorded_once(place: Place) -> None:
-    app = await place.open(sleepers)
-    begun = await app.begin("hanger", b"null")
-    await until(lambda: "hang" in world.log)
-    await asyncio.gather(app.cancel(begun.id), app.cancel(begun.id))
-    await has_status(app, begun.id, "cancelled")
-    kinds = [entry.kind for entry in await app.journal(begun.id)]
-    assert kinds.count("cancel") == 1
-    await crash(app)
-
-
-@pytest.mark.parametrize("seen_in", ["memory", "store"])
-async def test_a_retry_that_comes_while_the_stuck_process_is_still_ending_is_not_lost(
-    place: Place, seen_in: str
-) -> None:
-    """In memory it is stuck before that is durable, in the store before its body has ended."""
-    tries: dict[str, int] = {}
-
-    async def body(run: Run) -> str:
-        run.pivot()
-        await run.sleep(0)
-        tries[run.id] = tries.get(run.id, 0) + 1
-        if tries[run.id] == 1:
-            raise RuntimeError("not yet")
-        return "through"
-
-    app = await place.open(process(body))
-    runtime = app._runtime
-    assert runtime is not None
-    for _ in range(200):
-        id = (await app.begin("thing", b"null")).id
-        if seen_in == "memory":
-            activation = runtime.activations.live[id]
-            while activation.head.status != "stuck":
-                await asyncio.sleep(0)
-            await runtime.activations.command(Command("retry", id))
-        else:
-            while (await app.journal(id))[-1].kind != "stuck":
-                await asyncio.sleep(0)
-            await app.retry(id)
-        assert await app.result(id, within=10) == "through"
-        assert tries[id] == 2
-        kinds = [entry.kind for entry in await app.journal(id)]
-        assert kinds.count("stuck") == kinds.count("resumed") == 1

@@ -312,7 +312,7 @@ async def test_undeclared_signals_and_wrong_payloads_are_refused(place: Place) -
 async def test_too_many_waiting_signals_are_refused(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outlive.runtime.activations.SIGNALS_WAITING_MAX", 3)
+    monkeypatch.setattr("outlive.runtime.commands.SIGNALS_WAITING_MAX", 3)
 
     async def body(run: Run) -> None:
         await run.wait("never")

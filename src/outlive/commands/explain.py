@@ -47,7 +47,7 @@ def catalogue() -> list[type[errors.OutliveError]]:
     importlib.import_module("outlive.web.problems")
     found: dict[str, type[errors.OutliveError]] = {}
     for error in errors.catalogue():
-        if error.__module__.startswith(f"{errors.__package__}."):
+        if error.__module__.startswith("outlive."):
             found.setdefault(error.code, error)
     return [found[code] for code in sorted(found)]
 

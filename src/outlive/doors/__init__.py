@@ -1,4 +1,6 @@
-"""The ways in beside the application's own event loop.
+"""The ways into an application: what may be asked of it and told to it, and from where.
+
+    opened · reading · telling   what `Outlive` answers and takes, on any node
 
     app.blocking()            Django, Flask, scripts: the same calls without `await` (blocking.py)
     app.within(connection)    a process or a signal that goes with the caller's own transaction

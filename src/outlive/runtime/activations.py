@@ -1,8 +1,7 @@
 """The processes that live on this node: started, found again, woken, told, and put down.
 
     start      one commit (cell, first event, idempotency key), then the body runs
-    command    a signal, cancel or retry: appended to the journal by the owner, at once or from the
-               inbox
+    command    a signal, cancel or retry: appended to the journal by the owner (commands.py)
     recover    a shard was taken over: what was under way in it goes on (recovery.py)
     wake       a cell's `due` has passed: load its process and let it go on
     sweep      what has been parked for longer than a second leaves memory
@@ -25,24 +24,16 @@ from msgspec import Raw
 from outlive import codec
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
-    Fenced,
-    NoSuchProcess,
-    NotStuck,
     OutliveError,
     Overloaded,
-    PastPivot,
-    ProcessTerminal,
-    TooManySignals,
 )
-from outlive.kinds.processes import FINAL, Command, Definition, Failure, Head, Journal, Stats
+from outlive.kinds.processes import FINAL, Definition, Failure, Head, Journal, Stats
 from outlive.kinds.processes.vocabulary import (
     GONE,
+    HALTED,
     LIVE,
-    Cancel,
     Ended,
     Paused,
-    Resumed,
-    Signal,
     Started,
     Stranded,
     WaitDone,
@@ -54,6 +45,7 @@ from outlive.model import ABSENT, Batch, Cell, Committed, Lease, Put, Ref, Requi
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import thread_pool
 from outlive.runtime.body import live
+from outlive.runtime.commands import Commands
 from outlive.runtime.committer import Committer
 from outlive.runtime.recovery import Recovery
 from outlive.runtime.timers import Timers
@@ -65,8 +57,6 @@ ACTIVE_MAX = 50_000
 """Processes in memory at once; a start beyond it is answered `Overloaded`."""
 STARTS_IN_A_ROW = 256
 """Processes started in one shard before the next shard's turn comes."""
-SIGNALS_WAITING_MAX = 1000
-"""Signals of one process that no wait has taken yet."""
 REVIVE_SECONDS = 0.5
 
 
@@ -105,6 +95,7 @@ class Activations:
         self.threads: ThreadPoolExecutor = thread_pool()
         self.bodies: ThreadPoolExecutor | None = None
         self.recovery = Recovery(self)
+        self.commands = Commands(self)
         self.live_body = live
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -224,139 +215,7 @@ class Activations:
             Stranded(self.name), head=stranded.with_status("no_worker_for_version")
         )
 
-    # --- commands ---------------------------------------------------------------------------------
-
-    async def command(self, command: Command, done: tuple[Require, ...] = ()) -> None:
-        """Do what is asked of a process that this node owns; durable when this returns.
-
-        `done` names the inbox cell of the command at its version, dropped by the same commit.
-        Raises a `ProcessError` when it cannot be done, or the store's refusal: nothing was written.
-        """
-        await self.recovery.passed(command.id)
-        activation = await self.load(command.id)
-        if activation is None:
-            raise await self._out_of_reach(command.id)
-        activation.users += 1
-        try:
-            while activation.transacting is not None:
-                await asyncio.shield(activation.transacting)
-            if activation.journal.started is None and command.kind != "start":
-                await self.begin_queued(activation, ())
-            match command.kind:
-                case "signal":
-                    await self._signal(activation, command, done)
-                case "cancel":
-                    await self._cancel(activation, command, done)
-                case "retry":
-                    await self._retry(activation, command, done)
-                case "start":
-                    await self.begin_queued(activation, done)
-        finally:
-            activation.users -= 1
-            self.put_down_idle(activation)
-
-    async def _out_of_reach(self, id: str) -> OutliveError:
-        """Why a command is not for this node: there is no such process, or another node's turn."""
-        cell = (await self.store.read((ref_of(id, self.store.shards),)))[0]
-        if cell is None or read_head(cell.value).status == GONE:
-            return NoSuchProcess(f"There is no process {id}.")
-        return Fenced(f"{id} does not live on this node; its command waits for the node that can.")
-
-    async def _signal(
-        self, activation: Activation, command: Command, done: tuple[Require, ...]
-    ) -> None:
-        journal = activation.journal
-        _demand_open(activation)
-        payload = activation.definition.signal_payload(command.name, bytes(command.payload))
-        if command.key and command.key in journal.keys:
-            await self._only_drop(activation, done)
-            return
-        if journal.waiting_signals() >= SIGNALS_WAITING_MAX:
-            raise TooManySignals(
-                f"{SIGNALS_WAITING_MAX} signals wait for {activation.id}; this one was not kept."
-            )
-        n = journal.next_n
-        events: tuple[Any, ...] = (Signal(command.name, payload, command.key),)
-        wait = journal.open_wait(command.name)
-        if activation.head.status in _HALTED:
-            await self._append(activation, *events, done=done)
-            return
-        if wait is None or journal.compensating is not None:
-            await self._append(activation, *events, done=done)
-        else:
-            head = activation.with_status("running")
-            events = (*events, WaitDone(wait.id, n))
-            time = await self._append(activation, *events, head=head, done=done)
-            activation.settle(wait.id, time)
-        activation.run()
-
-    async def _cancel(
-        self, activation: Activation, command: Command, done: tuple[Require, ...]
-    ) -> None:
-        journal = activation.journal
-        _demand_open(activation)
-        if journal.pivoted:
-            raise PastPivot(f"{activation.id} is past its pivot; it was not cancelled.")
-        if journal.cancel is not None or journal.compensating is not None:
-            await self._only_drop(activation, done)
-            return
-        resumed = activation.head.status in ("waiting", "paused", "stuck")
-        head = activation.with_status("running") if resumed else None
-        await self._append(activation, Cancel(command.reason, command.who), head=head, done=done)
-        activation.cancel()
-        activation.run()
-
-    async def _retry(
-        self, activation: Activation, command: Command, done: tuple[Require, ...]
-    ) -> None:
-        _demand_open(activation)
-        if activation.head.status not in ("stuck", "paused"):
-            raise NotStuck(f"{activation.id} is {activation.head.status}; it was left as it is.")
-        undoing = activation.journal.compensating is not None
-        head = activation.with_status("compensating" if undoing else "running")
-        await self._append(activation, Resumed(command.who), head=head, done=done)
-        activation.run()
-
-    async def begin_queued(self, activation: Activation, done: tuple[Require, ...]) -> None:
-        head = activation.head
-        if activation.journal.started is not None:
-            await self._only_drop(activation, done)
-            if head.status not in LIVE:
-                return
-        else:
-            raw = head.input
-            running = activation.with_status("running")
-            event = Started(activation.id, head.type, head.version, raw, self.name)
-            time = await self._append(activation, event, head=running, done=done)
-            activation.journal.times[""] = time
-            activation.loaded = activation.recovered = False
-            self.stats.started += 1
-        activation.run()
-
-    async def _append(
-        self,
-        activation: Activation,
-        *events: Any,
-        head: Head | None = None,
-        done: tuple[Require, ...] = (),
-    ) -> int:
-        if self.committer.stalled is not None:
-            raise self.committer.stalled  # decided before anything is changed in memory
-        if activation.gone:
-            raise Fenced(f"{activation.id} has just left this node; nothing was written.")
-        try:
-            committed = await activation.append(*events, head=head, done=done)
-        except OutliveError as error:
-            self.lost(activation, error)
-            raise
-        self.tell(activation.id)
-        return committed.time
-
-    async def _only_drop(self, activation: Activation, done: tuple[Require, ...]) -> None:
-        if done:
-            await self.committer.submit(
-                Batch(lease=activation.lease, require=done, drop=tuple(cell.ref for cell in done))
-            )
+    # --- ends and times ---------------------------------------------------------------------------
 
     async def result_of(
         self, id: str, timeout_seconds: float | None
@@ -412,7 +271,7 @@ class Activations:
             if head.status in FINAL or head.status == GONE:
                 await self._forget(cell, head)
             elif (activation := await self.load(cell.key)) is not None:
-                if activation.head.status not in _HALTED:
+                if activation.head.status not in HALTED:
                     activation.run()
                     activation.look()
                 self.put_down_idle(activation)
@@ -472,8 +331,8 @@ class Activations:
             raise
         if activation is not None:
             if activation.journal.started is None:
-                await self.begin_queued(activation, ())
-            elif activation.head.status not in (*FINAL, *_HALTED):
+                await self.commands.begin(activation, ())
+            elif activation.head.status not in (*FINAL, *HALTED):
                 activation.run()
             self.put_down_idle(activation)
 
@@ -584,13 +443,6 @@ class Activations:
 
 
 _UNDER_WAY = ("running", "compensating")
-_HALTED = ("paused", "stuck", "no_worker_for_version")
-"""Statuses that only an operator or another node ends."""
-
-
-def _demand_open(activation: Activation) -> None:
-    if activation.head.status in FINAL:
-        raise ProcessTerminal(f"{activation.id} has ended: {activation.head.status}.")
 
 
 def _nothing(run: Any) -> None:

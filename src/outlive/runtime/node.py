@@ -261,7 +261,7 @@ class NodeRuntime:
         command = read_command(cell.value)
         self._obeying.add(cell.key)
         try:
-            await self.activations.command(command, (Require(cell.ref, cell.version),))
+            await self.activations.commands.obey(command, (Require(cell.ref, cell.version),))
         except ProcessError as error:
             if not error.retryable:
                 log.info("a command was not carried out: %s", error.code)

@@ -148,7 +148,7 @@ class Recovery:
         activation.users += 1
         try:
             if journal.started is None:
-                await node.begin_queued(activation, ())
+                await node.commands.begin(activation, ())
                 return
             node.stats.takeovers += 1
             node.stats.crashes += crash

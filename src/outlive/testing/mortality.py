@@ -24,7 +24,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 from outlive.errors import Discarded, OutliveError
-from outlive.kinds.processes.view import line_of
+from outlive.kinds.processes.entries import line_of
 from outlive.kinds.processes.vocabulary import unpack
 from outlive.model import Append, Batch, Committed
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from outlive.kinds.processes import Failure, Head, View, entries, summary_of, view_of
+from outlive.kinds.processes import Failure, Head, View, summary_of, view_of
 from outlive.kinds.processes import vocabulary as words
 from outlive.kinds.processes.vocabulary import KIND_OF, pack
 from outlive.model import Cell, Event
@@ -106,17 +106,6 @@ def test_a_cancel_is_shown_before_it_has_taken_effect() -> None:
     assert found.history[-1].why == "cancel requested by ann: enough"
 
 
-def test_every_event_is_a_readable_line() -> None:
-    lines = entries(events(STARTED, words.Signal("go"), done("a"), words.Ended("done")))
-    assert [line.text for line in lines] == [
-        "started as register version 1",
-        "signal go",
-        "a done at attempt 1",
-        "ended: done",
-    ]
-    assert {line.node for line in lines} == {"node-a"}
-
-
 def test_a_summary_has_no_due_once_it_has_ended() -> None:
     for status, due in (("waiting", 9), ("done", None)):
         cell = Cell("process/0", "reg_1", pack(Head("s", "t", 1, status, 7)), 1, 9)
@@ -137,16 +126,9 @@ def test_what_was_decided_is_a_line_of_its_own_and_ends_what_it_left_behind() ->
     assert [(one.name, one.outcome) for one in found.steps] == [
         ("gather: a failed", "failed"), ("scope", "undone"), ("a/x", "undone"),
     ]  # fmt: skip
-    assert [entry.text for entry in entries(events(STARTED, won, failed, rolled))][1:] == [
-        "first: fast has won",
-        "gather: a has failed: E: went wrong",
-        "scope is rolled back: E: went wrong",
-    ]
 
 
 def test_a_deadline_that_passes_is_no_request_to_cancel() -> None:
     found = view(STARTED, words.Deadline(2000), words.Cancel(deadline=2000))
     assert not found.cancel_requested
     assert found.history[-1].why == "its deadline has passed"
-    texts = [entry.text for entry in entries(events(STARTED, words.Deadline(5), words.Deadline()))]
-    assert texts[1:] == ["deadline set", "no deadline"]

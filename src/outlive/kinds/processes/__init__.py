@@ -23,24 +23,23 @@ with the same key.
     definition.py   what is declared about a type of process
     vocabulary.py   the events of a journal and the cell beside it
     journal.py      the fold that replay and decisions stand on
-    view.py         the fold that people read
+    view.py         the fold that people read; entries.py: the same line by line
 
 References: Garcia-Molina & Salem, "Sagas" (1987); RFC 9110 section 15.3.3 (202 Accepted).
 """
 
 from outlive.kinds.processes.definition import Definition
+from outlive.kinds.processes.entries import Entry, entries
 from outlive.kinds.processes.journal import Journal
 from outlive.kinds.processes.view import (
     AttemptView,
     Begun,
-    Entry,
     Node,
     PastState,
     Stats,
     StepView,
     Summary,
     View,
-    entries,
     fresh_view,
     summary_of,
     view_of,

@@ -32,6 +32,8 @@ STATUSES = (
 FINAL = frozenset({"rolled_back", "failed", "cancelled", "done"})
 LIVE = ("queued", "running", "compensating")
 """Statuses that a node taking the shard over must go on with at once."""
+HALTED = ("paused", "stuck", "no_worker_for_version")
+"""Statuses that only an operator or another node ends."""
 GONE = "gone"
 """The status of a tombstone."""
 

@@ -1,0 +1,41 @@
+"""What every part of an application stands on: its open store, its node, and what it declares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from outlive.errors import NoSuchProcess, ProcessGone, StoreUnavailable
+from outlive.kinds.processes.vocabulary import GONE, read_head, ref_of
+
+if TYPE_CHECKING:
+    from outlive.clock import Clock
+    from outlive.kinds.processes import Definition, Head
+    from outlive.runtime.node import NodeRuntime
+    from outlive.store import Store
+
+
+class Opened:
+    """An application as those who read from it and tell it something see it."""
+
+    _clock: Clock
+    _all: dict[tuple[str, int], Definition]
+    _runtime: NodeRuntime | None = None
+    _store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The open store. Raises `StoreUnavailable` before `open()`."""
+        if self._store is None:
+            raise StoreUnavailable("The application is not open; nothing was read or written.")
+        return self._store
+
+    async def _head(self, id: str) -> Head:
+        """What the cell of a process says. Raises `NoSuchProcess`, `ProcessGone`."""
+        ref = ref_of(id, self.store.shards)
+        cell = (await self.store.read((ref,)))[0]
+        if cell is None:
+            raise NoSuchProcess(f"There is no process {id[:64]}.")
+        head = read_head(cell.value)
+        if head.status == GONE:
+            raise ProcessGone(f"Process {id} ended and is past its retention.")
+        return head

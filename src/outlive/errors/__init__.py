@@ -1,0 +1,159 @@
+"""Every error a caller can catch.
+
+    OutliveError
+    ├── Refused                 the store said no; nothing was written
+    │   ├── Conflict            a required cell was at another version
+    │   ├── Fenced              the shard has another owner or epoch by now
+    │   ├── StreamConflict      the stream is not as long as the append expected
+    │   ├── TooLarge            a named limit was passed
+    │   └── NotAllowed · TransactTooLong      what a function given to `run.transact` may not do
+    ├── OutcomeUnknown          a commit was sent and its answer lost; look before you repeat
+    ├── StoreUnavailable        not now: the same call may go through later
+    │   ├── StoreFull           no space left; nothing was written
+    │   ├── StoreBusy           another process holds the write lock for too long
+    │   └── NoSession           a pooler stands where a connection of our own is needed
+    ├── StoreRefused            the store may not be opened as it is
+    │   ├── EngineTooOld · NetworkFileSystem · ReadOnlyStore · NewerSchema · SchemaAltered
+    │   ├── SecondCopy · StoreCorrupt · BadAddress
+    │   ├── StoreMoved · StoreIncomplete · StoreNotEmpty · StoreInUse · SchemaBehind
+    │   └── ArchiveDamaged · StoreWentBack
+    ├── ProcessError            about one process, or the wish to start one
+    │   ├── NoSuchProcess · ProcessGone · ProcessTerminal · PastPivot · NotStuck
+    │   ├── SignalNotExpected · TooManySignals
+    │   ├── InvalidInput · MalformedInput · MalformedKey · KeyReused
+    │   ├── ProcessFailed       it ended without a result
+    │   └── Draining · Overloaded
+    ├── InEventLoop             the synchronous face was called where it may not wait
+    └── seen inside a process body
+        ├── StepFailed          a step gave up, with the recorded failure
+        ├── WaitTimeout         no signal came within the time given
+        ├── NonRetryable        raise it in a step: a business refusal, not to be tried again
+        ├── Drift               the code no longer matches what was recorded
+        └── DeadlineExceeded    why a process was rolled back: it had not ended in time
+    Cancelled (BaseException)   the process was cancelled; let it pass
+    Discarded (BaseException)   this activation no longer owns its process; let it pass
+
+Each carries a stable `code`, an HTTP `status`, whether a retry is safe (`retryable`), and a
+`remedy`. The first line of a docstring is the title shown to people; `outlive explain CODE` prints
+the rest.
+"""
+
+from __future__ import annotations
+
+from outlive.errors.bodies import (
+    Cancelled,
+    DeadlineExceeded,
+    Discarded,
+    Drift,
+    NonRetryable,
+    StepFailed,
+    WaitTimeout,
+)
+from outlive.errors.processes import (
+    Draining,
+    InvalidInput,
+    KeyReused,
+    MalformedInput,
+    MalformedKey,
+    NoSuchProcess,
+    NotStuck,
+    Overloaded,
+    PastPivot,
+    ProcessError,
+    ProcessFailed,
+    ProcessGone,
+    ProcessTerminal,
+    SignalNotExpected,
+    TooManySignals,
+)
+from outlive.errors.root import (
+    InEventLoop,
+    OutliveError,
+    catalogue,
+)
+from outlive.errors.store import (
+    ArchiveDamaged,
+    BadAddress,
+    Conflict,
+    EngineTooOld,
+    Fenced,
+    NetworkFileSystem,
+    NewerSchema,
+    NoSession,
+    NotAllowed,
+    OutcomeUnknown,
+    ReadOnlyStore,
+    Refused,
+    SchemaAltered,
+    SchemaBehind,
+    SecondCopy,
+    StoreBusy,
+    StoreCorrupt,
+    StoreFull,
+    StoreIncomplete,
+    StoreInUse,
+    StoreMoved,
+    StoreNotEmpty,
+    StoreRefused,
+    StoreUnavailable,
+    StoreWentBack,
+    StreamConflict,
+    TooLarge,
+    TransactTooLong,
+)
+
+__all__ = [
+    "ArchiveDamaged",
+    "BadAddress",
+    "Cancelled",
+    "Conflict",
+    "DeadlineExceeded",
+    "Discarded",
+    "Draining",
+    "Drift",
+    "EngineTooOld",
+    "Fenced",
+    "InEventLoop",
+    "InvalidInput",
+    "KeyReused",
+    "MalformedInput",
+    "MalformedKey",
+    "NetworkFileSystem",
+    "NewerSchema",
+    "NoSession",
+    "NoSuchProcess",
+    "NonRetryable",
+    "NotAllowed",
+    "NotStuck",
+    "OutcomeUnknown",
+    "OutliveError",
+    "Overloaded",
+    "PastPivot",
+    "ProcessError",
+    "ProcessFailed",
+    "ProcessGone",
+    "ProcessTerminal",
+    "ReadOnlyStore",
+    "Refused",
+    "SchemaAltered",
+    "SchemaBehind",
+    "SecondCopy",
+    "SignalNotExpected",
+    "StepFailed",
+    "StoreBusy",
+    "StoreCorrupt",
+    "StoreFull",
+    "StoreInUse",
+    "StoreIncomplete",
+    "StoreMoved",
+    "StoreNotEmpty",
+    "StoreRefused",
+    "StoreUnavailable",
+    "StoreWentBack",
+    "StreamConflict",
+    "TooLarge",
+    "TooManySignals",
+    "TransactTooLong",
+    "WaitTimeout",
+    "catalogue",
+]

@@ -1,0 +1,210 @@
+"""What reaches a process from outside: told to it by the node that owns it.
+
+    signal     kept in its journal; ends the wait for it, if there is one
+    cancel     recorded, and what runs is interrupted
+    retry      what has given up is tried afresh
+    start      a process that was queued begins
+
+A command comes straight from this node, or out of the inbox of its shard; then its cell is dropped
+by the very commit that carries it out, so it is done once. Each verb is a function of its own in
+`VERBS`; it decides in one turn of the event loop, so it needs no lock, and awaits its commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from outlive.errors import (
+    Fenced,
+    NoSuchProcess,
+    NotStuck,
+    OutliveError,
+    PastPivot,
+    ProcessTerminal,
+    TooManySignals,
+)
+from outlive.kinds.processes import FINAL, Command, Head
+from outlive.kinds.processes.vocabulary import (
+    GONE,
+    HALTED,
+    LIVE,
+    Cancel,
+    Resumed,
+    Signal,
+    Started,
+    WaitDone,
+    read_head,
+    ref_of,
+)
+from outlive.model import Batch, Require
+from outlive.runtime.activation import Activation
+
+if TYPE_CHECKING:
+    from outlive.runtime.activations import Activations
+
+SIGNALS_WAITING_MAX = 1000
+"""Signals of one process that no wait has taken yet."""
+
+
+class Commands:
+    """The commands to the processes of one node."""
+
+    def __init__(self, node: Activations) -> None:
+        self._node = node
+
+    async def obey(self, command: Command, done: tuple[Require, ...] = ()) -> None:
+        """Do what is asked of a process that this node owns; durable when this returns.
+
+        `done` names the inbox cell of the command at its version, dropped by the same commit.
+        Raises a `ProcessError` when it cannot be done, or the store's refusal: nothing was written.
+        """
+        node = self._node
+        await node.recovery.passed(command.id)
+        activation = await node.load(command.id)
+        if activation is None:
+            raise await self._out_of_reach(command.id)
+        activation.users += 1
+        try:
+            while activation.transacting is not None:
+                await asyncio.shield(activation.transacting)
+            if activation.journal.started is None and command.kind != "start":
+                await self.begin(activation, ())
+            await VERBS[command.kind](self, activation, command, done)
+        finally:
+            activation.users -= 1
+            node.put_down_idle(activation)
+
+    async def _out_of_reach(self, id: str) -> OutliveError:
+        """Why a command is not for this node: there is no such process, or another node's turn."""
+        cell = (await self._node.store.read((ref_of(id, self._node.store.shards),)))[0]
+        if cell is None or read_head(cell.value).status == GONE:
+            return NoSuchProcess(f"There is no process {id}.")
+        return Fenced(f"{id} does not live on this node; its command waits for the node that can.")
+
+    async def begin(self, activation: Activation, done: tuple[Require, ...]) -> None:
+        """Let a queued process begin: its first event, and its body runs."""
+        head = activation.head
+        if activation.journal.started is not None:
+            await self.only_drop(activation, done)
+            if head.status not in LIVE:
+                return
+        else:
+            raw = head.input
+            running = activation.with_status("running")
+            event = Started(activation.id, head.type, head.version, raw, self._node.name)
+            time = await self.append(activation, event, head=running, done=done)
+            activation.journal.times[""] = time
+            activation.loaded = activation.recovered = False
+            self._node.stats.started += 1
+        activation.run()
+
+    async def append(
+        self,
+        activation: Activation,
+        *events: Any,
+        head: Head | None = None,
+        done: tuple[Require, ...] = (),
+    ) -> int:
+        """Record `events` of a process; gives the time of the commit. Raises what refused it."""
+        if self._node.committer.stalled is not None:
+            raise self._node.committer.stalled  # decided before anything is changed in memory
+        if activation.gone:
+            raise Fenced(f"{activation.id} has just left this node; nothing was written.")
+        try:
+            committed = await activation.append(*events, head=head, done=done)
+        except OutliveError as error:
+            self._node.lost(activation, error)
+            raise
+        self._node.tell(activation.id)
+        return committed.time
+
+    async def only_drop(self, activation: Activation, done: tuple[Require, ...]) -> None:
+        """Nothing is to be done any more: the command's cell goes."""
+        if done:
+            await self._node.committer.submit(
+                Batch(lease=activation.lease, require=done, drop=tuple(cell.ref for cell in done))
+            )
+
+
+# --- the verbs ------------------------------------------------------------------------------------
+
+
+async def _start(
+    to: Commands, activation: Activation, _: Command, done: tuple[Require, ...]
+) -> None:
+    await to.begin(activation, done)
+
+
+async def _signal(
+    to: Commands, activation: Activation, command: Command, done: tuple[Require, ...]
+) -> None:
+    journal = activation.journal
+    demand_open(activation)
+    payload = activation.definition.signal_payload(command.name, bytes(command.payload))
+    if command.key and command.key in journal.keys:
+        await to.only_drop(activation, done)
+        return
+    if journal.waiting_signals() >= SIGNALS_WAITING_MAX:
+        raise TooManySignals(
+            f"{SIGNALS_WAITING_MAX} signals wait for {activation.id}; this one was not kept."
+        )
+    n = journal.next_n
+    events: tuple[Any, ...] = (Signal(command.name, payload, command.key),)
+    wait = journal.open_wait(command.name)
+    if activation.head.status in HALTED:
+        await to.append(activation, *events, done=done)
+        return
+    if wait is None or journal.compensating is not None:
+        await to.append(activation, *events, done=done)
+    else:
+        head = activation.with_status("running")
+        events = (*events, WaitDone(wait.id, n))
+        time = await to.append(activation, *events, head=head, done=done)
+        activation.settle(wait.id, time)
+    activation.run()
+
+
+async def _cancel(
+    to: Commands, activation: Activation, command: Command, done: tuple[Require, ...]
+) -> None:
+    journal = activation.journal
+    demand_open(activation)
+    if journal.pivoted:
+        raise PastPivot(f"{activation.id} is past its pivot; it was not cancelled.")
+    if journal.cancel is not None or journal.compensating is not None:
+        await to.only_drop(activation, done)
+        return
+    resumed = activation.head.status in ("waiting", "paused", "stuck")
+    head = activation.with_status("running") if resumed else None
+    await to.append(activation, Cancel(command.reason, command.who), head=head, done=done)
+    activation.cancel()
+    activation.run()
+
+
+async def _retry(
+    to: Commands, activation: Activation, command: Command, done: tuple[Require, ...]
+) -> None:
+    demand_open(activation)
+    if activation.head.status not in ("stuck", "paused"):
+        raise NotStuck(f"{activation.id} is {activation.head.status}; it was left as it is.")
+    undoing = activation.journal.compensating is not None
+    head = activation.with_status("compensating" if undoing else "running")
+    await to.append(activation, Resumed(command.who), head=head, done=done)
+    activation.run()
+
+
+def demand_open(activation: Activation) -> None:
+    """Raise `ProcessTerminal` when it has ended."""
+    if activation.head.status in FINAL:
+        raise ProcessTerminal(f"{activation.id} has ended: {activation.head.status}.")
+
+
+Verb = Callable[[Commands, Activation, Command, tuple[Require, ...]], Awaitable[None]]
+VERBS: Mapping[str, Verb] = {
+    "start": _start,
+    "signal": _signal,
+    "cancel": _cancel,
+    "retry": _retry,
+}
