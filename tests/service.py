@@ -147,7 +147,7 @@ class Dying:
 
 async def crash(app: Outlive) -> None:
     """End `app` as kill -9 does: nothing is recorded, nothing is handed back."""
-    runtime, store = app._runtime, app.store
+    runtime, store = app._runtime, getattr(app.store, "_store", app.store)
     assert runtime is not None
     store = getattr(store, "_inner", store)
     tasks = [*runtime._loops, *runtime.activations._tasks, *runtime.ownership._beginning]

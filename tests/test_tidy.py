@@ -94,7 +94,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "commands": FACE | {"stores"},
     "prove": FACE,
     "audit": frozenset(("errors",)),
-    "__init__": FOUNDATION | {"app", "doors", "handle", "kinds", "runtime", "steps"},
+    "__init__": FOUNDATION | {"app", "doors", "handle", "kinds", "runtime", "steps", "stores"},
 }
 """Which part of the package may import which; a part may always import itself."""
 LAZY_IMPORTS = frozenset((("app", "web"), ("commands", "web")))

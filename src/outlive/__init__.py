@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from outlive.runtime.blocking import BlockingRun
     from outlive.runtime.run import Run
     from outlive.steps import Attempt, Retry, attempt, step
+    from outlive.stores.keys import Keys
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ _HOMES = {
     "Cancelled": "errors",
     "Drift": "errors",
     "Handle": "handle",
+    "Keys": "stores.keys",
     "NonRetryable": "errors",
     "OutcomeUnknown": "errors",
     "Outlive": "app",
@@ -57,6 +59,7 @@ __all__ = [
     "Cancelled",
     "Drift",
     "Handle",
+    "Keys",
     "NonRetryable",
     "OutcomeUnknown",
     "Outlive",

@@ -18,7 +18,7 @@ done it.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from msgspec import Raw
@@ -48,6 +48,7 @@ from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
 if TYPE_CHECKING:
     from outlive.runtime.node import NodeRuntime
     from outlive.store import Store
+    from outlive.stores.keys import Keys
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,7 +74,9 @@ class Outlive(Telling, Doors):
     `sqlite:///.outlive/store.db`. `retention_seconds`: how long an ended process is kept (then 410
     for as long, then 404). `request_seconds`: how long an idempotency key is kept, at least 1 day
     is wise. `lease_seconds` (1 to 300): how long a node that is frozen or cut off keeps its shards;
-    one that died on this host loses them at once. Nothing is opened before `open()`.
+    one that died on this host loses them at once. `encryption`: the keys that payloads are sealed
+    with. `redact`: names of members whose values nobody is shown, wherever in a document they are;
+    the processes themselves see them. Nothing is opened before `open()`.
     """
 
     def __init__(
@@ -83,10 +86,14 @@ class Outlive(Telling, Doors):
         retention_seconds: float = RETENTION_SECONDS,
         request_seconds: float = REQUEST_SECONDS,
         lease_seconds: float = LEASE_SECONDS,
+        encryption: Keys | None = None,
+        redact: Collection[str] = (),
         clock: Clock | None = None,
     ) -> None:
         self._given = store
         self._clock = clock or Clock()
+        self._keys = encryption
+        self._redact = frozenset(redact)
         self._retention_seconds = retention_seconds
         self._request_seconds = request_seconds
         if not LEASE_SECONDS_MIN <= lease_seconds <= LEASE_SECONDS_MAX:
@@ -216,12 +223,15 @@ class Outlive(Telling, Doors):
         self._settle_in()
         if self._store is not None:
             return
+        from outlive.stores.vault import vault_of
+
         if self._given is None or isinstance(self._given, str):
             from outlive.stores.address import store_at
 
             store, self._owns_store = store_at(self.store_address, self._clock), True
         else:
             store = self._given
+        store = vault_of(store, self._keys)
         await store.open()
         self._store = store
 

@@ -76,6 +76,11 @@ def token(bits: int = 80) -> str:
     return base32(secrets.randbits(bits), (bits + 4) // 5)
 
 
+def secret(size: int) -> bytes:
+    """`size` random bytes, fit for a key or a nonce."""
+    return os.urandom(size)
+
+
 def node_id() -> str:
     """The identity of this process from now on: its pid, and random for this boot of it."""
     return f"n{os.getpid()}-{token(40)}"

@@ -50,7 +50,7 @@ async def nodes(
 
 
 async def hearing(app: Outlive) -> None:
-    assert isinstance(app.store, PostgresStore)
+    assert isinstance(getattr(app.store, "_store", None), PostgresStore)
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not app.store._hints.is_hearing:
             await asyncio.sleep(0.01)

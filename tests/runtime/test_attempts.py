@@ -158,11 +158,15 @@ async def test_a_result_that_cannot_be_recorded_fails_its_step_at_once(place: Pl
     assert world.calls["unspeakable"] == 1, "the effect has happened: trying again does not help"
 
 
-async def test_a_result_that_is_too_large_fails_its_step_at_once(place: Place) -> None:
+async def test_a_result_that_is_too_large_fails_its_step_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlive.runtime.attempts.RECORD_BYTES_MAX", 1024 * 1024)
+
     @step(retry=QUICK, name="huge")
     async def huge() -> str:
         world.do(attempt().key, "huge")
-        return "x" * (9 * 1024 * 1024)
+        return "x" * (1024 * 1024)
 
     async def body(run: Run) -> str:
         with pytest.raises(StepFailed, match="at most"):

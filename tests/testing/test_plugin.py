@@ -117,7 +117,7 @@ def outlive_app():
 
 async def test_without(outlive):
     assert await (await outlive.start(dice)).result() == 1
-    assert type(outlive.app.store).__name__ == "MemoryStore"
+    assert type(outlive.app.store.blobs).__name__ == "MemoryBlobs"
 
 @pytest.mark.outlive(always_replay=True, store="sqlite://")
 async def test_with(outlive):

@@ -19,6 +19,8 @@ class Opened:
 
     _clock: Clock
     _all: dict[tuple[str, int], Definition]
+    _redact: frozenset[str]
+    """Names of members whose values nobody is shown."""
     _runtime: NodeRuntime | None = None
     _store: Store | None = None
 

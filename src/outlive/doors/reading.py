@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import Raw
+
 from outlive import codec
 from outlive.doors.opened import Opened
 from outlive.errors import ProcessFailed
 from outlive.kinds.processes import Entry, Node, Stats, Summary, View, entries, view_of
+from outlive.kinds.processes.redaction import masked, shown, shown_entry
 from outlive.model import Hold, Shard
 
 RESULT_LOOK_SECONDS = 30.0
@@ -22,9 +25,18 @@ class Reading(Opened):
     """The questions an application answers."""
 
     async def view(self, id: str) -> View:
-        """Everything durable about a process. Raises `NoSuchProcess`, `ProcessGone`."""
+        """Everything durable about a process, without what is redacted. Raises `NoSuchProcess`,
+        `ProcessGone`."""
+        view = await self._view(id)
+        return shown(view, self._redact) if self._redact else view
+
+    async def _view(self, id: str) -> View:
         head = await self._head(id)
         return view_of(id, head, await self.store.events(head.stream))
+
+    def redacted(self, document: Raw) -> Raw:
+        """`document` as it is shown: without the values of redacted members."""
+        return masked(document, self._redact) if self._redact else document
 
     async def seq(self, id: str) -> int:
         """How many durable events a process has: changes exactly when its view does. Raises as
@@ -56,9 +68,11 @@ class Reading(Opened):
         return await self._runtime.activations.result_of(id, timeout_seconds) is not None
 
     async def journal(self, id: str, after: int = -1) -> list[Entry]:
-        """The durable events of a process after position `after`, readable. Raises as `view`."""
+        """The durable events of a process after position `after`, readable, without what is
+        redacted. Raises as `view`."""
         head = await self._head(id)
-        return entries(await self.store.events(head.stream, after))
+        found = entries(await self.store.events(head.stream, after))
+        return [shown_entry(one, self._redact) for one in found] if self._redact else found
 
     async def result(self, id: str, within: float | None = None) -> Any:
         """Wait for the end of a process; see `Handle.result`."""
@@ -71,7 +85,7 @@ class Reading(Opened):
                 found = await self._runtime.activations.result_of(id, patience)
                 if found is not None and found[0].status == "done":
                     return found[1].output_type.read(found[0].result)
-            view = await self.view(id)
+            view = await self._view(id)
             if view.status == "done":
                 made = self._all.get((view.type, view.version))
                 shape = made.output_type if made is not None else codec.ANYTHING

@@ -197,12 +197,17 @@ class _Signal(Struct):
 
 def _carrier(app: Outlive, connection: Any) -> Carrier | AsyncCarrier:
     """`connection` as something that carries cells. Raises `NotAllowed`."""
-    if isinstance(connection, (Carrier, AsyncCarrier)):
-        return connection
-    from outlive.stores.carriers import carrier_of
+    carrier: Carrier | AsyncCarrier = connection
+    if not isinstance(connection, (Carrier, AsyncCarrier)):
+        from outlive.stores.carriers import carrier_of
 
-    given = app._given if app._given is not None else app.store_address
-    return carrier_of(connection, given, app._clock)
+        given = app._given if app._given is not None else app.store_address
+        carrier = carrier_of(connection, given, app._clock)
+    if app._keys is None:
+        return carrier
+    from outlive.stores.vault import sealed_carrier
+
+    return sealed_carrier(carrier, app._keys)
 
 
 def _checked(app: Outlive, sight: Sight) -> Sight:

@@ -16,7 +16,7 @@
     │   ├── EngineTooOld · NetworkFileSystem · ReadOnlyStore · NewerSchema · SchemaAltered
     │   ├── SecondCopy · StoreCorrupt · BadAddress
     │   ├── StoreMoved · StoreIncomplete · StoreNotEmpty · StoreInUse · SchemaBehind
-    │   └── ArchiveDamaged · StoreWentBack
+    │   └── ArchiveDamaged · StoreWentBack · KeysMissing
     ├── ProcessError            about one process, or the wish to start one
     │   ├── NoSuchProcess · ProcessGone · ProcessTerminal · PastPivot · NotStuck
     │   ├── SignalNotExpected · TooManySignals
@@ -77,6 +77,7 @@ from outlive.errors.store import (
     Conflict,
     EngineTooOld,
     Fenced,
+    KeysMissing,
     NetworkFileSystem,
     NewerSchema,
     NoSession,
@@ -116,6 +117,7 @@ __all__ = [
     "InEventLoop",
     "InvalidInput",
     "KeyReused",
+    "KeysMissing",
     "MalformedInput",
     "MalformedKey",
     "NetworkFileSystem",

@@ -292,3 +292,15 @@ class StoreWentBack(StoreRefused):
         "Find out what was lost (the log names the shards; compare with the outside), then restart "
         "the service: it goes on from what is there. A synchronous standby prevents it."
     )
+
+
+class KeysMissing(StoreRefused):
+    """The store holds payloads that are sealed with a key that is not given here.
+
+    It was not touched."""
+
+    code, slug = "OL1116", "keys-missing"
+    remedy = (
+        "Give the application all keys that the store was written with: "
+        "`Outlive(…, encryption=Keys(…))`."
+    )

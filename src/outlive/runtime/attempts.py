@@ -22,15 +22,15 @@ from outlive.errors import Cancelled, Discarded, NonRetryable, OutliveError, Ste
 from outlive.kinds.processes import Failure
 from outlive.kinds.processes.vocabulary import Armed, AttemptFailed, StepDone
 from outlive.runtime.activation import PASSIVE_SECONDS, Activation, failure_of
-from outlive.store import VALUE_BYTES_MAX
 
 if TYPE_CHECKING:
     from random import Random
 
     from outlive.runtime.timers import Timers
 
-RECORD_BYTES_MAX = VALUE_BYTES_MAX - 64 * 1024
-"""Bytes of a step's result, together with what its undo is given."""
+RECORD_BYTES_MAX = 40 * 1024 * 1024
+"""Bytes of a step's result, together with what its undo is given: every store keeps such a blob,
+also sealed."""
 _NULL = bytes(codec.NULL)
 THREADS_MAX = 64
 """Synchronous steps that run at once in one node; more wait for a thread."""

@@ -246,8 +246,9 @@ class Inspection:
         space, key, version, _due, _marks, value = row
         if version > self._facts.version:
             self._fault(f"cell {space}/{key}: version {version} was never drawn")
-        for name in _BLOB_NAME.findall(value):
-            self._named.setdefault(name.decode(), f"{space}/{key}")
+        names = [key] if space == "blob" else map(bytes.decode, _BLOB_NAME.findall(value))
+        for name in names:
+            self._named.setdefault(name, f"{space}/{key}")
 
     def _look_at_blobs(self, row: Row) -> None:
         self._blobs.add(row[0])

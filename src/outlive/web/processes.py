@@ -90,7 +90,8 @@ class Processes:
         begun = await self._app.begin(definition.name, body, key=key, scope=scope)
         self._remember(begun.id, definition.name)
         if begun.time:
-            view = fresh_view(begun.id, definition, begun.data, self._app.node, begun.time)
+            data = self._app.redacted(begun.data)
+            view = fresh_view(begun.id, definition, data, self._app.node, begun.time)
         else:
             view = await self._app.view(begun.id)
         seconds = preferred_wait(request)
