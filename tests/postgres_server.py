@@ -25,7 +25,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
-
 from examples.signup.run import PR_SET_PDEATHSIG
 
 DEADLINE_SECONDS = 60.0
