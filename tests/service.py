@@ -22,7 +22,7 @@ from outlive.kinds.processes import Entry
 from outlive.model import Batch, Committed
 from outlive.stores.sqlite import SQLiteStore
 
-DEADLINE_SECONDS = 15.0
+DEADLINE_SECONDS = 60.0
 
 Declare = Callable[[Outlive], Any]
 Body = Callable[[Run], Awaitable[Any]]

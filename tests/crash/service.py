@@ -32,7 +32,7 @@ from outlive.testing.oracles import Effect, Facts, facts_of
 ROOT = Path(__file__).resolve().parents[2]
 PARTNER = ROOT / "examples" / "signup" / "partner.py"
 SIGN_UP = "examples.signup.app:app"
-DEADLINE_SECONDS = 40.0
+DEADLINE_SECONDS = 60.0
 
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
@@ -197,12 +197,12 @@ class Partner:
 
     async def behave(self, **how: Any) -> None:
         """Change how it treats us; without arguments it is well."""
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             (await client.put(f"{self.url}/behaviour", json=how)).raise_for_status()
 
     async def effects(self, kind: str) -> list[Effect]:
         """What it did, key by key."""
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             lines = (await client.get(f"{self.url}/ledger")).raise_for_status().json()
         return [
             Effect(line["key"], line["effects"], line["undone"])

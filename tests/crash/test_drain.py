@@ -74,7 +74,7 @@ async def test_steps_under_way_end_and_readiness_says_no_meanwhile(machine: Mach
     assert machine.partner is not None
     await machine.partner.behave(delay_seconds=1.5, on=["customers"])
     form = {"firstName": "Ada", "lastName": "L", "email": "ada@example.org"}
-    async with httpx.AsyncClient(base_url=service.url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
         ids = [(await client.post("/registrations", json=form)).json()["id"] for _ in range(10)]
         assert (await client.get("/readyz")).status_code == 200
 

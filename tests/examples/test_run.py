@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "examples" / "signup" / "run.py"
 ADA = {"firstName": "Ada", "lastName": "Lovelace", "email": "ada@example.org"}
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 60
 
 
 def until(condition, what):
@@ -54,9 +54,9 @@ class Example:
                 stderr=subprocess.STDOUT,
             )
         until(self._ready, "the example is ready")
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
         (partner,) = re.findall(r"partner ready on (\S+)", self.said.read_text())
-        self.partner = httpx.Client(base_url=partner, timeout=20)
+        self.partner = httpx.Client(base_url=partner, timeout=60)
 
     def _ready(self):
         assert self.process.poll() is None, self.said.read_text()
@@ -180,7 +180,7 @@ def test_a_taken_port_is_one_clear_line(tmp_path):
             env={**os.environ, "PORT": str(port)},
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
         )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()

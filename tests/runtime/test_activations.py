@@ -55,7 +55,7 @@ async def test_two_thousand_sleepers_leave_memory_and_all_wake(place: Place) -> 
     clock.advance(2)
     await until(lambda: live(app) == 0, "they leave memory")
     clock.advance(60)
-    await until(lambda: app.stats().ended.get("done", 0) == 2000, "all wake", 30)
+    await until(lambda: app.stats().ended.get("done", 0) == 2000, "all wake")
     assert (await app.view(begun[7].id)).status == "done"
 
 
@@ -68,6 +68,7 @@ async def test_a_start_beyond_the_limit_is_refused(
         await app.begin("hanger", b"null")
     with pytest.raises(Overloaded):
         await app.begin("hanger", b"null")
+    await crash(app)
 
 
 async def test_a_command_for_what_lives_elsewhere_is_refused_as_such_and_never_lost(
@@ -89,7 +90,7 @@ async def test_a_command_for_what_lives_elsewhere_is_refused_as_such_and_never_l
 async def test_a_start_command_that_comes_again_runs_nothing_again(place: Place) -> None:
     app = await place.open(sleepers)
     begun = await app.begin("sleeper", b"0.0")
-    await app.result(begun.id, within=10)
+    await app.result(begun.id, within=60)
     runtime = app._runtime
     assert runtime is not None
     before = await app.seq(begun.id)
@@ -102,7 +103,7 @@ async def test_nothing_is_left_in_memory_when_everything_has_ended(place: Place)
     app = await place.open(sleepers)
     begun: Any = [await app.begin("sleeper", b"0.001") for _ in range(20)]
     for one in begun:
-        await app.result(one.id, within=10)
+        await app.result(one.id, within=60)
     await until(lambda: live(app) == 0)
     assert app.stats().ended == {"done": 20} and app.stats().started == 20
 
@@ -147,7 +148,7 @@ async def test_a_retry_that_comes_while_the_stuck_process_is_still_ending_is_not
             while (await app.journal(id))[-1].kind != "stuck":
                 await asyncio.sleep(0)
             await app.retry(id)
-        assert await app.result(id, within=10) == "through"
+        assert await app.result(id, within=60) == "through"
         assert tries[id] == 2
         kinds = [entry.kind for entry in await app.journal(id)]
         assert kinds.count("stuck") == kinds.count("resumed") == 1
