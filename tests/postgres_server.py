@@ -64,7 +64,7 @@ _libc = ctypes.CDLL(None)
 
 
 def end_with_tests(number: int) -> None:
-    """Runs in the child, as the user that it becomes: when the tests' thread that started it ends,
+    """Runs in the child, as the user that it becomes: when the thread that started it ends,
     however it does, the kernel sends it `number`. Does nothing where the kernel is not Linux."""
     if hasattr(_libc, "prctl"):
         _libc.prctl(PR_SET_PDEATHSIG, number)

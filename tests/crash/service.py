@@ -90,10 +90,7 @@ class Service:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         path = os.pathsep.join((str(ROOT), str(ROOT / "src")))
-        # Compiled modules are kept, so that a worker's start is as quick as it is in production.
-        compiled = str(folder.parents[1] / "pyc")
-        kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": compiled}
-        self.environment = {**os.environ, "PYTHONPATH": path, **kept, **environment}
+        self.environment = {**os.environ, "PYTHONPATH": path, **environment}
         command = (sys.executable, "-m", "outlive.commands", "serve", target)
         self.command = (*command, "--port", str(self.port), "--workers", str(workers))
         self.lives = 0
