@@ -222,7 +222,7 @@ async def first_answer(
     client: httpx.AsyncClient, path: str, form: Any, headers: dict[str, str]
 ) -> str:
     """Ask until somebody answers: a frozen worker does not."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         with contextlib.suppress(httpx.TransportError):
             answer = await client.post(path, json=form, headers=headers)

@@ -83,7 +83,7 @@ async def test_a_key_is_kept_while_its_process_is_under_way_and_then_forgotten(
     await runtime._expire_requests()
     assert (await app.begin("wait", b"null", key="k")).id == begun.id
     await app.signal(begun.id, "go", b"")
-    await app.result(begun.id, within=100)
+    await has_status(app, begun.id, "done", clock=clock)
     clock.advance(2 * 86_400)
 
     async def forgotten() -> bool:
