@@ -60,7 +60,8 @@ class Example:
 
     def _ready(self):
         assert self.process.poll() is None, self.said.read_text()
-        return "End " in self.said.read_text()
+        said = self.said.read_text()
+        return "End " in said and re.search(r"partner ready on \S+\n", said)
 
     def workers(self):
         (pids,) = re.findall(r"workers ([\d, ]+)", self.said.read_text())
@@ -146,7 +147,8 @@ def test_every_worker_killed_in_the_middle_loses_and_doubles_nothing(example):
         os.kill(worker, signal.SIGKILL)
     example.reaches(place, "waiting")
     assert example.effects() == {("customer", 1, False), ("mail", 1, False)}
-    assert example.said.read_text().count("was ended by SIGKILL; another takes its place") == 2
+    told = "was ended by SIGKILL; another takes its place"
+    until(lambda: example.said.read_text().count(told) == 2, "both deaths are told")
 
 
 def test_the_whole_example_killed_and_started_again_goes_on(example):

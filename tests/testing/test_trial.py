@@ -152,16 +152,17 @@ async def test_a_result_that_never_comes_says_so_at_once(shop: Shop, trial: Tria
     with pytest.raises(NotIdle, match="waiting for the signal 'go', and nothing is due"):
         await (await trial.start(waits)).result()
     with pytest.raises(TimeoutError, match="after 10 s of the moved clock"):
-        await (await trial.start(sleeps)).result(within=60)
+        await (await trial.start(sleeps)).result(within=10)
     with pytest.raises(ProcessFailed, match="no"):
         await (await trial.start(fails)).result()
 
 
 async def test_what_does_not_come_to_rest_is_shown_with_its_line(shop: Shop, trial: Trial) -> None:
-    ready = asyncio.Event()
+    begun, ready = asyncio.Event(), asyncio.Event()
 
     @step
     async def stands_here() -> None:
+        begun.set()
         await ready.wait()
 
     @shop.process
@@ -169,6 +170,7 @@ async def test_what_does_not_come_to_rest_is_shown_with_its_line(shop: Shop, tri
         await run(stands_here)
 
     handle = await trial.start(slow)
+    await begun.wait()
     with pytest.raises(NotIdle) as failed:
         await trial.run_until_idle(within=0.05)
     assert handle.id in str(failed.value) and "(slow, running)" in str(failed.value)
@@ -181,10 +183,11 @@ async def test_what_does_not_come_to_rest_is_shown_with_its_line(shop: Shop, tri
 async def test_steps_in_threads_and_synchronous_bodies_are_waited_for(
     shop: Shop, trial: Trial
 ) -> None:
-    go = threading.Event()
+    begun, go = threading.Event(), threading.Event()
 
     @step
     def blocks() -> str:
+        begun.set()
         assert go.wait(60)
         return "gone"
 
@@ -195,6 +198,7 @@ async def test_steps_in_threads_and_synchronous_bodies_are_waited_for(
         return said
 
     handle = await trial.start(plain)
+    assert await asyncio.to_thread(begun.wait, 60)
     with pytest.raises(NotIdle, match="in blocks in a thread"):
         await trial.run_until_idle(within=0.2)
     go.set()
