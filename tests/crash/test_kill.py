@@ -4,7 +4,7 @@ A hundred kills of the only worker, a hundred of one of three, kills of everythi
 kills while the partner misbehaves; all under load, on the sign-up that a newcomer reads first.
 
     Service   `outlive serve`: its supervisor starts each successor, which imports everything first
-    Nodes     the same workers, born by a nursery that has imported everything; so there is time for
+    Nodes     the same workers, born by a nursery that has imported everything: so there is time for
               hundreds of deaths
 """
 
@@ -82,25 +82,12 @@ async def kill_nodes(
     return kills
 
 
-async def kill_workers(
-    service: Service, load: Load, count: int, chance: random.Random, pause_seconds: float
-) -> list[Kill]:
-    """The same to the workers of `outlive serve`, of whom one more must serve before each kill."""
-    kills: list[Kill] = []
-    for number in range(count):
-        early = number % 5 == 4
-        least = 1 if early else 2
-        await until(lambda least=least: len(service.serving()) >= least, "workers that serve")
-        if not early:
-            await loaded(load, len(load.answers) + 3)
-        victims = await until(service.workers if early else service.serving, "a worker to kill")
-        await asyncio.sleep(chance.uniform(0, 2 * pause_seconds))
-        load.check()
-        victims = [pid for pid in service.workers() if pid in victims] or service.workers()
-        if victims:
-            kills.append(kill(chance.choice(victims), service.serving()))
-        await service.gone([found.pid for found in kills[-1:]])
-    return kills
+async def kill_worker(service: Service, load: Load) -> Kill:
+    """Kill one of the workers of `outlive serve` when all serve; its supervisor notices."""
+    await service.all_serve()
+    load.check()
+    serving = service.serving()
+    return kill(serving[0], serving)
 
 
 async def finish_nodes(machine: Machine, nodes: Nodes, load: Load) -> None:
@@ -161,9 +148,11 @@ async def test_killing_everything_at_once(machine: Machine, record_property) -> 
     chance = random.Random(SEED + 2)
     killed = 0
     for _ in range(4):
+        await kill_worker(service, load)
         await loaded(load, len(load.answers) + 20)
+        await service.all_serve()
         await asyncio.sleep(chance.uniform(0, 0.3))
-        killed += service.kill_all()
+        killed += 1 + service.kill_all()
         await service.start()
         load.check()
     await finish(machine, service, load)
@@ -183,19 +172,17 @@ MOODS = (
 
 
 async def test_kills_while_the_partner_misbehaves(machine: Machine, record_property) -> None:
-    service = await machine.sign_up(workers=2)
-    assert machine.partner is not None
+    machine.partner = Partner(machine.folder)
     load = Load(machine, SEED + 3)
-    load.begin()
+    nodes = await nodes_under_load(machine, 2, load)
     chance = random.Random(SEED + 3)
     kills: list[Kill] = []
     for mood in MOODS * 2:
         await machine.partner.behave(**mood)
         await loaded(load, len(load.answers) + 10)
-        kills += await kill_workers(service, load, 4, chance, 0.2)
+        kills += await kill_nodes(nodes, load, 4, chance, 0.1, survivors=1)
     await machine.partner.behave()
-    await service.all_serve()
-    await finish(machine, service, load)
+    await finish_nodes(machine, nodes, load)
     found = await verdict(machine, load, calm=False)
     line = found.line(len(kills), **figures(take_overs(found.facts, kills)), seed=SEED + 3)
     print(f"\na partner that misbehaves: {line}")
