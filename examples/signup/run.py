@@ -126,7 +126,8 @@ def main() -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: service.end())
-    keeper = threading.Thread(target=lambda: [print(line) for line in partner.lines()])
+    said = partner.lines()
+    keeper = threading.Thread(target=lambda: [print(line, flush=True) for line in said])
     keeper.start()
     try:
         for line in service.lines():

@@ -1,4 +1,4 @@
-"""The nodes of a test: real processes on one PostgreSQL, each reached at a port of its own."""
+"""The nodes of a test: real processes on one store, each reached at a port of its own."""
 
 from __future__ import annotations
 

@@ -55,6 +55,7 @@ def main(target: str, nodes: int) -> None:
 
     import outlive.runtime.node
     import outlive.stores.postgres
+    import outlive.stores.sqlite
     import outlive.web.asgi  # noqa: F401
 
     listeners = [listen("127.0.0.1", 0) for _ in range(nodes)]

@@ -49,7 +49,7 @@ async def test_a_node_that_wakes_after_its_lease_writes_nothing_stale(
     freeze = Freeze(machine, service)
     await freeze.run()
     await freeze.useful_again()
-    async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
         for id in freeze.started:
             assert await tell(client, id) in (202, 409)
     await settled(machine)

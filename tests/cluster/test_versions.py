@@ -32,7 +32,7 @@ async def node_of(service: Service) -> str:
 
 
 async def text_of(url: str) -> str:
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         return (await client.get(url)).raise_for_status().text
 
 

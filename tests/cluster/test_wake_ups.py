@@ -14,7 +14,7 @@ from outlive.runtime import node
 from outlive.stores import postgres_hints
 from outlive.stores.postgres import PostgresStore
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 def service(address: str) -> Outlive:

@@ -76,7 +76,7 @@ def test_a_taken_port_is_one_clear_line(serve):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         running = serve("stub:app", "--port", str(port))
-        assert running.process.wait(20) == 1
+        assert running.process.wait(60) == 1
     (line,) = running.err.read_text().splitlines()
     assert line.startswith(f"outlive: cannot listen on 127.0.0.1:{port}: ")
 

@@ -51,7 +51,7 @@ def test_requests_are_answered_while_it_drains_and_then_it_ends(
     running.process.terminate()
     wait_until(lambda: request_json(url) == (200, "draining"), "an answer that says draining")
     (tmp_path / "drained").touch()
-    assert running.process.wait(20) == 0
+    assert running.process.wait(60) == 0
     assert running.err.read_text() == ""
 
 

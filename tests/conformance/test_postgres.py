@@ -86,7 +86,7 @@ class TestPostgresStoreBehindAPooler(TestPostgresStore):
         self.address, self.name = pooler.address, ids.token(40)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def narrow(older_postgres: str) -> str:
     """The address of a database in which `public` is nobody's, for its administrator."""
     address = older_postgres.replace("/postgres", "/narrow").replace("//narrow@", "//postgres@")

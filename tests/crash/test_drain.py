@@ -22,6 +22,8 @@ from outlive.testing.oracles import Facts
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 GRACE_SECONDS = 20.0
+STEP_SECONDS = 6.0
+"""The partner opens a customer after half of it, and answers after the other half."""
 SEED = 20_261_222
 
 
@@ -72,10 +74,12 @@ async def test_sigterm_under_load_records_running_steps_and_counts_no_crash(
 async def test_steps_under_way_end_and_readiness_says_no_meanwhile(machine: Machine) -> None:
     service = await machine.sign_up(workers=1)
     assert machine.partner is not None
-    await machine.partner.behave(delay_seconds=1.5, on=["customers"])
+    await machine.partner.behave(delay_seconds=STEP_SECONDS, on=["customers"])
     form = {"firstName": "Ada", "lastName": "L", "email": "ada@example.org"}
-    async with httpx.AsyncClient(base_url=service.url, timeout=10) as client:
-        ids = [(await client.post("/registrations", json=form)).json()["id"] for _ in range(10)]
+    async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+        begun = await asyncio.gather(*(client.post("/registrations", json=form) for _ in range(10)))
+        ids = [answer.json()["id"] for answer in begun]
+        await until(lambda: under_way(machine, 10), "ten steps are under way")
         assert (await client.get("/readyz")).status_code == 200
 
         async def refused() -> Any:
@@ -83,7 +87,7 @@ async def test_steps_under_way_end_and_readiness_says_no_meanwhile(machine: Mach
             return answer if answer.status_code == 503 else None
 
         ending = asyncio.create_task(service.end())
-        answer = await until(refused, "readiness says no", 5)
+        answer = await until(refused, "readiness says no")
         assert answer.json()["phase"] == "draining"
         assert (await client.post("/registrations", json=form)).status_code == 503
         assert (await client.get("/livez")).status_code == 200
@@ -93,6 +97,12 @@ async def test_steps_under_way_end_and_readiness_says_no_meanwhile(machine: Mach
     assert recorded(facts, ids, "send_mail") == 0, "no new step begins while draining"
     assert {effect.count for effect in await machine.partner.effects("customer")} == {1}
     assert set(facts.processes) == set(ids)
+
+
+async def under_way(machine: Machine, count: int) -> bool:
+    """Whether the partner has done so much, which it answers only a while later."""
+    assert machine.partner is not None
+    return len(await machine.partner.effects("customer")) == count
 
 
 async def test_a_rolling_restart_loses_nothing_and_counts_no_crash(

@@ -50,7 +50,7 @@ async def connections_to_one(url: str) -> AsyncIterator[tuple[str, list[httpx.As
         found: dict[str, list[httpx.AsyncClient]] = {}
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
         for _ in range(CONNECTIONS_MAX):
-            client = httpx.AsyncClient(base_url=url, timeout=30, limits=limits)
+            client = httpx.AsyncClient(base_url=url, timeout=60, limits=limits)
             await stack.enter_async_context(client)
             node = (await client.get("/who")).text.split()[1]
             found.setdefault(node, []).append(client)
@@ -144,7 +144,7 @@ async def test_a_worker_that_wakes_after_its_lease_writes_nothing_stale(
     freeze = Freeze(machine, service)
     await freeze.run()
     await freeze.useful_again()
-    async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
         for id in freeze.started:
             assert await tell(client, id) in (202, 409)
     await settled(machine)
@@ -222,7 +222,7 @@ async def first_answer(
     client: httpx.AsyncClient, path: str, form: Any, headers: dict[str, str]
 ) -> str:
     """Ask until somebody answers: a frozen worker does not."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         with contextlib.suppress(httpx.TransportError):
             answer = await client.post(path, json=form, headers=headers)

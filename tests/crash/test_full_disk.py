@@ -54,7 +54,7 @@ async def test_a_full_disk_is_said_and_survived(
     await until(lambda: load.statuses[507] >= 20, "the disk is full", 60)
     load.check()
     full_at = len(load.answers)
-    async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
         for _ in range(5):
             form = {"firstName": "Ada", "lastName": "L", "email": "a@example.org"}
             answer = await client.post("/registrations", json=form)

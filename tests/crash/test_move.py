@@ -70,7 +70,7 @@ async def test_sign_ups_that_wait_on_sqlite_end_on_postgres(
 ) -> None:
     old, new = f"sqlite:///{machine.store}", f"{postgres}?schema=store_{ids.token(40)}"
     service = await machine.sign_up()
-    async with httpx.AsyncClient(base_url=service.url, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
         waiting = [await sign_up(http, number) for number in range(SIGN_UPS)]
         for id in waiting:
             await reaches(http, id, "waiting")
@@ -81,7 +81,7 @@ async def test_sign_ups_that_wait_on_sqlite_end_on_postgres(
     assert machine.partner is not None
     environment = {"OUTLIVE_STORE": new, "PARTNER_URL": machine.partner.url}
     ported = await machine.serve("tests.crash.ported:app", **environment)
-    async with httpx.AsyncClient(base_url=ported.url, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=ported.url, timeout=60) as http:
         for id in waiting:
             await reaches(http, id, "waiting")
             answer = await http.post(f"/registrations/{id}/signals/confirmed", json={})

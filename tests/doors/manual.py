@@ -27,7 +27,7 @@ id = browser.post("/orders", json={"what": "tea"}, headers={"Idempotency-Key": "
 again = browser.post("/orders", json={"what": "tea"}, headers={"Idempotency-Key": "k"})
 assert again.json["id"] == id
 assert browser.post(f"/orders/{id}/paid", json={"cents": 3}).status_code == 202
-assert client.handle(id).result(within=30) == "tea for 3"
+assert client.handle(id).result(within=60) == "tea for 3"
 assert browser.get(f"/orders/{id}").json == {"status": "done"}
 print("well")
 """
@@ -43,7 +43,7 @@ answer = django_shop.start(post("/", {"what": "tea"}, content_type="application/
 id = json.loads(answer.content)["id"]
 paid = django_shop.paid(post("/", {"cents": 3}, content_type="application/json"), id)
 assert paid.status_code == 202
-assert client.handle(id).result(within=30) == "tea for 3"
+assert client.handle(id).result(within=60) == "tea for 3"
 assert client.call(lambda app: app.nodes())
 print("well")
 """
@@ -57,7 +57,7 @@ with app.blocking(run=True):
 TRY_BOOKING = """
 from booking import app, booking
 with app.blocking(run=True) as client:
-    assert client.start(booking, "ann").result(within=30) == 7
+    assert client.start(booking, "ann").result(within=60) == 7
     rows = client.transact(lambda tables: tables.execute("SELECT * FROM seat"))
     assert rows == [(7, "ann")], rows
 print("well")
@@ -71,7 +71,7 @@ async def make(tables):
     await tables.execute("TRUNCATE passenger")
 
 with app.blocking(run=True) as client:
-    client.start(passenger, "ann").result(within=30)
+    client.start(passenger, "ann").result(within=60)
     rows = client.transact(lambda tables: tables.execute("SELECT * FROM passenger ORDER BY name"))
     assert [name for (name,) in rows] == ["ann 1", "ann 2", "ann 3", "ann 4"], rows
 print("well")
@@ -93,7 +93,7 @@ async def main():
         async with AsyncSession(engine) as session:
             id = await place_order(session, "tea")
             await pay_order(session, id, 3)
-        assert await app.handle(id).result(within=30) == "tea for 3"
+        assert await app.handle(id).result(within=60) == "tea for 3"
     await engine.dispose()
 
 asyncio.run(main())
@@ -113,7 +113,7 @@ import django_orders
 with django_orders.app.blocking(run=True) as client:
     id = django_orders.place_order("tea")
     client.handle(id).signal("paid", 3)
-    assert client.handle(id).result(within=30) == "tea for 3"
+    assert client.handle(id).result(within=60) == "tea for 3"
 print("well")
 """
 TRY_LITE = """
@@ -123,7 +123,7 @@ from lite import app, place_order
 async def main():
     async with app:
         id = await place_order("tea")
-        assert await app.handle(id).result(within=30) == "tea is on its way"
+        assert await app.handle(id).result(within=60) == "tea is on its way"
 
 asyncio.run(main())
 print("well")

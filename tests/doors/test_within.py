@@ -212,7 +212,7 @@ async def test_an_async_transaction_starts_and_signals(site: Site, connect: Any)
         await site.client_app.within(connection).signal(handle.id, "paid", 3)
         with pytest.raises(NoSuchProcess):
             await site.app.view(handle.id)
-    assert await site.app.handle(handle.id).result(within=20) == "tea for 3"
+    assert await site.app.handle(handle.id).result(within=60) == "tea for 3"
     assert await site.rows() == 1
     with suppress(Regret):
         async with connect(site.plain) as (connection, execute):
@@ -236,7 +236,7 @@ async def test_a_plain_transaction_starts_and_signals(site: Site, connect: Any) 
             client.within(connection).signal(handle.id, "paid", 3)
             with pytest.raises(NoSuchProcess):
                 handle.view()
-        assert handle.result(within=20) == "tea for 3"
+        assert handle.result(within=60) == "tea for 3"
         return handle.id
 
     def regret() -> str:
@@ -273,7 +273,7 @@ async def test_after_the_commit_and_before_the_claim_it_is_queued(postgres: str)
         await handle.signal("paid", 4)
         node = shop(app.store_address)
         async with node:
-            assert await handle.result(within=20) == "tea for 4"
+            assert await handle.result(within=60) == "tea for 4"
     finally:
         await app.close()
 
@@ -282,7 +282,7 @@ async def test_a_nudge_after_the_commit_makes_it_begin_at_once(site: Site) -> No
     async with session_at(site.plain) as session, session.transaction():
         handle = await site.app.within(session).start(greeting, "you")
     await site.app.nudge()
-    assert await handle.result(within=20) == "hello you"
+    assert await handle.result(within=60) == "hello you"
     async with store_at(site.plain, schema=site.schema) as other:
         seen = await other.changed(await other.changed(-1, 0.0), 0.0)
         await site.client_app.open_client()
@@ -297,8 +297,8 @@ async def test_nodes_go_on_while_a_callers_transaction_stays_open(site: Site) ->
         await site.app.within(session).signal(held.id, "any", 1, key="s")
         for number in range(30):
             other = await site.app.start(greeting, f"{number}", key="k" if number == 0 else None)
-            assert await other.result(within=20) == f"hello {number}"
-    assert await held.result(within=20) == "hello late"
+            assert await other.result(within=60) == f"hello {number}"
+    assert await held.result(within=60) == "hello late"
 
 
 async def test_one_key_in_two_transactions_is_one_process(site: Site) -> None:
@@ -320,14 +320,14 @@ async def test_a_signal_with_a_key_counts_once(site: Site) -> None:
         async with session_at(site.plain) as session, session.transaction():
             await site.app.within(session).signal(handle.id, "paid", cents, key="k")
     await handle.signal("closed")
-    assert await handle.result(within=20) == "tea for 1"
+    assert await handle.result(within=60) == "tea for 1"
     kinds = [entry.kind for entry in await site.app.journal(handle.id)]
     assert kinds.count("signal") == 2, "paid once, and closed"
 
 
 async def test_what_is_refused_leaves_the_transaction_as_it_is(site: Site) -> None:
     done = await site.app.start(greeting, "you")
-    await done.result(within=20)
+    await done.result(within=60)
     waiting = await site.app.start(order, "tea")
     async with session_at(site.plain) as session, session.transaction():
         within = site.app.within(session)
@@ -424,7 +424,7 @@ async def test_the_stores_own_transaction_carries_on_every_store(
         with pytest.raises(NoSuchProcess):
             await app.view(kept[0])
         id = await app.transact(buy, "tea", False)
-        assert await app.handle(id).result(within=20) == "tea for 3"
+        assert await app.handle(id).result(within=60) == "tea for 3"
         with pytest.raises(ProcessTerminal):
             await app.transact(buy, "tea", False)
 
@@ -442,8 +442,8 @@ async def test_a_step_starts_another_process_with_its_own_record(tmp_path: Path)
         return await run.transact(book, name)
 
     async with app:
-        child = await (await app.start(booking, "you")).result(within=20)
-        assert await app.handle(child).result(within=20) == "hello you"
+        child = await (await app.start(booking, "you")).result(within=60)
+        assert await app.handle(child).result(within=60) == "hello you"
         assert len((await app.processes(type="greeting"))[0]) == 1
 
 
@@ -453,7 +453,7 @@ async def test_an_async_function_of_the_stores_own_transaction(site: Site, tmp_p
         return (await site.app.within(tables).start(greeting, "you")).id
 
     id = await site.app.transact(buy)
-    assert await site.app.handle(id).result(within=20) == "hello you"
+    assert await site.app.handle(id).result(within=60) == "hello you"
     assert await site.rows() == 1
     for other in (shop(f"sqlite:///{tmp_path}/store.db"), shop(MemoryStore())):
         async with other:
@@ -465,7 +465,7 @@ async def test_any_text_is_taken_as_it_is(site: Site) -> None:
     name = "ü' \u0000 \U0001f600 %s $1"
     async with session_at(site.plain) as session, session.transaction():
         handle = await site.app.within(session).start(greeting, name)
-    assert await handle.result(within=20) == f"hello {name}"
+    assert await handle.result(within=60) == f"hello {name}"
 
 
 # --- the manual ---------------------------------------------------------------------------------
@@ -495,7 +495,7 @@ async def test_the_rights_that_the_manual_names_are_enough(site: Site) -> None:
             await session.execute(f"SET LOCAL ROLE {role}")
             handle = await site.app.within(session).start(order, "tea", key="k")
             await site.app.within(session).signal(handle.id, "paid", 3, key="k")
-    assert await handle.result(within=20) == "tea for 3"
+    assert await handle.result(within=60) == "tea for 3"
 
 
 # --- death --------------------------------------------------------------------------------------

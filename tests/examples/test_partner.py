@@ -22,7 +22,7 @@ class Partner:
         assert self.process.stdout is not None
         ready = re.fullmatch(r"partner ready on (\S+)\n", self.process.stdout.readline())
         assert ready is not None
-        self.http = httpx.Client(base_url=ready[1], timeout=20)
+        self.http = httpx.Client(base_url=ready[1], timeout=60)
 
     def post(self, path, key, body=None):
         return self.http.post(path, headers={"Idempotency-Key": key}, json=body or {"x": 1})
@@ -36,7 +36,7 @@ class Partner:
     def end(self, number=signal.SIGTERM):
         self.http.close()
         os.kill(self.process.pid, number)
-        status = self.process.wait(20)
+        status = self.process.wait(60)
         self.process.stdout.close()
         return status
 
@@ -179,6 +179,6 @@ def test_what_it_answered_survives_kill_9(partner, ledger):
 def test_a_taken_port_is_one_clear_line(partner, tmp_path):
     port = str(partner.http.base_url.port)
     command = [sys.executable, str(PARTNER), "--port", port, "--ledger", str(tmp_path / "x.db")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

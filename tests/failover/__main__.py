@@ -15,8 +15,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
-import pytest
 from tests.failover.patroni import BRIDGE, HUB, IN_NAMESPACES
 
 PROOFS = ("synchronous.py", "asynchronous.py")
@@ -27,7 +27,6 @@ UNSHARE = (
 
 
 def main() -> int:
-    folder = Path(__file__).parent
     given = sys.argv[1:]
     if os.geteuid() == 0 and shutil.which("unshare") and shutil.which("ip"):
         if IN_NAMESPACES not in os.environ:
@@ -37,10 +36,17 @@ def main() -> int:
         proof = os.fork()
         if proof:
             return reap(proof)
+    run(given)
+
+
+def run(given: list[str]) -> NoReturn:
+    """Become pytest, as a program of its own: its plugins must be imported by itself."""
+    folder = Path(__file__).parent
     files = [word for word in given if word.endswith(".py")]
     words = [word for word in given if word not in files]
     wanted = files or [str(folder / name) for name in PROOFS]
-    return int(pytest.main(["-s", "-o", "faulthandler_timeout=0", *words, *wanted]))
+    options = ("-s", "-o", "faulthandler_timeout=0")
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *options, *words, *wanted])
 
 
 def reap(proof: int) -> int:

@@ -10,18 +10,20 @@ ended by pid; in name spaces of its own the kernel sees to it as well (__main__.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 from examples.signup.run import die_with_parent
 from tests.crash.service import alive, children_of, send, until
-from tests.postgres_server import free_port, system_programs
+from tests.postgres_server import folder_of_its_own, free_port, system_programs
 
 IN_NAMESPACES = "OUTLIVE_FAILOVER_NAMESPACES"
 BRIDGE, HUB, NET = "hub", "10.77.0.1", "10.77.0"
@@ -57,20 +59,25 @@ class Etcd:
         self.port = free_port()
         peer = f"http://{self.host}:{free_port()}"
         self.url = f"http://{self.host}:{self.port}"
-        with (folder / "etcd.log").open("wb") as log:
+        self._log = folder / "etcd.log"
+        self._command = [
+            program("etcd"), "--name", "etcd", "--data-dir", str(folder / "etcd"),
+            "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
+            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+            "--initial-cluster", f"etcd={peer}", "--unsafe-no-fsync",
+        ]  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [
-                    program("etcd"), "--name", "etcd", "--data-dir", str(folder / "etcd"),
-                    "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
-                    "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-                    "--initial-cluster", f"etcd={peer}", "--unsafe-no-fsync",
-                ],
-                stdout=log, stderr=log, preexec_fn=die_with_parent,
-            )  # fmt: skip
+                self._command, stdout=log, stderr=log, preexec_fn=die_with_parent
+            )
 
     def clean(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
 
 class Member:
@@ -210,12 +217,15 @@ class Member:
         subprocess.run(("ip", "link", "set", f"line-{self.name}", "up"), check=True)
 
     def clean(self) -> None:
-        if self._process is None:
-            return
-        for pid in [*family_of(self.watcher), *family_of(self.postmaster)]:
-            if pid:
-                send(pid, signal.SIGKILL)
-        self._process.wait()
+        """End whatever of it still lives, and take its line away: the next cluster lays its own."""
+        if self._process is not None:
+            for pid in [*family_of(self.watcher), *family_of(self.postmaster)]:
+                if pid:
+                    send(pid, signal.SIGKILL)
+            self._process.wait()
+        if is_isolated():
+            subprocess.run(("ip", "link", "delete", f"line-{self.name}"), check=True)
+            subprocess.run(("ip", "netns", "delete", self.name), check=True)
 
 
 class Patroni:
@@ -235,6 +245,7 @@ class Patroni:
         return f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"
 
     async def start(self) -> None:
+        self.etcd.start()
         await until(self._etcd_answers, "etcd answers")
         for member in self.members:
             member.start()
@@ -299,3 +310,15 @@ class Patroni:
         for member in self.members:
             member.clean()
         self.etcd.clean()
+
+
+@contextlib.asynccontextmanager
+async def running_patroni(how: dict[str, Any]) -> AsyncIterator[Patroni]:
+    """A cluster that is well; it is ended and removed with the block."""
+    with folder_of_its_own() as folder:
+        made = Patroni(folder, how)
+        try:
+            await made.start()
+            yield made
+        finally:
+            await made.clean()

@@ -13,62 +13,35 @@ import itertools
 import os
 import random
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from tests.cluster.nodes import Nodes
-from tests.crash.load import Load, settled, verdict
-from tests.crash.service import Machine, Partner, looking_at, until
-from tests.failover.patroni import SYNCHRONOUS, TTL_SECONDS, Member, Patroni, is_isolated
-from tests.postgres_server import folder_of_its_own
+from tests.crash.load import settled, verdict
+from tests.crash.service import until
+from tests.failover.patroni import (
+    SYNCHRONOUS,
+    TTL_SECONDS,
+    Member,
+    Patroni,
+    is_isolated,
+    running_patroni,
+)
+from tests.failover.sign_up import SEED, Timed, finding, sign_up_on
 
-SEED = 20_261_122
 FAILOVERS = int(os.environ.get("FAILOVERS", "24"))
 LONG_WAYS = ("host killed", "cut off", "frozen", "Patroni killed")
 WAYS = tuple(way for long in LONG_WAYS for way in ("server killed", long))
 WAYS_ON_LOOPBACK = tuple(way for way in WAYS if way != "cut off")
-NODES = 3
-CLIENTS = 8
-SHARDS = 16
 WARM_ANSWERS = 10
 """Writes acknowledged after a fail-over before the next begins."""
-PAUSE_SECONDS_MAX = 90.0
-
-
-class Timed(Load):
-    """A load that notes when each write was acknowledged."""
-
-    def __init__(self, *given: Any, **more: Any) -> None:
-        super().__init__(*given, **more)
-        self.writes: list[float] = []
-
-    async def _until_answered(
-        self, path: str, body: Any, key: str, wanted: tuple[int, ...]
-    ) -> httpx.Response:
-        answer = await super()._until_answered(path, body, key, wanted)
-        if body is not None and answer.is_success:
-            self.writes.append(time.monotonic())
-        return answer
-
-    async def more(self, count: int) -> None:
-        """Wait for so many more acknowledged writes."""
-        wanted = len(self.writes) + count
-        await until(lambda: len(self.writes) >= wanted, f"{count} writes", PAUSE_SECONDS_MAX)
 
 
 @pytest.fixture
 async def patroni() -> AsyncIterator[Patroni]:
-    with folder_of_its_own() as folder:
-        made = Patroni(folder, SYNCHRONOUS)
-        try:
-            await made.start()
-            yield made
-        finally:
-            await made.clean()
+    async with running_patroni(SYNCHRONOUS) as made:
+        yield made
 
 
 async def fail_over(patroni: Patroni, way: str) -> tuple[Member, Member]:
@@ -103,30 +76,21 @@ def bring_back(old: Member, way: str) -> None:
 async def test_no_acknowledged_commit_is_lost_when_the_primary_is(
     tmp_path: Path, patroni: Patroni
 ) -> None:
-    machine = Machine(tmp_path, address=f"{patroni.address}&shards={SHARDS}")
     ways = WAYS if is_isolated() else WAYS_ON_LOOPBACK
     pauses: defaultdict[str, list[float]] = defaultdict(list)
-    leads: Counter[str] = Counter()
-    try:
-        machine.partner = Partner(tmp_path)
-        environment = {"OUTLIVE_STORE": machine.address, "PARTNER_URL": machine.partner.url}
-        nodes = Nodes(tmp_path, "tests.cluster.signup:app", NODES, **environment)
-        machine.closing.append(nodes.clean)
-        await nodes.open()
-        async with looking_at(machine.address) as store:
-            durability = next(f for f in await store.doctor() if f.name == "durability")
-        assert "and on a standby before the answer" in durability.text, durability.text
-        load = Timed(machine, SEED, clients=CLIENTS, urls=nodes.urls)
+    async with sign_up_on(patroni, tmp_path) as (machine, nodes):
+        durability = (await finding(machine, "durability")).text
+        assert "and on a standby before the answer" in durability, durability
+        load = Timed(machine, nodes)
         load.begin()
         await load.more(WARM_ANSWERS)
         chance = random.Random(SEED)
         for number in range(1, FAILOVERS + 1):
             way = ways[number % len(ways)]
-            await asyncio.sleep(chance.uniform(0, 1))
+            await asyncio.sleep(chance.uniform(0, 1))  # at any moment of the load
             load.check()
             began = time.monotonic()
             old, new = await fail_over(patroni, way)
-            leads[new.name] += 1
             led = time.monotonic() - began
             await load.more(WARM_ANSWERS)
             bring_back(old, way)
@@ -144,12 +108,7 @@ async def test_no_acknowledged_commit_is_lost_when_the_primary_is(
         await settled(machine)
         await nodes.end()
         found = await verdict(machine, load)
-        assert "Traceback" not in (tmp_path / "nodes.err").read_text()
-    except BaseException:
-        print(f"the nodes said: {nodes_said(tmp_path)}\nthe servers: {patroni.said()}")
-        raise
-    finally:
-        await machine.clean()
+        assert "Traceback" not in nodes.err.read_text()
     every = sorted(pause for found_pauses in pauses.values() for pause in found_pauses)
     line = found.line(
         FAILOVERS,
@@ -172,10 +131,3 @@ def longest_pause(writes: list[float], since: float) -> float:
     first = next(at for at, when in enumerate(writes) if when >= since)
     moments = [writes[first - 1] if first else since, *writes[first:]]
     return max(later - earlier for earlier, later in itertools.pairwise(moments))
-
-
-def nodes_said(folder: Path) -> str:
-    """What the nodes said last; from the first traceback on, if there is one."""
-    text = (folder / "nodes.err").read_text()
-    found = text.find("Traceback")
-    return text[max(0, found - 500) :][:5000] if found >= 0 else text[-3000:]

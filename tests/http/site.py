@@ -19,7 +19,7 @@ from tests.web.driver import Exchange
 from outlive import Outlive
 from outlive.stores.sqlite import SQLiteStore
 
-DEADLINE_SECONDS = 15.0
+DEADLINE_SECONDS = 60.0
 
 
 class Instance:

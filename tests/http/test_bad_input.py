@@ -40,7 +40,7 @@ class Sample:
     def ask(
         self, method: str, path: str, body: bytes | None = None, **fields: str | bytes | None
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.putrequest(method, path, skip_accept_encoding=True)
         given: dict[str, Any] = {"content_type": "application/json", **fields}
         for name, value in given.items():
@@ -256,7 +256,7 @@ def test_a_method_that_is_none_of_the_path_is_405(untouched: Sample, method: str
 
 
 def test_a_client_that_announces_more_than_it_sends_starts_nothing(untouched: Sample) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", untouched.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", untouched.port, timeout=60)
     connection.putrequest("POST", "/registrations")
     connection.putheader("content-length", str(len(FORM) + 10))
     connection.endheaders(FORM)
@@ -264,7 +264,7 @@ def test_a_client_that_announces_more_than_it_sends_starts_nothing(untouched: Sa
 
 
 def test_a_body_without_end_is_cut_off_at_the_limit(untouched: Sample) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", untouched.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", untouched.port, timeout=60)
     connection.putrequest("POST", "/registrations")
     connection.putheader("transfer-encoding", "chunked")
     connection.endheaders()

@@ -59,7 +59,7 @@ async def test_a_long_poll_and_a_stream_on_the_other_see_it_change(
     }
     poll = asyncio.create_task(other.http.get(place, headers=headers))
     await instance.http.post(f"{place}/signals/paid", json={"amount": 4})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         assert (await poll).status_code == 200
     await stream.end()
     events = events_of(stream.text)

@@ -59,7 +59,7 @@ async def test_a_long_poll_is_answered_when_something_changes(instance: Instance
     done, _ = await asyncio.wait({poll}, timeout=0.1)
     assert not done
     await instance.http.post(f"{place}/signals/paid", json={"amount": 3})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         answer = await poll
     assert answer.status_code == 200 and answer.headers["etag"] != tag
     assert answer.headers["preference-applied"] == "wait=20"
@@ -115,9 +115,10 @@ async def test_what_is_past_its_retention_is_410_and_then_404(site: Site) -> Non
     await instance.reaches(place, "done")
     for status in (410, 404):
         clock.advance(3601)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while (answer := await instance.http.get(place)).status_code != status:
                 assert answer.status_code in (200, 410), answer.text
+                clock.advance(0.05)
                 await asyncio.sleep(0.01)
         assert answer.headers["content-type"] == "application/problem+json"
 

@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.service import Declare, Dying, Outside, Place, check_grammar, crash, recorded
+from tests.service import Declare, Dying, Outside, Place, check_grammar, crash, recorded, until
 
 from outlive import NonRetryable, Outlive, Retry, Run, StepFailed, Unknown, attempt, step
+from outlive.clock import ManualClock
 from outlive.errors import OutliveError, ProcessTerminal
 from outlive.testing.oracles import facts_of, p7_journal_grammar
 
@@ -28,8 +29,9 @@ def fresh_world(outside: Outside) -> None:
 
 @pytest.fixture(autouse=True)
 def short_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wake that a dying node had claimed comes again soon."""
+    """A wake that a dying node had claimed comes again soon, and a moved clock is seen soon."""
     monkeypatch.setattr("outlive.runtime.node.HOLD_SECONDS", 0.3)
+    monkeypatch.setattr("outlive.runtime.timers.LOOK_SECONDS_MAX", 0.02)
 
 
 # --- a sample with everything in it ---------------------------------------------------------------
@@ -105,15 +107,15 @@ async def drive(app: Outlive, word: str) -> str:
 
 
 async def die(
-    place: Place, declare: Declare, client_of: Client, at: int, when: str
+    place: Place, declare: Declare, client_of: Client, at: int, when: str, **options: Any
 ) -> tuple[bool, list[str]]:
     """Run until the death at commit `at`; whether it came, and what was recorded by then."""
-    store = Dying(place.store(), 0, when)
-    app = await place.open(declare, store=store)
+    store = Dying(place.store(**options), 0, when)
+    app = await place.open(declare, store=store, **options)
     store._at = store.commits + at
     client = asyncio.ensure_future(client_of(app))
     death = asyncio.ensure_future(store.died.wait())
-    await asyncio.wait((client, death), return_when=asyncio.FIRST_COMPLETED, timeout=20)
+    await asyncio.wait((client, death), return_when=asyncio.FIRST_COMPLETED, timeout=60)
     died = store.died.is_set()
     assert died or client.done()
     for task in (client, death):
@@ -133,7 +135,7 @@ async def die(
 async def live(app: Outlive, word: str) -> str:
     id = await drive(app, word)
     try:
-        return str(await app.result(id, within=20))
+        return str(await app.result(id, within=60))
     except OutliveError:
         return (await app.view(id)).status
 
@@ -233,7 +235,7 @@ def parted(app: Outlive) -> None:
 async def travel(app: Outlive, word: str) -> str:
     begun = await app.begin("trip", f'"{word}"'.encode(), key="one")
     try:
-        return str(await app.result(begun.id, within=20))
+        return str(await app.result(begun.id, within=60))
     except OutliveError:
         return (await app.view(begun.id)).status
 
@@ -282,17 +284,28 @@ async def test_killed_at_any_commit_each_part_comes_out_once(
 
 
 def hurried(app: Outlive) -> None:
-    @app.process("/hurries", version=1, deadline=0.3)
+    @app.process("/hurries", version=1, deadline=3600)
     async def hurry(run: Run, word: str) -> None:
         await run.gather(there, room)
         await run.wait("never")
 
 
-async def hurry(app: Outlive) -> str:
+async def hurry(app: Outlive, clock: ManualClock) -> str:
+    """A client that is there when the deadline of what it started passes."""
     begun = await app.begin("hurry", b'"now"', key="one")
-    with suppress(OutliveError):
-        await app.result(begun.id, within=20)
+
+    async def waits_or_has_ended() -> bool:
+        view = await app.view(begun.id)
+        return view.final or view.waits_for == "never"
+
+    await until(lambda: clock.advance(0.05) or waits_or_has_ended())
+    clock.advance(3601)
+    await until(lambda: clock.advance(0.05) or has_ended(app, begun.id))
     return (await app.view(begun.id)).status
+
+
+async def has_ended(app: Outlive, id: str) -> bool:
+    return bool((await app.view(id)).final)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -303,12 +316,14 @@ async def test_killed_at_any_commit_its_deadline_undoes_all_of_it_once(
         here = Place(tmp_path / f"{at}")
         (tmp_path / f"{at}").mkdir()
         world.__init__()  # type: ignore[misc]
-        died, _ = await die(here, hurried, hurry, at, when)
+        clock = ManualClock()
+        client = partial(hurry, clock=clock)
+        died, _ = await die(here, hurried, client, at, when, clock=clock)
         if not died:
             assert at > 6, f"the sample has only {at} commits"
             return
-        app = await here.open(hurried)
-        assert await hurry(app) in ("rolled_back", "failed")
+        app = await here.open(hurried, clock=clock)
+        assert await client(app) in ("rolled_back", "failed")
         page, _ = await app.processes()
         entries = await app.journal(page[0].id)
         check_grammar(entries)

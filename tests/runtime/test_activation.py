@@ -95,7 +95,7 @@ async def test_a_wait_is_put_down_at_once_by_a_drain_and_a_step_is_not(place: Pl
     await has_status(app, waiting.id, "waiting")
     gate.clear()
     running = await app.begin("thing", b"null")
-    drain = asyncio.ensure_future(app.drain(grace_seconds=5.0))
+    drain = asyncio.ensure_future(app.drain(grace_seconds=60.0))
     runtime = app._runtime
     assert runtime is not None
     await until(lambda: list(runtime.activations.live) == [running.id])
@@ -132,10 +132,13 @@ def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
     undo_gate = None
     log.clear()
     monkeypatch.setattr("outlive.runtime.node.HOLD_SECONDS", 0.3)
+    monkeypatch.setattr("outlive.runtime.timers.LOOK_SECONDS_MAX", 0.02)
 
 
-async def late(app: Outlive, id: str, status: str = "rolled_back") -> list[str]:
-    view = await has_status(app, id, status)
+async def late(
+    app: Outlive, id: str, status: str = "rolled_back", clock: ManualClock | None = None
+) -> list[str]:
+    view = await has_status(app, id, status, clock=clock)
     assert view.failure.type == "DeadlineExceeded" and view.failure.code == "OL3005"
     assert not view.cancel_requested
     check_grammar(await app.journal(id))
@@ -160,7 +163,7 @@ async def test_a_process_that_waits_is_woken_and_rolled_back_at_its_deadline(pla
     clock.advance(view.started / MICROS + 3590 - clock.wall() / MICROS)
     assert (await app.view(id)).status == "waiting"
     clock.advance(15)
-    assert "its deadline has passed" in await late(app, id)
+    assert "its deadline has passed" in await late(app, id, clock=clock)
     assert log == ["one", "undo one one"]
 
 
@@ -168,14 +171,17 @@ async def test_a_process_that_waits_is_woken_and_rolled_back_at_its_deadline(pla
 async def test_a_step_under_way_at_the_deadline_is_undone_as_unknown(place: Place) -> None:
     async def body(run: Run) -> None:
         await run(deed, "one")
-        run.deadline(0.05)
+        run.deadline(3)
         try:
             await run(deed, "endless")
         except Exception:
             log.append("caught")
 
-    app = await place.open(process(body))
+    clock = ManualClock()
+    app = await place.open(process(body), clock=clock)
     id = (await app.begin("thing", b"null")).id
+    await until(lambda: "endless" in log)
+    clock.advance(4)  # less than a lease
     await late(app, id)
     assert log == ["one", "endless", "undo endless Unknown()", "undo one one"]
 
@@ -195,7 +201,7 @@ async def test_an_undo_of_a_scope_is_shielded_from_the_deadline(place: Place) ->
     undo_gate = asyncio.Event()
 
     async def body(run: Run) -> None:
-        run.deadline(0.1)
+        run.deadline(3)
         try:
             async with run.scope():
                 await run(deed, "inside")
@@ -203,8 +209,11 @@ async def test_an_undo_of_a_scope_is_shielded_from_the_deadline(place: Place) ->
         except LookupError:
             await run(deed, "never")
 
-    app = await place.open(process(body))
+    clock = ManualClock()
+    app = await place.open(process(body), clock=clock)
     id = (await app.begin("thing", b"null")).id
+    await until(lambda: "undo inside inside" in log)
+    clock.advance(4)  # less than a lease
     await until(lambda: passed(app, id))
     assert log == ["inside", "undo inside inside"]
     undo_gate.set()
@@ -252,11 +261,12 @@ async def test_a_deadline_is_replaced_lifted_and_of_no_account_behind_the_pivot(
     clock.advance(7200)
     app = await place.again(app, declare, clock=clock)
     await app.signal(id, "end", b"")
-    assert await app.result(id, within=60) == "ended"
+    await has_status(app, id, "done", clock=clock)
+    assert await app.result(id) == "ended"
     kinds = [entry.kind for entry in await app.journal(id)]
     assert kinds.count("deadline") == 2
     app = await place.again(app, process(branches))
-    assert await app.result((await app.begin("thing", b"null")).id, within=10) == "refused"
+    assert await app.result((await app.begin("thing", b"null")).id, within=60) == "refused"
 
 
 async def waits_for_end(app: Outlive, id: str) -> bool:

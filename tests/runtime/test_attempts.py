@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pydantic
 import pytest
-from tests.service import Outside, Place, check_grammar, has_status, until
+from tests.service import Outside, Place, check_grammar, crash, has_status, until
 
 from outlive import BlockingRun, NonRetryable, Outlive, Retry, Run, StepFailed, attempt, step
 
@@ -39,7 +39,7 @@ def process(body: Any) -> Any:
 async def run_once(place: Place, body: Any) -> Any:
     app = await place.open(process(body))
     begun = await app.begin("thing", b"null")
-    return await app.result(begun.id, within=10)
+    return await app.result(begun.id, within=60)
 
 
 @step(retry=QUICK)
@@ -73,6 +73,7 @@ async def test_attempts_are_not_counted_anew_when_the_node_dies(place: Place) ->
     assert world.calls["try 1"] == 1
     view = await app.view(begun.id)
     assert view.steps[0].attempts[0].error.message == "no"
+    await crash(app)
 
 
 async def test_a_step_gives_up_after_its_attempts_and_is_not_run_again(place: Place) -> None:
@@ -124,20 +125,20 @@ async def test_an_asynchronous_step_is_cancelled_when_its_time_is_up(place: Plac
 
 
 async def test_the_late_result_of_a_thread_is_refused(place: Place) -> None:
-    @step(retry=Retry(attempts=2, base_seconds=0.0), timeout=0.05, name="thread")
+    @step(retry=Retry(attempts=2, base_seconds=0.0), timeout=0.5, name="thread")
     def thread() -> str:
         number = attempt().number
         if number == 1:
-            released.wait(5)
+            released.wait(60)
         world.do(attempt().key, f"thread {number}")
         return f"from {number}"
 
     app = await place.open(process(lambda run: run(thread)))
     begun = await app.begin("thing", b"null")
-    assert await app.result(begun.id, within=10) == "from 2"
+    assert await app.result(begun.id, within=60) == "from 2"
     released.set()
     await until(lambda: "thread 1" in world.log)
-    assert await app.result(begun.id, within=10) == "from 2"
+    assert await app.result(begun.id, within=60) == "from 2"
     view = await app.view(begun.id)
     assert [found.outcome for found in view.steps[0].attempts] == ["failed", "done"]
     check_grammar(await app.journal(begun.id))
@@ -235,7 +236,7 @@ async def test_results_of_every_kind_come_back_the_same_from_the_journal(place: 
     await has_status(app, begun.id, "waiting")
     app = await place.again(app, process(body))
     await app.signal(begun.id, "go", b"")
-    await app.result(begun.id, within=10)
+    await app.result(begun.id, within=60)
     assert seen[0] == seen[1]
     assert isinstance(seen[1][0], Plain) and isinstance(seen[1][2], Outer)
     assert seen[1][1].numbers[1] == 2**80
@@ -269,7 +270,7 @@ async def test_a_synchronous_body_does_all_that_an_asynchronous_one_does(place: 
     await has_status(app, begun.id, "waiting")
     app = await place.again(app, declare)
     await app.signal(begun.id, "go", b"3")
-    found = await app.result(begun.id, within=10)
+    found = await app.result(begun.id, within=60)
     assert found[0].startswith("a in outlive-step")
     assert found[3:] == [3, True, 36, True, 1, "begun", 1]
     assert all(count == 1 for count in world.calls.values())

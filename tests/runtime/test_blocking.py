@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import pytest
 from tests.service import Outside, Place, check_grammar, has_status, until
 
 from outlive import BlockingRun, Outlive, StepFailed, Unknown, WaitTimeout, attempt, step
+from outlive.clock import ManualClock
 
 world = Outside()
 
@@ -46,7 +48,7 @@ async def test_a_waiting_body_leaves_memory_and_comes_back(place: Place, outside
     assert runtime is not None
     await until(lambda: not runtime.activations.live)
     await app.signal(begun.id, "go", b"")
-    assert await app.result(begun.id, within=10) == f"{begun.id} went on"
+    assert await app.result(begun.id, within=60) == f"{begun.id} went on"
     assert world.calls["make"] == 1
 
 
@@ -70,7 +72,7 @@ async def test_many_bodies_wait_at_once(place: Place, outside: Outside) -> None:
     await asyncio.gather(*(has_status(app, one.id, "waiting") for one in begun))
     for one in begun:
         await app.signal(one.id, "go", b"")
-    await asyncio.gather(*(app.result(one.id, within=10) for one in begun))
+    await asyncio.gather(*(app.result(one.id, within=60) for one in begun))
     assert world.calls["make"] == 20 and bodies() - before <= 20
 
 
@@ -130,7 +132,7 @@ async def test_branches_races_items_and_scopes_replay_in_threads(
     assert log.count("untake late") == 2 and "untake scoped" in log
     app = await place.again(app, parts)
     await app.signal(begun.id, "go", b"")
-    assert await app.result(begun.id, within=20) == [
+    assert await app.result(begun.id, within=60) == [
         "take left take more", "take right", "take left take more", "(2, 4, 6)",
     ]  # fmt: skip
     assert world.log == log
@@ -152,21 +154,31 @@ async def test_more_branches_than_threads_are_refused(place: Place) -> None:
 
     app = await place.open(many)
     begun = await app.begin("many", b"null")
-    assert await app.result(begun.id, within=10) == "65 branches; at most 64 have a thread each"
+    assert await app.result(begun.id, within=60) == "65 branches; at most 64 have a thread each"
 
 
-async def test_a_deadline_reaches_a_body_in_its_thread(place: Place, outside: Outside) -> None:
+async def test_a_deadline_reaches_a_body_in_its_thread(
+    place: Place, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlive.runtime.timers.LOOK_SECONDS_MAX", 0.02)
     global world
     world = outside
 
     def late(app: Outlive) -> None:
         @app.process("/late", version=1)
         def late(run: BlockingRun) -> None:
-            run.deadline(0.1)
+            run.deadline(3)
             run(take, "one")
             run.sleep(3600)
 
-    app = await place.open(late)
+    clock = ManualClock()
+    app = await place.open(late, clock=clock)
     begun = await app.begin("late", b"null")
-    await has_status(app, begun.id, "rolled_back")
+    await has_status(app, begun.id, "waiting")
+
+    async def is_rolled_back() -> bool:
+        clock.advance(0.1)
+        return bool((await app.view(begun.id)).status == "rolled_back")
+
+    await until(is_rolled_back)
     assert world.log == ["take one", "untake one"]

@@ -55,7 +55,7 @@ async def test_a_body_that_swallows_everything_cannot_run_a_recorded_step_again(
     await until(lambda: "slow 1" in world.log)
     app = await place.again(app, process(body))
     await app.signal(id, "go", b"")
-    assert await app.result(id, within=10) == ["slow 0", "slow 1", "slow 2", "slow 3"]
+    assert await app.result(id, within=60) == ["slow 0", "slow 1", "slow 2", "slow 3"]
     assert world.calls["slow 0"] == 1
     check_grammar(await app.journal(id))
 
@@ -72,7 +72,7 @@ async def test_a_body_that_ends_while_steps_run_beside_it_records_nothing_after_
 
     app = await place.open(process(body))
     id = await start(app)
-    assert await app.result(id, within=10) == "early"
+    assert await app.result(id, within=60) == "early"
     await asyncio.gather(*tasks, return_exceptions=True)
     assert [e.kind for e in await app.journal(id)][-1] == "ended"
 
@@ -119,7 +119,7 @@ async def test_a_time_limit_of_the_body_s_own_around_a_step_is_an_error_of_the_b
         return "late"
 
     app = await place.open(process(body))
-    assert await app.result(await start(app), within=10) == "in time"
+    assert await app.result(await start(app), within=60) == "in time"
 
 
 async def test_a_result_that_cannot_be_recorded_fails_the_process(place: Place) -> None:

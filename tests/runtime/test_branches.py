@@ -93,7 +93,7 @@ async def test_branches_have_paths_of_their_own_and_give_their_results_in_order(
 
     app = await place.open(process(body))
     id = await start(app)
-    assert await app.result(id, within=10) == [
+    assert await app.result(id, within=60) == [
         "craft payment craft receipt", 7, "after x", "craft payment craft receipt",
     ]  # fmt: skip
     found = await ids(app, id)
@@ -125,7 +125,7 @@ async def test_branches_of_the_same_function_replay_in_another_interleaving(plac
     await has_status(app, id, "waiting")
     app = await place.again(app, process(body))
     await app.signal(id, "go", b"")
-    assert await app.result(id, within=10) == [
+    assert await app.result(id, within=60) == [
         ["craft a1", "craft a2", "craft a3"], ["craft b1", "craft b2", "craft b3"],
     ]  # fmt: skip
     assert set(world.calls.values()) == {1}
@@ -153,7 +153,7 @@ async def test_time_ids_chance_and_state_of_a_branch_are_the_same_on_a_replay(pl
     await until(lambda: waits_for(app, id, "go"))
     app = await place.again(app, process(body))
     await app.signal(id, "go", b"")
-    await app.result(id, within=10)
+    await app.result(id, within=60)
     assert len(seen) == 2 and seen[0] == seen[1]
     assert len({facts[1] for facts in seen[0][0]}) == 3
     assert len(await ids_of_states(app, id)) == 4
@@ -195,7 +195,7 @@ async def test_the_first_failure_ends_the_others_and_comes_out_again_on_a_replay
     await has_status(app, id, "waiting")
     app = await place.again(app, process(body))
     await app.signal(id, "go", b"")
-    assert await app.result(id, within=10) == "on"
+    assert await app.result(id, within=60) == "on"
     assert caught == ["bad/fails no pay"] * 2
     assert world.calls["hold other"] == 1 and "craft never" not in world.log
     assert [e.text for e in await app.journal(id) if e.kind == "decided"] == [
@@ -242,7 +242,7 @@ async def test_an_error_of_the_branches_own_code_is_raised_as_it_is(place: Place
     await has_status(app, id, "waiting")
     app = await place.again(app, process(body))
     await app.signal(id, "go", b"")
-    assert await app.result(id, within=10) == "on"
+    assert await app.result(id, within=60) == "on"
 
 
 async def test_waits_in_branches_that_were_ended_take_no_signal_any_more(place: Place) -> None:
@@ -267,7 +267,7 @@ async def test_waits_in_branches_that_were_ended_take_no_signal_any_more(place: 
     await until(lambda: waits_for(app, id, "go"))
     app = await place.again(app, process(body))
     await app.signal(id, "go", b"5")
-    assert await app.result(id, within=10) == 5
+    assert await app.result(id, within=60) == 5
     view = await app.view(id)
     assert {one.outcome for one in view.steps if one.name.startswith(("waiter", "sleeper"))} == {
         "abandoned"
@@ -295,7 +295,7 @@ async def test_branches_in_branches_and_keyed_ones(place: Place) -> None:
     await has_status(app, id, "waiting")
     app = await place.again(app, process(body))
     await app.signal(id, "go", b"")
-    assert await app.result(id, within=10) == [[["craft inner", "craft inner"], "craft inner"]]
+    assert await app.result(id, within=60) == [[["craft inner", "craft inner"], "craft inner"]]
     assert sorted(await ids(app, id)) == [
         "inner:k/craft", "outer:k/inner#2/craft", "outer:k/inner/craft",
     ]  # fmt: skip
@@ -328,7 +328,7 @@ async def test_a_coroutine_is_no_branch_and_is_refused_with_the_remedy(place: Pl
         return "refused"
 
     app = await place.open(process(body))
-    assert await app.result(await start(app), within=10) == "refused"
+    assert await app.result(await start(app), within=60) == "refused"
     assert world.log == []
 
 
@@ -367,7 +367,7 @@ async def test_a_failure_behind_the_pivot_is_tried_again_with_all_its_branches(
     app = await place.again(app, process(body))
     await app.retry(id)
     await app.signal(id, "go", b"5")
-    assert await app.result(id, within=10) == ["mended", "other", 5]
+    assert await app.result(id, within=60) == ["mended", "other", 5]
     assert world.calls["hold other"] == world.calls["mends"] == 2
     assert len([what for what in world.effects.values() if what == "hold other"]) == 1
     assert p7_journal_grammar(await facts_of(app.store)) == []
@@ -494,7 +494,7 @@ async def test_the_first_to_return_wins_and_the_others_are_undone(place: Place) 
     gate.set()
     app = await place.again(app, process(body))
     await app.signal(id, "go", b"")
-    assert await app.result(id, within=10) == "craft quick"
+    assert await app.result(id, within=60) == "craft quick"
     assert won == ["craft quick"] * 2 and world.log == expected
     check_grammar(await app.journal(id))
 
@@ -523,7 +523,7 @@ async def test_a_signal_races_a_sleep_and_leaves_memory_meanwhile(place: Place) 
     await has_status(app, id, "waiting")
     await until(lambda: not runtime.activations.live, "it leaves memory again")
     await app.signal(id, "go", b"2")
-    assert await app.result(id, within=10) == [1, 2]
+    assert await app.result(id, within=60) == [1, 2]
     check_grammar(await app.journal(id))
 
 
@@ -541,7 +541,7 @@ async def test_a_branch_that_fails_is_out_of_the_race(place: Place) -> None:
 
     app = await place.open(process(body))
     id = await start(app)
-    assert await app.result(id, within=10) == "craft good"
+    assert await app.result(id, within=60) == "craft good"
     assert world.log[-1] == "unmake bad craft bad"
     check_grammar(await app.journal(id))
 
@@ -567,5 +567,5 @@ async def test_when_all_fail_the_first_failure_is_raised(place: Place) -> None:
     await has_status(app, id, "waiting")
     app = await place.again(app, process(body))
     await app.signal(id, "go", b"")
-    assert await app.result(id, within=10) == "no early"
+    assert await app.result(id, within=60) == "no early"
     check_grammar(await app.journal(id))

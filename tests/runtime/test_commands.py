@@ -62,7 +62,7 @@ async def test_a_command_for_what_lives_elsewhere_is_refused_as_such_and_never_l
 async def test_a_start_command_that_comes_again_runs_nothing_again(place: Place) -> None:
     app = await place.open(sleepers)
     begun = await app.begin("sleeper", b"0.0")
-    await app.result(begun.id, within=10)
+    await app.result(begun.id, within=60)
     runtime = app._runtime
     assert runtime is not None
     before = await app.seq(begun.id)
@@ -79,6 +79,7 @@ async def test_a_cancel_that_is_sent_twice_is_recorded_once(place: Place) -> Non
     await has_status(app, begun.id, "cancelled")
     kinds = [entry.kind for entry in await app.journal(begun.id)]
     assert kinds.count("cancel") == 1
+    await crash(app)
     await crash(app)
 
 
@@ -111,7 +112,7 @@ async def test_a_retry_that_comes_while_the_stuck_process_is_still_ending_is_not
             while (await app.journal(id))[-1].kind != "stuck":
                 await asyncio.sleep(0)
             await app.retry(id)
-        assert await app.result(id, within=10) == "through"
+        assert await app.result(id, within=60) == "through"
         assert tries[id] == 2
         kinds = [entry.kind for entry in await app.journal(id)]
         assert kinds.count("stuck") == kinds.count("resumed") == 1

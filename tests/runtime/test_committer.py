@@ -174,7 +174,7 @@ async def test_a_full_disk_is_only_a_pause_and_no_step_runs_twice_for_it(place: 
         await app.signal(begun.id, "go", b"1")
     store.error = None
     await signal(app, begun.id)
-    assert await app.result(begun.id, within=10) == ["a", "b", "c", "1"]
+    assert await app.result(begun.id, within=60) == ["a", "b", "c", "1"]
     assert world.calls == {"a": 1, "b": 1, "c": 1}
     check_grammar(await app.journal(begun.id))
 
@@ -203,7 +203,7 @@ async def test_after_an_unknown_outcome_the_journal_has_the_truth(
     await until(lambda: store.refused >= 1)
     store.error = None
     await signal(app, begun.id)
-    assert await app.result(begun.id, within=10) == ["a", "b", "c", "1"]
+    assert await app.result(begun.id, within=60) == ["a", "b", "c", "1"]
     assert len(world.effects) == 3
     if written:
         assert world.calls["a"] == 1
@@ -227,4 +227,4 @@ async def test_a_store_that_cannot_be_read_for_a_while_forgets_no_process(
     store.reads = store.error = None
     await until(lambda: "c" in world.log, "it goes on by itself")
     await signal(app, begun.id)
-    await app.result(begun.id, within=10)
+    await app.result(begun.id, within=60)

@@ -76,7 +76,7 @@ async def test_a_thousand_items_a_few_at_a_time_with_the_failures_reported(place
     assert msgspec.json.decode(entries[1].data)["id"] == "square:n0"
     app = await place.again(app, process(body))
     await app.signal(id, "go", b"")
-    assert await app.result(id, within=20) == 900
+    assert await app.result(id, within=60) == 900
     assert seen[0].done == seen[1].done and seen[0].results[:2] == (0, 1)
     for outcomes in seen:
         assert [missed.item for missed in outcomes.failures] == list(range(7, 1000, 10))
@@ -95,7 +95,7 @@ async def test_after_a_crash_only_the_items_without_a_record_run_again(place: Pl
     await until(lambda: "stops 7" in world.log)
     app = await place.again(app, process(body))
     gate.set()
-    assert await app.result(id, within=10) == list(range(9))
+    assert await app.result(id, within=60) == list(range(9))
     assert [world.calls[f"stops {n}"] for n in range(9)] == [1, 1, 1, 1, 1, 2, 2, 2, 1]
     check_grammar(await app.journal(id))
 
@@ -123,7 +123,7 @@ async def test_crash_upon_crash_the_order_of_the_rest_is_no_drift(place: Place) 
         await until(partial(recorded, app, id, len(done)))
         app = await place.again(app, process(body))
     await app.signal(id, "go", b"")
-    assert await app.result(id, within=10) == "01234567"
+    assert await app.result(id, within=60) == "01234567"
     check_grammar(await app.journal(id))
 
 
@@ -159,7 +159,7 @@ async def test_synchronous_steps_no_items_and_items_that_are_refused(place: Plac
         return [*none.results, *done.results, *again.results]
 
     app = await place.open(process(body))
-    assert await app.result(await start(app), within=10) == [0.5, 1.0, 0.5, 1.0]
+    assert await app.result(await start(app), within=60) == [0.5, 1.0, 0.5, 1.0]
 
 
 async def test_an_error_behind_it_in_a_scope_undoes_the_items(place: Place) -> None:
@@ -173,7 +173,7 @@ async def test_an_error_behind_it_in_a_scope_undoes_the_items(place: Place) -> N
 
     app = await place.open(process(body))
     id = await start(app)
-    assert await app.result(id, within=10) == "1"
+    assert await app.result(id, within=60) == "1"
     assert sorted(what for what in world.log if what.startswith("undo")) == [
         "undo 6", "undo 7", "undo 8",
     ]  # fmt: skip

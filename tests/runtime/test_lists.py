@@ -70,7 +70,7 @@ async def test_a_status_narrows_together_with_a_type(place: Place) -> None:
     eggs = await start(app, "egg", "egg")
     hens = await start(app, "hen", "hen")
     for id in eggs:
-        await app.result(id, within=10)
+        await app.result(id, within=60)
     assert await listed(app, "done") == eggs[::-1]
     assert await listed(app, "done", "hen") == []
     assert set(await listed(app, None, "hen")) == set(hens)

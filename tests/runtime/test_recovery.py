@@ -17,6 +17,7 @@ from tests.service import (
 )
 
 from outlive import Outlive, Run, attempt, step
+from outlive.clock import ManualClock
 from outlive.errors import StoreUnavailable
 from outlive.model import shard_of
 from outlive.runtime.recovery import CRASHES_MAX, SUSPECT_CRASHES
@@ -30,6 +31,7 @@ def fresh(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
     global world, gate
     world, gate = outside, asyncio.Event()
     monkeypatch.setattr("outlive.runtime.node.HOLD_SECONDS", 0.3)
+    monkeypatch.setattr("outlive.runtime.timers.LOOK_SECONDS_MAX", 0.02)
 
 
 @step
@@ -102,11 +104,11 @@ async def taken(app: Outlive, *ids: str) -> list[int]:
     return [(await kinds(app, id)).count("taken") for id in ids]
 
 
-async def die(place: Place, app: Outlive, times: int, *names: str) -> Outlive:
+async def die(place: Place, app: Outlive, times: int, *names: str, **options: Any) -> Outlive:
     """Kill the node whenever all of `names` hang in it."""
     for _ in range(times):
         before = {name: world.calls[name] for name in names}
-        app = await place.again(app, services)
+        app = await place.again(app, services, **options)
         await until(
             lambda before=before: all(world.calls[name] > before[name] for name in names),
             "all of them hang again",
@@ -129,11 +131,11 @@ async def test_a_process_that_kills_its_node_again_and_again_is_quarantined(
     view = await has_status(app, bad, "paused")
     assert view.failure.type == "quarantined" and world.calls["bad"] == 3
     other = await app.begin("worker", b"null")
-    assert await app.result(other.id, within=10) == "worked"
+    assert await app.result(other.id, within=60) == "worked"
     await app.retry(bad)
     await until(lambda: world.calls["bad"] == 4, "an operator lets it try again")
     gate.set()
-    assert await app.result(bad, within=10) == "bad"
+    assert await app.result(bad, within=60) == "bad"
     check_grammar(await app.journal(bad))
 
 
@@ -155,24 +157,29 @@ async def test_progress_between_crashes_is_no_reason_for_quarantine(
         await has_status(app, begun.id, "waiting")
         app = await place.again(app, process(body))
         await app.signal(begun.id, "go", b"")
-    assert await app.result(begun.id, within=10) == "done"
+    assert await app.result(begun.id, within=60) == "done"
 
 
 async def test_a_suspect_that_waits_for_its_turn_is_not_counted_again(place: Place) -> None:
-    app = await place.open(services)
+    clock = ManualClock()  # it stands still, so nobody's turn ends
+    app = await place.open(services, clock=clock)
     ids = [await begin(app, "hanger", who) for who in "ab"]
     await until(lambda: world.calls["a"] and world.calls["b"])
-    app = await die(place, app, SUSPECT_CRASHES, "a", "b")
+    app = await die(place, app, SUSPECT_CRASHES, "a", "b", clock=clock)
     assert await taken(app, *ids) == [SUSPECT_CRASHES] * 2
     for death in range(1, 4):
         calls = sum(world.calls.values())
-        app = await place.again(app, services)
+        app = await place.again(app, services, clock=clock)
         await until(lambda calls=calls: sum(world.calls.values()) > calls, "one has its turn")
         await never(lambda calls=calls: sum(world.calls.values()) > calls + 1, looks=5)
         assert sum(await taken(app, *ids)) == 2 * SUSPECT_CRASHES + death
     gate.set()
     for id in ids:
-        await app.result(id, within=10)
+        await until(lambda id=id: clock.advance(0.1) or has_ended(app, id))
+
+
+async def has_ended(app: Outlive, id: str) -> bool:
+    return (await app.view(id)).status == "done"
 
 
 async def test_a_poison_process_is_paused_in_the_end_and_its_neighbours_never(
@@ -197,32 +204,33 @@ async def test_a_poison_process_is_paused_in_the_end_and_its_neighbours_never(
     assert deaths == CRASHES_MAX + 1
     assert (await app.view(poison)).failure.type == "quarantined"
     for id in (*before, *after):
-        assert await app.result(id, within=10) == "worked"
+        assert await app.result(id, within=60) == "worked"
         found = await kinds(app, id)
         assert "paused" not in found and found.count("step") == 3
     check_grammar(await app.journal(poison))
 
 
 async def test_a_suspect_that_is_told_something_does_not_run_before_its_turn(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place,
 ) -> None:
     """A run that is counted nowhere could kill its node for ever."""
-    app = await place.open(services)
+    clock = ManualClock()
+    app = await place.open(services, clock=clock)
     ids = {who: await begin(app, "listener", who) for who in "ab"}
     await until(lambda: world.calls["a"] and world.calls["b"])
-    app = await die(place, app, SUSPECT_CRASHES, "a", "b")
-    monkeypatch.setattr("outlive.runtime.recovery.TURN_SECONDS", 1.0)
+    app = await die(place, app, SUSPECT_CRASHES, "a", "b", clock=clock)
     calls = dict(world.calls)
-    app = await place.again(app, services)
+    app = await place.again(app, services, clock=clock)
     await until(lambda: dict(world.calls) != calls, "one has its turn")
     later = "a" if world.calls["a"] == calls["a"] else "b"
     await app.signal(ids[later], "go", b"1")
     await never(lambda: world.calls[later] > calls[later])
     assert await taken(app, ids[later]) == [SUSPECT_CRASHES]
-    await until(lambda: world.calls[later] > calls[later], "its turn comes")
+    await until(lambda: clock.advance(0.1) or world.calls[later] > calls[later], "its turn comes")
     assert (await kinds(app, ids[later]))[-2:] == ["signal", "taken"]
     gate.set()
-    assert await app.result(ids[later], within=10) == 1
+    await has_status(app, ids[later], "done", clock=clock)
+    assert await app.result(ids[later]) == 1
 
 
 # --- commands while a shard is taken up -----------------------------------------------------------
@@ -244,7 +252,7 @@ async def test_a_command_waits_until_the_process_it_is_for_is_taken_up(
     await sent
     assert await kinds(app, id) == ["started", "taken", "signal"]
     gate.set()
-    assert await app.result(id, within=10) == 7
+    assert await app.result(id, within=60) == 7
 
 
 @pytest.mark.parametrize("call", ["next_due", "select"])
@@ -260,11 +268,11 @@ async def test_a_command_does_not_hang_when_the_store_fails_while_a_shard_is_tak
     await never(sent.done, looks=5)
     store.go.set()
     try:
-        await asyncio.wait_for(sent, 5)
+        await asyncio.wait_for(sent, 60)
     except StoreUnavailable:
         await app.signal(id, "go", b"7", key="once")
     gate.set()
-    assert await app.result(id, within=10) == 7
+    assert await app.result(id, within=60) == 7
     assert (await kinds(app, id)).count("signal") == 1
 
 
@@ -286,9 +294,9 @@ async def test_a_second_take_over_during_the_first_leaves_no_command_behind(plac
     second = asyncio.ensure_future(recovery.recover(lease, crash=True))
     await until(lambda: recovery._resuming[id] is not first, "the second has found it too")
     store.go.set()
-    await asyncio.wait_for(asyncio.gather(sent, second), 5)
+    await asyncio.wait_for(asyncio.gather(sent, second), 60)
     gate.set()
-    assert await app.result(id, within=10) == 7
+    assert await app.result(id, within=60) == 7
 
 
 async def test_a_queued_process_that_could_not_be_read_at_first_begins_later(place: Place) -> None:
@@ -301,6 +309,6 @@ async def test_a_queued_process_that_could_not_be_read_at_first_begins_later(pla
     app = await place.open(services, store=silent)
     await until(lambda: failing._failure is None, "it was looked for in vain")
     gate.set()
-    assert await app.result(begun.id, within=10) == "q"
+    assert await app.result(begun.id, within=60) == "q"
     silent.go.set()
     check_grammar(await app.journal(begun.id))

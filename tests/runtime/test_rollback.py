@@ -279,7 +279,7 @@ async def test_after_the_pivot_an_error_makes_it_stuck_and_a_retry_runs_the_fail
         await app.cancel(begun.id)
     broken.clear()
     await app.retry(begun.id)
-    assert await app.result(begun.id, within=10) == "through"
+    assert await app.result(begun.id, within=60) == "through"
     assert world.calls["refuse c"] == 2 and world.calls["make b"] == 1
     assert log() == []
 
@@ -429,7 +429,7 @@ async def test_a_transaction_is_undone_in_a_transaction(place: Place) -> None:
     await has_status(app, begun.id, "rolled_back")
     assert world.log[-1] == "remove x"
     left = await app.begin("make_things", b'""')
-    assert await app.result(left.id, within=10) == []
+    assert await app.result(left.id, within=60) == []
 
 
 async def test_an_undo_that_is_no_longer_there_makes_it_stuck_with_its_name(place: Place) -> None:

@@ -80,7 +80,7 @@ async def finish(place: Place, app: Outlive, id: str, body: Any) -> Any:
     log = list(world.log)
     app = await place.again(app, process(body))
     await app.signal(id, "go", b"")
-    result = await app.result(id, within=10)
+    result = await app.result(id, within=60)
     assert world.log == log, "something was done twice"
     check_grammar(await app.journal(id))
     return result
@@ -350,4 +350,4 @@ async def test_a_scope_is_entered_once(place: Place) -> None:
         return "once"
 
     app = await place.open(process(body))
-    assert await app.result(await start(app), within=10) == "once"
+    assert await app.result(await start(app), within=60) == "once"

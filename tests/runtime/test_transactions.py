@@ -53,7 +53,7 @@ async def test_rows_and_record_are_written_together_or_not_at_all(place: Place, 
     await until(store.died.is_set)
     await crash(app)
     app = await place.open(body)
-    assert await app.result(begun.id, within=10) == 1
+    assert await app.result(begun.id, within=60) == 1
     assert world.calls["insert ann"] == 1, "before: it had not begun; after: it is recorded"
     check_grammar(await app.journal(begun.id))
 
@@ -73,7 +73,7 @@ async def test_a_violated_constraint_is_the_step_s_own_failure_and_leaves_nothin
 
     app = await place.open(process(body))
     begun = await app.begin("thing", b"null")
-    assert await app.result(begun.id, within=10) == "ConstraintError"
+    assert await app.result(begun.id, within=60) == "ConstraintError"
     assert world.calls["insert ann"] == 3
 
 
@@ -90,7 +90,7 @@ async def test_what_a_function_must_not_do_is_refused_and_recorded(place: Place)
 
     app = await place.open(process(body))
     begun = await app.begin("thing", b"null")
-    assert await app.result(begun.id, within=10) == "NotAllowed"
+    assert await app.result(begun.id, within=60) == "NotAllowed"
 
 
 async def test_a_function_that_raises_is_tried_again_and_its_rows_are_taken_back(
@@ -108,7 +108,7 @@ async def test_a_function_that_raises_is_tried_again_and_its_rows_are_taken_back
     declared = step(retry=Retry(attempts=2, base_seconds=0.001), name="second_time")(second_time)
     app = await place.open(process(lambda run: run.transact(declared)))
     begun = await app.begin("thing", b"null")
-    assert await app.result(begun.id, within=10) == 1
+    assert await app.result(begun.id, within=60) == 1
     view = await app.view(begun.id)
     assert [found.outcome for found in view.steps[0].attempts] == ["failed", "done"]
 
@@ -123,7 +123,7 @@ async def test_a_signal_that_comes_during_a_transaction_is_kept(place: Place) ->
     begun = await app.begin("thing", b"null")
     for number in range(10):
         await app.signal(begun.id, "go", str(number).encode())
-    assert await app.result(begun.id, within=10) == list(range(10))
+    assert await app.result(begun.id, within=60) == list(range(10))
     check_grammar(await app.journal(begun.id))
 
 
@@ -202,7 +202,7 @@ async def test_the_callers_driver_writes_rows_and_record_once(
         plain_process(body), store=PostgresStore(postgres, schema=schema, shards=4)
     )
     await app.handle(begun.id).signal("on")
-    assert await app.result(begun.id, within=20) == 3
+    assert await app.result(begun.id, within=60) == 3
     assert world.calls == {"insert ann": 1, "insert bob": 1}
     check_grammar(await app.journal(begun.id))
     async with session_at(postgres) as session:
@@ -243,5 +243,5 @@ async def test_on_sqlite_there_is_no_such_connection(place: Place, insert: Any) 
 
     app = await place.open(plain_process(body))
     begun = await app.begin("thing", b"null")
-    assert "NotAllowed" in await app.result(begun.id, within=20)
+    assert "NotAllowed" in await app.result(begun.id, within=60)
     assert world.calls == {}

@@ -26,9 +26,9 @@ async def test_what_lives_in_a_shard_is_known_and_what_has_ended_is_not(place: P
     waiting = (await app.begin("wait", b"false")).id
     ended = (await app.begin("wait", b"true")).id
     await has_status(app, waiting, "waiting")
-    await app.result(ended, within=10)
+    await app.result(ended, within=60)
     needs = await needs_of(app.store)
     assert needs == {shard_of(waiting, app.store.shards): frozenset({"wait v2"})}
     await app.signal(waiting, "go", b"")
-    await app.result(waiting, within=10)
+    await app.result(waiting, within=60)
     assert await needs_of(app.store) == {}

@@ -21,7 +21,7 @@ from outlive.model import Append, Batch, Lease, Put, Ref
 from outlive.stores.sqlite import SQLiteStore
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 PLAIN = "unix"  # SQLite's own VFS
 COMMIT_PHASE_TWO = 22  # SQLITE_FCNTL_COMMIT_PHASETWO: sent when the commit is visible to readers
 

@@ -14,7 +14,7 @@ from outlive import ids
 from outlive.model import Append, Batch, Lease, Put, Ref
 from outlive.stores.postgres import PostgresStore
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 Rule = Callable[[bytes], str]
 
 

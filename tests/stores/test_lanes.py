@@ -41,7 +41,7 @@ async def test_a_job_nobody_waits_for_any_more_runs_to_its_end() -> None:
     lane, gate, done = Lane("test"), threading.Event(), threading.Event()
 
     def job() -> None:
-        gate.wait(10)
+        gate.wait(60)
         done.set()
 
     waiting = asyncio.ensure_future(lane.do(job))
@@ -69,7 +69,7 @@ def test_a_loop_that_is_gone_does_not_hurt_the_lane() -> None:
     lane = Lane("test")
 
     async def ask_and_leave() -> None:
-        lane.do(lambda: gate.wait(10))
+        lane.do(lambda: gate.wait(60))
 
     asyncio.run(ask_and_leave())
     gate.set()

@@ -22,6 +22,9 @@ from outlive.store import GROUP_BATCHES_MAX
 from outlive.stores.chain import GENESIS, verify
 from outlive.stores.postgres import SHARDS_MAX, PostgresStore
 
+SOON_SECONDS = 2.0
+"""With room for a busy machine; who is not told waits for ten."""
+
 
 async def settled(store: PostgresStore) -> int:
     """The count once hints of older commits have passed."""
@@ -131,7 +134,7 @@ async def test_another_nodes_commit_is_seen_soon(postgres: str) -> None:
             await one.commit(Batch(drop=(Ref("s", str(number)),)))
             assert await waiting > seen
             delays.append(time.monotonic() - began)
-        assert sorted(delays)[2] < 0.2
+        assert sorted(delays)[2] < SOON_SECONDS
 
 
 async def test_who_waits_is_woken_when_the_store_closes(postgres: str) -> None:
@@ -140,7 +143,7 @@ async def test_who_waits_is_woken_when_the_store_closes(postgres: str) -> None:
         waiting = asyncio.create_task(store.changed(seen, 30))
         await asyncio.sleep(0)
         await store.close()
-        assert await asyncio.wait_for(waiting, 5) > seen
+        assert await asyncio.wait_for(waiting, 20) > seen
 
 
 async def test_a_cancelled_caller_does_not_cancel_its_commit(postgres: str) -> None:

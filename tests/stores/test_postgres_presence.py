@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from tests.postgres_server import Pooler
-from tests.stores.servers import line_to, session_at, store_at, until
+from tests.stores.servers import DEADLINE_SECONDS, line_to, session_at, store_at, until
 
+from outlive.stores import postgres_presence
 from outlive.stores.postgres import PostgresStore
 from outlive.stores.postgres_presence import MISSED_SECONDS
 
@@ -61,7 +63,10 @@ async def test_behind_a_pooler_the_sign_is_given_on_the_direct_address(pooler: P
                 await until(departed, "the sign of life ends")
 
 
-async def test_a_sign_that_is_given_again_at_once_is_not_missed(postgres: str) -> None:
+async def test_a_sign_that_is_given_again_at_once_is_not_missed(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_presence, "MISSED_SECONDS", DEADLINE_SECONDS)
     async with store_at(postgres) as watcher, store_at(postgres, schema=watcher.schema) as store:
         await store.announce("n")
         await watcher.departed(["n"])
@@ -77,7 +82,10 @@ async def test_a_sign_that_is_given_again_at_once_is_not_missed(postgres: str) -
             await until(is_back, "the sign of life is given again")
 
 
-async def test_who_was_cut_off_itself_believes_in_no_death_for_a_while(postgres: str) -> None:
+async def test_who_was_cut_off_itself_believes_in_no_death_for_a_while(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_presence, "DOUBT_SECONDS", 2 * DEADLINE_SECONDS)
     async with store_at(postgres) as watcher, line_to(postgres) as line:
         async with store_at(line.address, schema=watcher.schema) as store:
             await watcher.announce("w")

@@ -15,10 +15,11 @@ from outlive.testing.trial import Trial
 async def test_a_waiting_process_is_not_under_way_and_one_in_a_step_is(
     shop: Shop, trial: Trial
 ) -> None:
-    go = asyncio.Event()
+    begun, go = asyncio.Event(), asyncio.Event()
 
     @step
     async def holds() -> None:
+        begun.set()
         await go.wait()
 
     @shop.process
@@ -32,6 +33,7 @@ async def test_a_waiting_process_is_not_under_way_and_one_in_a_step_is(
     assert not is_moving(activation) and not under_way(trial.runtime)
     await handle.signal("begin")
     assert under_way(trial.runtime) == {activation.task}
+    await begun.wait()
     with pytest.raises(NotIdle, match="in holds"):
         await trial.run_until_idle(within=0.05)
     go.set()

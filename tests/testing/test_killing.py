@@ -156,7 +156,7 @@ def test_synchronous_bodies_and_steps_are_killed_too_and_leave_no_thread(
     assert len(where) >= 8
     for thread in threading.enumerate():
         if thread.name.startswith("outlive-body"):
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 

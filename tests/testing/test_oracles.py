@@ -33,7 +33,7 @@ async def facts() -> Facts:
     app.process("/loaves", version=1, prefix="loaf")(bake)
     async with app:
         for name in ("rye", "oat", "bun"):
-            await (await app.start(bake, name)).result(within=10)
+            await (await app.start(bake, name)).result(within=60)
         return await oracles.facts_of(store)
 
 

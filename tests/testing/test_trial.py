@@ -158,10 +158,11 @@ async def test_a_result_that_never_comes_says_so_at_once(shop: Shop, trial: Tria
 
 
 async def test_what_does_not_come_to_rest_is_shown_with_its_line(shop: Shop, trial: Trial) -> None:
-    ready = asyncio.Event()
+    begun, ready = asyncio.Event(), asyncio.Event()
 
     @step
     async def stands_here() -> None:
+        begun.set()
         await ready.wait()
 
     @shop.process
@@ -169,6 +170,7 @@ async def test_what_does_not_come_to_rest_is_shown_with_its_line(shop: Shop, tri
         await run(stands_here)
 
     handle = await trial.start(slow)
+    await begun.wait()
     with pytest.raises(NotIdle) as failed:
         await trial.run_until_idle(within=0.05)
     assert handle.id in str(failed.value) and "(slow, running)" in str(failed.value)
@@ -181,11 +183,12 @@ async def test_what_does_not_come_to_rest_is_shown_with_its_line(shop: Shop, tri
 async def test_steps_in_threads_and_synchronous_bodies_are_waited_for(
     shop: Shop, trial: Trial
 ) -> None:
-    go = threading.Event()
+    begun, go = threading.Event(), threading.Event()
 
     @step
     def blocks() -> str:
-        assert go.wait(30)
+        begun.set()
+        assert go.wait(60)
         return "gone"
 
     @shop.process
@@ -195,6 +198,7 @@ async def test_steps_in_threads_and_synchronous_bodies_are_waited_for(
         return said
 
     handle = await trial.start(plain)
+    assert await asyncio.to_thread(begun.wait, 60)
     with pytest.raises(NotIdle, match="in blocks in a thread"):
         await trial.run_until_idle(within=0.2)
     go.set()

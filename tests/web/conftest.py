@@ -39,7 +39,7 @@ def connect() -> Callable[..., httpx.AsyncClient]:
     return client_of
 
 
-async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until `true`, with a deadline."""
     async with asyncio.timeout(seconds):
         while not true():

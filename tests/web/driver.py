@@ -56,13 +56,13 @@ class Exchange:
     def text(self) -> str:
         return b"".join(sent.get("body", b"") for sent in self.sent[1:]).decode()
 
-    async def until(self, text: str, seconds: float = 5.0) -> None:
+    async def until(self, text: str, seconds: float = 60.0) -> None:
         """Wait until the body contains `text`."""
         async with asyncio.timeout(seconds):
             while not self.sent or text not in self.text:
                 self._news.clear()
                 await self._news.wait()
 
-    async def end(self, seconds: float = 5.0) -> None:
+    async def end(self, seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds):
             await self.task

@@ -13,7 +13,8 @@
       the answer
 
 Every commit there is, before and after it; on SQLite, where it is quick, also at every commit of
-the recovery. An owner that is frozen and wakes after a take-over is the only row that needs a real process: tests/crash.
+the recovery. One row needs a real process, and stands in tests/crash: an owner that is frozen and
+wakes after a take-over.
 """
 
 from __future__ import annotations
