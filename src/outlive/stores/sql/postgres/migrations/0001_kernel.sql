@@ -163,6 +163,7 @@ DECLARE
     latest   bigint;
     marks_of text[];
     held     bigint;
+    gone     record;
 BEGIN
     clock := outlive.clock(0, NULL);
     IF p_relaxed THEN
@@ -270,16 +271,22 @@ BEGIN
             SELECT FROM unnest(marks_of, cell_marks, cell_action) AS t (old, new, action)
             WHERE t.action <> 0 AND t.old <> t.new
         ) THEN
-            DELETE FROM outlive.mark m
-            USING unnest(cell_space, cell_key, cell_action, marks_of, cell_marks)
-                AS t (space, key, action, old, new),
-                LATERAL jsonb_array_elements(t.old::jsonb) AS p
-            WHERE t.action <> 0 AND t.old <> t.new AND t.old <> '[]'
-                AND NOT EXISTS (
-                    SELECT FROM jsonb_array_elements(t.new::jsonb) AS q WHERE q.value = p.value
-                )
-                AND m.name = p ->> 0 AND m.value = p ->> 1
-                AND m.space = t.space AND m.key = t.key;
+            -- One after the other: a plan that joins them reads the whole index for each.
+            FOR gone IN
+                SELECT p ->> 0 AS name, p ->> 1 AS value, t.space, t.key
+                FROM unnest(cell_space, cell_key, cell_action, marks_of, cell_marks)
+                    AS t (space, key, action, old, new),
+                    LATERAL jsonb_array_elements(t.old::jsonb) AS p
+                WHERE t.action <> 0 AND t.old <> t.new AND t.old <> '[]'
+                    AND NOT EXISTS (
+                        SELECT FROM jsonb_array_elements(t.new::jsonb) AS q
+                        WHERE q.value = p.value
+                    )
+            LOOP
+                DELETE FROM outlive.mark m
+                WHERE m.name = gone.name AND m.value = gone.value
+                    AND m.space = gone.space AND m.key = gone.key;
+            END LOOP;
             INSERT INTO outlive.mark (name, value, space, key)
             SELECT p ->> 0, p ->> 1, t.space, t.key
             FROM unnest(cell_space, cell_key, cell_action, marks_of, cell_marks)
