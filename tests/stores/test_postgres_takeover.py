@@ -62,7 +62,7 @@ async def test_an_owner_that_froze_in_its_commit_is_ended_by_who_takes_over(addr
             return settled
 
         old._lane.settle = settle_and_freeze  # type: ignore[method-assign]
-        old._chains.clear()
+        old._beliefs.chains.clear()
         committing = asyncio.create_task(old.commit(note(lease, "s", 1)))
         await is_frozen.wait()
         async with asyncio.timeout(DEADLINE_SECONDS):

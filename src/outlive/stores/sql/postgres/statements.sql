@@ -110,6 +110,12 @@ SELECT * FROM outlive.commit_group(
     $22, $23, $24, $25, $26, $27, $28
 );
 
+-- name: commit_believed
+SELECT outlive.commit_believed(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+    $22, $23, $24, $25, $26, $27, $28, $29
+);
+
 -- name: idle_limit
 SELECT set_config('idle_in_transaction_session_timeout', $1, true);
 
