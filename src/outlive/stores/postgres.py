@@ -464,6 +464,20 @@ class PostgresStore:
     async def events(self, stream: str, after: int = -1, limit: int = 100_000) -> list[Event]:
         return [Event(*row) for row in await self.read_rows("events", stream, after, limit)]
 
+    async def histories(
+        self, streams: Sequence[str], limit: int = 100_000
+    ) -> dict[str, list[Event]]:
+        wanted = list(dict.fromkeys(streams))
+        rows = await self.read_rows("histories", wanted, limit + 1) if wanted else []
+        if len(rows) > limit:  # the last one may not be whole
+            wanted = wanted[: wanted.index(rows[-1]["stream"])]
+        found: dict[str, list[Event]] = {stream: [] for stream in wanted}
+        for row in rows:
+            if (events := found.get(row["stream"])) is not None:
+                events.append(Event(*row))
+        self._beliefs.read(found)
+        return found
+
     async def lengths(self, streams: Sequence[str]) -> dict[str, int]:
         return {row[0]: row[1] for row in await self.read_rows("lengths", list(streams))}
 

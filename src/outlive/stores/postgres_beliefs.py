@@ -1,7 +1,7 @@
 """What this process believes of the store because it wrote it last, and the calls that this saves.
 
     chains    how far each shard is, with the chain value of its last event
-    lengths   how many events a stream has: its owner wrote the last one
+    lengths   how many events a stream has: this process wrote or read the last one
     cells     the version and the marks of a cell
 
 A group of which all is believed goes by `commit_believed`, which looks nothing up: each row is
@@ -13,8 +13,8 @@ wrongly costs a second call and nothing else: the first one wrote nothing.
          │                └─ not so ──> surely (postgres_lane.py), and the belief is dropped
          └─ not of all ──> commit_group, which looks up what it is not told
 
-An event at `n` is believed to be next only because this process wrote the one at `n - 1`, and
-events are never deleted. A cell is learned where it was written, and when it was claimed: that
+An event at `n` is believed to be next only because this process wrote or read the one at `n - 1`,
+and events are never deleted. A cell is learned where it was written, and when it was claimed: that
 moves its version and leaves its marks.
 """
 
@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from outlive.model import ABSENT, Cell
+from outlive.model import ABSENT, Cell, Event
 from outlive.stores.postgres_group import (
     DROP,
     PUT,
@@ -80,6 +80,13 @@ class Beliefs:
             known = self.cells.get(key)
             if known is not None and known[0] < cell.version:
                 self.cells[key] = cell.version, known[1]
+
+    def read(self, streams: dict[str, list[Event]]) -> None:
+        """These streams were read to their end: at least so many events are in them."""
+        lengths = self.lengths
+        for stream, events in streams.items():
+            if len(events) > lengths.get(stream, 0):
+                lengths[stream] = len(events)
 
     def doubt(self, plan: Plan) -> None:
         """`plan` was refused: something that it stands on is not as believed."""

@@ -192,6 +192,14 @@ ORDER BY m.value DESC, m.space DESC, m.key DESC LIMIT $5;
 SELECT shard, seq, stream, n, kind, data, time, chain FROM outlive.event
 WHERE stream = $1 AND n > $2 ORDER BY n LIMIT $3;
 
+-- Journals read together, the first ones first; each by a look-up of its own.
+-- name: histories
+SELECT e.shard, e.seq, e.stream, e.n, e.kind, e.data, e.time, e.chain
+FROM unnest($1::text[]) WITH ORDINALITY AS t (stream, at), LATERAL (
+    SELECT * FROM outlive.event e WHERE e.stream = t.stream ORDER BY e.n LIMIT $2
+) AS e
+ORDER BY t.at, e.n LIMIT $2;
+
 -- name: lengths
 SELECT t.stream, l.n + 1 FROM unnest($1::text[]) AS t (stream), LATERAL (
     SELECT e.n FROM outlive.event e WHERE e.stream = t.stream ORDER BY e.n DESC LIMIT 1
