@@ -122,6 +122,12 @@ SELECT set_config('idle_in_transaction_session_timeout', $1, true);
 -- name: take
 SELECT epoch, head, chain, moment FROM outlive.take_shard($1, $2, $3, $4, $5, $6);
 
+-- The same for many shards, in the order of their ids; those that are not at their epoch are left.
+-- name: take_all
+SELECT t.shard, k.epoch, k.head, k.chain, k.moment
+FROM unnest($1::integer[], $2::bigint[]) AS t (shard, epoch),
+    LATERAL outlive.take_shard(t.shard, t.epoch, $3, $4, $5, $6) AS k;
+
 -- End the session that wrote for the owner of shard $1 at epoch $2, if it is the one that keeps
 -- backend $3 waiting and has stood idle in its transaction for $5 milliseconds. $4 is our own name.
 -- name: frozen_end
