@@ -162,7 +162,7 @@ async def test_no_plan_is_compiled_to_machine_code(older_postgres: str) -> None:
         assert await session.fetchval("SHOW jit") == "on"
         found = {row[0]: row[1] or [] for row in await session.fetch(settings, store.schema)}
         hinted = {name for name, config in found.items() if "enable_seqscan=off" in config}
-        assert hinted == {"commit_group", "commit_believed", "claim_cells"}
+        assert hinted == {"commit_group", "commit_believed", "commit_event", "claim_cells"}
         assert all("jit=off" in found[name] for name in hinted)
 
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.stores.servers import note, session_at, store_at
 
 from outlive.errors import Conflict, Fenced, OutliveError, StreamConflict
@@ -46,7 +47,9 @@ def beliefs() -> Beliefs:
 
 
 def call(found: Beliefs, *batches: Batch) -> list[Any] | None:
-    return found.call(Group(batches).plan(1, found.chains))
+    """What the call for `batches` is given, after its times and whether it is relaxed."""
+    made = found.call(Group(batches).plan(1, found.chains), None, relaxed=False)
+    return None if made is None else made[1][3:] if made[0] == "commit_believed" else made[1]
 
 
 def test_a_stream_is_believed_only_by_who_wrote_its_last_event() -> None:
@@ -54,7 +57,7 @@ def test_a_stream_is_believed_only_by_who_wrote_its_last_event() -> None:
     assert call(found, note(LEASE, "s", 1)) is None
     assert call(found, note(LEASE, "s", 0), note(LEASE, "s", 1)) is not None
     plan = Group([note(LEASE, "s", 0)]).plan(1, found.chains)
-    assert found.call(plan) is not None
+    assert found.call(plan, None, False) is not None
     found.learn(plan, 0)
     assert call(found, note(LEASE, "s", 1)) is not None
     assert call(found, note(LEASE, "s", 2)) is None
@@ -70,7 +73,7 @@ def test_a_cell_is_believed_only_at_the_version_that_was_written() -> None:
     assert call(found, Batch(drop=(REF,))) is None
     assert call(found, Batch(require=(Require(REF, 5),))) is None
     plan = Group([new]).plan(1, found.chains)
-    assert found.call(plan) is not None
+    assert found.call(plan, None, False) is not None
     found.learn(plan, 70)
     assert call(found, new) is None
     at = Batch(require=(Require(REF, 70),), put=(Put(REF, b"2", None, (("mark", "b"),)),))
@@ -111,7 +114,8 @@ async def test_the_whole_life_of_a_process_is_one_believing_call_a_commit(postgr
         (claimed,) = await store.claim(["process"], 10, 60.0)
         need = (Require(cell, claimed.version),)
         await store.commit(Batch(lease, need, drop=(cell,)))
-        assert asked.since() == ["commit_believed"] * 4
+        believed = "commit_believed"
+        assert asked.since() == [believed, "commit_event", believed, believed]
         assert [event.n for event in await store.events("p")] == [0, 1, 2]
         assert await store.select(["process"], "status", "", "~") == []
         assert await store.read([cell]) == [None]
@@ -142,9 +146,31 @@ async def test_every_wrong_belief_is_found_out(postgres: str) -> None:
         )
         kinds = [StreamConflict, Committed, Committed, Conflict, Committed]
         assert [type(result) for result in results] == kinds
-        assert asked.since()[0] == "commit_believed"
+        assert "commit_event" in asked.since()
         assert [event.n for event in await store.events("s")] == [0, 1, 2, 3, 4]
         assert [cell.key for cell in await store.scan("noted")] == ["gone", "put"]
+        assert verify(await store.tail(0, 0), GENESIS) is None
+
+
+async def test_one_event_alone_is_refused_like_any_other(postgres: str) -> None:
+    async with store_at(postgres) as store, store_at(postgres, schema=store.schema) as other:
+        lease = await store.take(0, 0, "n")
+        asked = Asked(store)
+        await store.commit(note(lease, "s", 0))
+        store._beliefs.chains[0] = (0, GENESIS)
+        assert (await store.commit(note(lease, "s", 1))).seq == 2
+        store._beliefs.lengths["s"] = 1
+        with pytest.raises(StreamConflict):
+            await store.commit(note(lease, "s", 1))
+        relaxed = replace(note(lease, "s", 2), storage="relaxed")
+        await store.commit(relaxed)
+        await store.commit(note(lease, "s", 3))
+        await other.take(0, lease.epoch, "o")
+        with pytest.raises(Fenced):
+            await store.commit(note(lease, "s", 4))
+        asked_for = ["commit_event"] * 3 + ["commit_group", "commit_event", "commit_event"]
+        assert asked.since() == asked_for
+        assert [event.n for event in await store.events("s")] == [0, 1, 2, 3]
         assert verify(await store.tail(0, 0), GENESIS) is None
 
 
@@ -201,3 +227,20 @@ async def test_a_new_cell_is_newer_than_one_that_was_dropped_while_it_waited(pos
         assert all(version > drawn for version in receipt.versions)
         found = await store.read([cell, Ref("s", "l")])
         assert tuple(one.version for one in found if one is not None) == receipt.versions
+
+
+@pytest.mark.parametrize("statement", ["commit_event", "commit_believed"])
+async def test_a_believing_call_that_comes_after_its_look_up_writes_nothing(
+    postgres: str, statement: str
+) -> None:
+    async with store_at(postgres) as store, session_at(postgres) as session:
+        lease, lane = await store.take(0, 0, "n"), store._lane
+        plan = Group([note(lease, "s", 0)]).plan(await store.now(), store._beliefs.chains)
+        made = store._beliefs.call(plan, None, relaxed=statement == "commit_believed")
+        assert made is not None and made[0] == statement
+        number = lane.next_number()
+        assert await lane.look_up(number, OSError("cut")) is None
+        with pytest.raises(Exception, match="was given up"):
+            await session.fetch(store.sql[statement], lane.name, number, *made[1])
+        assert await store.events("s") == []
+        assert (await store.commit(note(lease, "s", 0))).seq == 1

@@ -9,7 +9,7 @@ checked where it is written, by its whole key. A shard must be at the head belie
 version believed, and the index of the streams refuses an event that is there. What is believed
 wrongly costs a second call and nothing else: the first one wrote nothing.
 
-    sure of all ──> commit_believed ──> written
+    sure of all ──> commit_believed ──> written            (commit_event, if it is but one event)
          │                └─ not so ──> surely (postgres_lane.py), and the belief is dropped
          └─ not of all ──> commit_group, which looks up what it is not told
 
@@ -95,10 +95,10 @@ class Beliefs:
         for stream in plan.streams:
             self.lengths.pop(stream, None)
 
-    def call(self, plan: Plan) -> list[Any] | None:
-        """The arrays of `commit_believed` for `plan`, in order; None if not all of it is believed.
+    def call(self, plan: Plan, late: int | None, relaxed: bool) -> tuple[str, list[Any]] | None:
+        """The call for `plan`, by name, and what it is given; None if not all of it is believed.
 
-        Completes the plan's chains.
+        Completes the plan's chains. `late` is how far its time may lie behind the server's clock.
         """
         lengths = self.lengths
         for stream, n in plan.streams.items():
@@ -110,7 +110,15 @@ class Beliefs:
         cells, marks = rows
         leases, events = chained(plan)
         one = len(leases) == 1
-        return [
+        if one and not cells and len(events.added) == 1 and not relaxed:
+            (lease,), (add,), (chain,) = leases, events.added, events.links
+            fence = (lease.shard, lease.epoch, lease.owner, plan.heads[lease][0])
+            event = (add.stream, add.n, add.kind, add.data, chain)
+            return "commit_event", [plan.now, late, *fence, *event]
+        return "commit_believed", [
+            plan.now,
+            late,
+            relaxed,
             [lease.shard for lease in leases],
             [lease.epoch for lease in leases],
             [lease.owner for lease in leases],

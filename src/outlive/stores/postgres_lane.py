@@ -185,13 +185,13 @@ class Lane:
             return None
         late = LATE_MICROS if self._clock.wall is None else None
         sent.plan = plan
-        given = self._beliefs.call(plan)
-        if given is None:
+        call = self._beliefs.call(plan, late, group.relaxed)
+        if call is None:
             row = await self._call(link, group, number, plan, arguments(plan), late)
             base = row["base"] if row["done"] else None
         else:
-            values = (self.name, number, plan.now, late, group.relaxed, *given)
-            (row,) = await self._links.fetch(link, self._sql["commit_believed"], *values)
+            statement, given = self._sql[call[0]], call[1]
+            (row,) = await self._links.fetch(link, statement, self.name, number, *given)
             moment, base = row[0]
             self._clock.heard(moment)
         if base is None:

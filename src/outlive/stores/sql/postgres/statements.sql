@@ -116,6 +116,9 @@ SELECT outlive.commit_believed(
     $22, $23, $24, $25, $26, $27, $28, $29
 );
 
+-- name: commit_event
+SELECT outlive.commit_event($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+
 -- name: idle_limit
 SELECT set_config('idle_in_transaction_session_timeout', $1, true);
 

@@ -472,6 +472,41 @@ BEGIN
 END
 $$;
 
+-- The same for one event and nothing else, without arrays: what a node with little to do commits
+-- most. Gives NULL for the first version, and has written nothing, also when the fence is not met.
+CREATE FUNCTION outlive.commit_event(
+    p_writer text, p_group bigint, p_now bigint, p_late bigint,
+    p_shard integer, p_epoch bigint, p_owner text, p_head bigint,
+    p_stream text, p_n bigint, p_kind text, p_data bytea, p_chain bytea
+) RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+DECLARE
+    moment bigint := outlive.clock(0, NULL);
+BEGIN
+    IF p_now < moment - p_late THEN
+        RETURN ARRAY[moment, NULL];
+    END IF;
+    UPDATE outlive.shard s SET head = s.head + 1, time = p_now
+    WHERE s.id = p_shard AND s.epoch = p_epoch AND s.owner = p_owner
+        AND s.head = p_head AND s.time <= p_now;
+    IF NOT FOUND THEN
+        RETURN ARRAY[moment, NULL];
+    END IF;
+    INSERT INTO outlive.event (shard, seq, stream, n, kind, time, data, chain)
+    VALUES (p_shard, p_head + 1, p_stream, p_n, p_kind, p_now, p_data, p_chain);
+    UPDATE outlive.writer w SET last = p_group, time = p_now, base = 0
+    WHERE w.id = p_writer AND w.last < p_group;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'group % of % was given up, or its writer is gone', p_group, p_writer
+            USING ERRCODE = 'OL002';
+    END IF;
+    RETURN ARRAY[moment, 0];
+END
+$$;
+
 -- Become the owner of a shard that is at p_epoch. No row: it is not.
 CREATE FUNCTION outlive.take_shard(
     p_shard integer, p_epoch bigint, p_owner text, p_session text, p_high bigint, p_wall bigint
