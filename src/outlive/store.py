@@ -229,6 +229,16 @@ class Store(CellStore, Protocol):
         """The events of a stream with `n` greater than `after`, in order."""
         ...
 
+    async def histories(
+        self, streams: Sequence[str], limit: int = 100_000
+    ) -> dict[str, list[Event]]:
+        """All events of each of `streams`, in order; an empty list where there are none.
+
+        Gives a stream whole or leaves it out: the first one whose events would make more than
+        `limit`, and all behind it. Ask for those by `events`.
+        """
+        ...
+
     async def lengths(self, streams: Sequence[str]) -> dict[str, int]:
         """How many events each of `streams` has; those with none are left out."""
         ...

@@ -281,7 +281,7 @@ async def test_a_second_take_over_during_the_first_leaves_no_command_behind(plac
     app = await place.open(services)
     id = await begin(app, "listener", "one")
     await until(lambda: world.calls["one"] == 1)
-    store = Held(place.store(), "events")
+    store = Held(place.store(), "histories")
     app = await place.again(app, services, store=store)
     runtime = app._runtime
     assert runtime is not None
@@ -303,7 +303,9 @@ async def test_a_queued_process_that_could_not_be_read_at_first_begins_later(pla
     """Also when nobody claims the command that asks to start it."""
     client = await place.client(services)
     begun = await client.begin("hanger", b'"q"')
-    failing = Held(place.store(), "events", StoreUnavailable("not now"))
+    together = Held(place.store(), "histories", StoreUnavailable("not now"))
+    together.go.set()
+    failing = Held(together, "events", StoreUnavailable("not now"))
     failing.go.set()
     silent = Held(failing, "claim")
     app = await place.open(services, store=silent)

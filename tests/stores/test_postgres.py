@@ -7,7 +7,7 @@ import time
 
 import pytest
 from tests.postgres_server import server_of_its_own
-from tests.stores.servers import line_to, note, session_at, store_at
+from tests.stores.servers import line_to, note, session_at, store_at, until
 
 from outlive.clock import MICROS
 from outlive.errors import (
@@ -165,7 +165,7 @@ async def test_no_plan_is_compiled_to_machine_code(older_postgres: str) -> None:
         assert await session.fetchval("SHOW jit") == "on"
         found = {row[0]: row[1] or [] for row in await session.fetch(settings, store.schema)}
         hinted = {name for name, config in found.items() if "enable_seqscan=off" in config}
-        assert hinted == {"commit_group", "claim_cells"}
+        assert hinted == {"commit_group", "commit_believed", "commit_event", "claim_cells"}
         assert all("jit=off" in found[name] for name in hinted)
 
 
@@ -234,3 +234,41 @@ async def work_until(
                 n += 1
         except (OutcomeUnknown, StoreUnavailable):
             await asyncio.sleep(0.01)
+
+
+async def test_what_a_commit_reads_does_not_grow_with_the_marks_there_are(postgres: str) -> None:
+    """A plan may look marks up by the end of their key, and read the whole index for each."""
+
+    def marked(at: int, value: str) -> Put:
+        long = ("test.mark", f"{value} {at:04} {'x' * 400}")
+        return Put(Ref("marked", f"{at}"), b"", marks=(long, ("test.other", "same")))
+
+    async with store_at(postgres) as store:
+        for first in range(0, 2000, 100):
+            puts = tuple(marked(at, "old") for at in range(first, first + 100))
+            await store.commit(Batch(put=puts))
+    many, replaced = await _pages_of_marks(postgres, store), 50
+    async with store_at(postgres, schema=store.schema) as store:
+        for at in range(replaced):
+            cell = (await store.read([Ref("marked", f"{at}")]))[0]
+            assert cell is not None
+            await store.commit(Batch(put=(marked(at, "new"),)))
+        assert len(await store.select(["marked"], "test.mark", "new", "new~")) == replaced
+        kept = await store.select(["marked"], "test.mark", "old", "old~", 3000)
+        assert len(kept) == 2000 - replaced
+    pages = await _pages_of_marks(postgres, store) - many
+    assert pages / replaced < 40  # the index has some 120 pages
+
+
+async def _pages_of_marks(address: str, closed: PostgresStore) -> int:
+    """Pages of the marks' index that were read, once the sessions of a store have ended."""
+    gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = $1"
+    read = (
+        "SELECT idx_blks_hit + idx_blks_read FROM pg_statio_user_indexes"
+        " WHERE schemaname = $1 AND indexrelname = 'mark_pkey'"
+    )
+    async with session_at(address) as session:
+        name = closed._writing.way.name
+        await until(lambda: session.fetchval(gone, name), "the store's sessions have ended")
+        found: int = await session.fetchval(read, closed.schema)
+        return found

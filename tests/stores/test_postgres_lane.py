@@ -156,7 +156,7 @@ async def test_a_session_frozen_in_a_transaction_is_ended_by_the_server(
             return (await other.owners())[0].owner == owner
 
         lane.settle = then_freeze  # type: ignore[method-assign, assignment]
-        store._chains.clear()
+        store._beliefs.chains.clear()
         committing = asyncio.create_task(store.commit(note(lease, "s", 0)))
         await frozen.wait()
         await other.take(0, lease.epoch, "b")
@@ -282,7 +282,7 @@ async def test_a_commit_that_waited_for_a_take_over_is_fenced(postgres: str, kno
     async with store_at(postgres) as store, session_at(postgres) as session:
         lease = await store.take(0, 0, "n")
         if not known:
-            store._chains.clear()
+            store._beliefs.chains.clear()
         await session.execute("BEGIN")
         await session.fetch(store.sql["take"], 0, lease.epoch, "b", "", 0, None)
         committing = asyncio.create_task(store.commit(note(lease, "s", 0, "k")))

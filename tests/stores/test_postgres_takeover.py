@@ -10,9 +10,10 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.postgres_server import Pooler
-from tests.stores.servers import DEADLINE_SECONDS, note, session_at, store_at, until
+from tests.stores.servers import DEADLINE_SECONDS, line_to, note, session_at, store_at, until
 
 from outlive.errors import Fenced, StoreBusy
+from outlive.model import Lease
 from outlive.stores import postgres_links
 from outlive.stores.postgres import PostgresStore
 
@@ -62,7 +63,7 @@ async def test_an_owner_that_froze_in_its_commit_is_ended_by_who_takes_over(addr
             return settled
 
         old._lane.settle = settle_and_freeze  # type: ignore[method-assign]
-        old._chains.clear()
+        old._beliefs.chains.clear()
         committing = asyncio.create_task(old.commit(note(lease, "s", 1)))
         await is_frozen.wait()
         async with asyncio.timeout(DEADLINE_SECONDS):
@@ -132,3 +133,68 @@ async def test_a_session_that_is_at_work_is_waited_for(postgres: str) -> None:
             await working
             await busy.execute("COMMIT")
             assert (await taking).epoch == lease.epoch + 1
+
+
+def _spied(store: PostgresStore) -> list[str]:
+    """Which statements are sent for takes from here on."""
+    names = {text: name for name, text in store.sql.items()}
+    asked: list[str] = []
+    fetch = store._working.fetch
+
+    async def listen(link: Any, statement: str, *values: Any) -> list[Any]:
+        asked.append(names[statement])
+        return await fetch(link, statement, *values)
+
+    store._working.fetch = listen  # type: ignore[method-assign]
+    return asked
+
+
+async def test_shards_that_are_taken_at_one_time_go_in_one_transaction(address: str) -> None:
+    async with store_at(address, shards=8) as store:
+        await store.take(3, 0, "other")
+        asked = _spied(store)
+        takes = [store.take(shard, 0, "n") for shard in (5, 3, 0, 5)]
+        found = await asyncio.gather(*takes, return_exceptions=True)
+        assert [type(one) for one in found] == [Lease, Fenced, Lease, Fenced]
+        assert asked == ["take_all"]
+        for number, lease in enumerate((found[0], found[2])):
+            assert isinstance(lease, Lease) and lease.epoch == 1
+            assert (await store.commit(note(lease, f"s{number}", 0))).seq == 1
+        assert [row.owner for row in await store.owners()] == [
+            "n",
+            "",
+            "",
+            "other",
+            "",
+            "n",
+            "",
+            "",
+        ]
+        assert [hold.previous for hold in await store.ledger(5)] == [""]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_shard_that_is_held_does_not_keep_the_others(address: str) -> None:
+    async with store_at(address) as old, store_at(address, schema=old.schema) as new:
+        lease = await old.take(0, 0, "old")
+        async with frozen(address, "a shell", LOCK.format(old.schema)) as in_the_way:
+            held = asyncio.create_task(new.take(0, lease.epoch, "new"))
+            others = [new.take(shard, 0, "new") for shard in range(1, 6)]
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                assert [taken.epoch for taken in await asyncio.gather(*others)] == [1] * 5
+            assert not held.done()
+            await in_the_way.execute("COMMIT")
+        assert (await held).epoch == lease.epoch + 1
+
+
+@pytest.mark.parametrize("where", ["drop", "deafen"])
+async def test_takes_whose_answer_was_lost_are_taken_once(postgres: str, where: str) -> None:
+    async with line_to(postgres) as line, store_at(line.address) as store:
+        await store.take(9, 0, "n")  # the statement is prepared later, with a link of its own
+        line.cut_once(where, b"taker")
+        found = await asyncio.gather(*(store.take(shard, 0, "taker") for shard in range(3)))
+        assert line.cuts == [where]
+        assert [lease.epoch for lease in found] == [1, 1, 1]
+        assert [len(await store.ledger(shard)) for shard in range(3)] == [1, 1, 1]
+        for number, lease in enumerate(found):
+            await store.commit(note(lease, f"s{number}", 0))

@@ -182,14 +182,14 @@ class Activations:
     async def _load(self, id: str) -> Activation | None:
         ref = ref_of(id, self.store.shards)
         lease = self.leases.get(shard_of(id, self.store.shards))
-        cell = (await self.store.read((ref,)))[0]
+        cell = await self.recovery.ahead.cell(ref)
         if lease is None or cell is None:
             return None
         head = read_head(cell.value)
         if head.status == GONE:
             return None
         journal = Journal()
-        for event in await self.store.events(head.stream):
+        for event in await self.recovery.ahead.events(id, head.stream):
             journal.apply(unpack(event.kind, event.data), event.time)
         definition = self.definitions.get((head.type, head.version))
         if definition is None:

@@ -19,9 +19,10 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from outlive.errors import Discarded, OutliveError
-from outlive.kinds.processes.vocabulary import LIVE, Paused, Taken, inbox_of, space_of
-from outlive.model import Lease, shard_of
+from outlive.kinds.processes.vocabulary import Paused, Taken
+from outlive.model import Cell, Lease, shard_of
 from outlive.runtime.activation import Activation
+from outlive.runtime.ahead import Ahead
 
 if TYPE_CHECKING:
     from outlive.runtime.activations import Activations
@@ -34,10 +35,9 @@ CRASHES_MAX = 10
 TURN_SECONDS = 2.0
 """How long a suspect runs before the next one's turn, unless it makes a record."""
 TURN_LOOKS = 40
-FOUND_MAX = 1_000_000
-"""Processes under way in one shard."""
-LOADING_MAX = 64
-"""Journals loaded at once."""
+TOGETHER_MAX = 128
+"""Processes of one shard that are taken up at once: their journals are read together, and their
+take-overs are recorded in one group."""
 
 
 class Recovery:
@@ -52,6 +52,7 @@ class Recovery:
         self._suspects: dict[str, Lease] = {}
         """Processes that do not run before their turn."""
         self._turn = asyncio.Semaphore(1)
+        self.ahead = Ahead(node.store, node.spawn)
 
     def recover(self, lease: Lease, *, crash: bool) -> Coroutine[Any, Any, None]:
         """Go on with every process of a shard that was under way: the work is given back.
@@ -67,35 +68,39 @@ class Recovery:
     async def _recover(self, lease: Lease, crash: bool, looking: asyncio.Future[None]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            resuming = {id: loop.create_future() for id in await self._look(lease)}
+            cells = await self._look(lease)
+            resuming = {cell.key: loop.create_future() for cell in cells}
             self._resuming.update(resuming)
         finally:
             looking.set_result(None)
             if self._looking.get(lease.shard) is looking:
                 del self._looking[lease.shard]
-        gate = asyncio.Semaphore(LOADING_MAX)
         try:
-            await asyncio.gather(
-                *(self._resume(id, lease, crash, gate, gone_on) for id, gone_on in resuming.items())
-            )
+            broken: list[Exception] = []
+            with self.ahead.keeping(cells):
+                for first in range(0, len(cells), TOGETHER_MAX):
+                    some = cells[first : first + TOGETHER_MAX]
+                    await self.ahead.read_journals(some)
+                    work = (
+                        self._resume(cell.key, lease, crash, resuming[cell.key]) for cell in some
+                    )
+                    ended = await asyncio.gather(*work, return_exceptions=True)
+                    broken += [error for error in ended if isinstance(error, Exception)]
+            if broken:
+                raise broken[0]
         finally:
             for id, gone_on in resuming.items():
                 self._let_pass(id, gone_on)
 
-    async def _look(self, lease: Lease) -> list[str]:
+    async def _look(self, lease: Lease) -> list[Cell]:
         """What was under way in the shard of `lease`; nothing when that is another's again."""
-        node, space = self._node, space_of(lease.shard)
-        found: list[str] = []
-        due = await node.store.next_due((space, inbox_of(lease.shard)))
+        node = self._node
+        due, found = await self.ahead.under_way(lease.shard)
         if due is not None:
             node.note_due(due)
         if node.leases.get(lease.shard) != lease:
             return []
-        for status in (*LIVE, "no_worker_for_version"):
-            low, high = f"{status} ", f"{status} ~"
-            page = await node.store.select((space,), "process.status", low, high, FOUND_MAX)
-            found.extend(cell.key for _, cell in page if cell.key not in node.live)
-        return found
+        return [cell for cell in found if cell.key not in node.live]
 
     async def passed(self, id: str) -> None:
         """Wait until a recovery that is under way has gone on with `id`, if it is to."""
@@ -115,12 +120,10 @@ class Recovery:
         id: str,
         lease: Lease,
         crash: bool,
-        gate: asyncio.Semaphore,
         gone_on: asyncio.Future[None],
     ) -> None:
         try:
-            async with gate:
-                await self._take_up(id, lease, crash, in_turn=False)
+            await self._take_up(id, lease, crash, in_turn=False)
         except (OutliveError, Discarded) as error:
             log.warning("a process is taken up again later: %s", type(error).__name__)
             self._node.revive_later(id)

@@ -243,6 +243,19 @@ class MemoryStore:
         self._tick()
         return self._streams.get(stream, [])[max(after + 1, 0) :][:limit]
 
+    async def histories(
+        self, streams: Sequence[str], limit: int = 100_000
+    ) -> dict[str, list[Event]]:
+        self._tick()
+        found: dict[str, list[Event]] = {}
+        for stream in dict.fromkeys(streams):
+            events = self._streams.get(stream, [])
+            limit -= len(events)
+            if limit < 0:
+                break
+            found[stream] = list(events)
+        return found
+
     async def lengths(self, streams: Sequence[str]) -> dict[str, int]:
         self._tick()
         return {name: len(self._streams[name]) for name in streams if name in self._streams}

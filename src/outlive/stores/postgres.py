@@ -51,9 +51,10 @@ from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, Blobs, Finding
 from outlive.stores import sql
 from outlive.stores.halt import demand_service
 from outlive.stores.migrate import pending
+from outlive.stores.postgres_beliefs import Beliefs
 from outlive.stores.postgres_blobs import PostgresBlobs
 from outlive.stores.postgres_doctor import examine
-from outlive.stores.postgres_group import Chains, Group
+from outlive.stores.postgres_group import Group
 from outlive.stores.postgres_guests import demand_manner, opened, transaction_on
 from outlive.stores.postgres_hints import Hints, hands_over
 from outlive.stores.postgres_lane import SUPERSEDED, Lane, ServerClock
@@ -126,7 +127,7 @@ class PostgresStore:
         self.blobs: Blobs = PostgresBlobs(self)
         self.migrated: list[sql.Migration] = []
         """What opening applied to the schema."""
-        self._chains: Chains = {}
+        self._beliefs = Beliefs()
         self._recall = Recall(f"schema {schema}", Clock())
         self._is_open = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -149,9 +150,11 @@ class PostgresStore:
         self.session.is_possible = bool(self._direct) or not way.is_pooled
         self._presence = PostgresPresence(self.session, self.sql, self.schema, self.clock)
         self._hints = Hints(self._reading, self.session, self.sql, self.schema, machine)
-        shared = (self.sql, self.clock, self._chains, self._recall)
+        shared = (self.sql, self.clock, self._beliefs, self._recall)
         self._lane = Lane(writer, self._writing, *shared)
-        self._takes = Takes(self._working, self._reading, self.sql, self.clock, self._chains)
+        self._takes = Takes(
+            self._working, self._reading, self.sql, self.clock, self._beliefs.chains
+        )
         self._free: asyncio.LifoQueue[Lane] = asyncio.LifoQueue()
         lanes = [self._lane]
         for number in range(TRANSACT_LANES):
@@ -379,7 +382,7 @@ class PostgresStore:
             base = await lane.look_up(number, lost)
             if base is None:
                 raise StoreUnavailable("The connection was lost; nothing was written.") from lost
-        lane.learn(plan)
+        lane.learn(plan, base)
         if lost is not None:
             self._recall.told(lane.name, number, group, plan)
         else:
@@ -397,7 +400,9 @@ class PostgresStore:
         rows = await self._to_the_end(self.write_rows("claim", *values))
         if rows:
             clock.raised(rows[0]["due"] - hold)
-        return [Cell(*row[1:]) for row in rows]
+        cells = [Cell(*row[1:]) for row in rows]
+        self._beliefs.claimed(cells)
+        return cells
 
     async def write_rows(self, name: str, *values: Any) -> list[Any]:
         """One statement that may be lost without harm: its caller repeats it or lets it lapse."""
@@ -459,6 +464,20 @@ class PostgresStore:
     async def events(self, stream: str, after: int = -1, limit: int = 100_000) -> list[Event]:
         return [Event(*row) for row in await self.read_rows("events", stream, after, limit)]
 
+    async def histories(
+        self, streams: Sequence[str], limit: int = 100_000
+    ) -> dict[str, list[Event]]:
+        wanted = list(dict.fromkeys(streams))
+        rows = await self.read_rows("histories", wanted, limit + 1) if wanted else []
+        if len(rows) > limit:  # the last one may not be whole
+            wanted = wanted[: wanted.index(rows[-1]["stream"])]
+        found: dict[str, list[Event]] = {stream: [] for stream in wanted}
+        for row in rows:
+            if (events := found.get(row["stream"])) is not None:
+                events.append(Event(*row))
+        self._beliefs.read(found)
+        return found
+
     async def lengths(self, streams: Sequence[str]) -> dict[str, int]:
         return {row[0]: row[1] for row in await self.read_rows("lengths", list(streams))}
 
@@ -479,7 +498,7 @@ class PostgresStore:
     async def release(self, lease: Lease) -> None:
         self.demand_open()
         await self._to_the_end(self.write_rows("release", lease.shard, lease.epoch, lease.owner))
-        self._chains.pop(lease.shard, None)
+        self._beliefs.chains.pop(lease.shard, None)
         self._hints.told()
 
     async def ledger(self, shard: int | None = None, limit: int = 1000) -> list[Hold]:

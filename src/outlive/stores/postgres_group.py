@@ -1,7 +1,8 @@
 """One group commit on PostgreSQL: many batches, one function call, one transaction.
 
     at once     plan on what is believed (heads known, every require and length as the batches
-                say) ─> one call, which checks everything under its locks and then writes
+                say) ─> one call, which checks everything and writes; which call it is depends on
+                how much is believed (postgres_beliefs.py)
     surely      only when that was refused: BEGIN ─> the facts, under locks that stay ─> plan on
                 the facts, refusing batches alone ─> the same call ─> COMMIT
 
@@ -15,7 +16,7 @@ believed was true. Versions are drawn by the call, as one block for the group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -27,16 +28,19 @@ from outlive.errors import (
     StoreCorrupt,
 )
 from outlive.model import ABSENT, Append, Batch, Committed, Lease, Ref
+from outlive.store import VALUE_BYTES_MAX
 from outlive.stores import refusals
 from outlive.stores.chain import GENESIS, link
 from outlive.stores.refusals import conflict, fenced, stream_conflict
 
 Key = tuple[str, str]
 Chains = dict[int, tuple[int, bytes]]
+Marks = tuple[tuple[str, str], ...]
 PUTS_MAX = 65_536
 """Cells put by one group: the size of a block of versions."""
 NO_MARKS = "[]"
-_ANY, _PUT, _DROP = 0, 1, 2
+ANY, PUT, DROP = 0, 1, 2
+"""What a group makes of a cell: it only looks at it, puts it, drops it."""
 
 _encode_marks = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
@@ -65,19 +69,16 @@ class _Cell(Struct):
     """A cell touched by the group, and what the group makes of it."""
 
     need: int | None = None
-    action: int = _ANY
+    action: int = ANY
     value: bytes | None = None
     due: int | None = None
-    marks: str | None = None
+    marks: Marks = ()
     draw: int | None = None
 
 
-class _Receipt(Struct):
-    at: int
-    lease: Lease | None
-    place: int
-    first: int
-    puts: int
+_Receipt = tuple[int, Lease | None, int, int, int]
+"""A batch, its lease, the place of its first event in what the lease appends (0: it appends none),
+the first draw of its puts, and how many there are."""
 
 
 class Plan(Struct):
@@ -107,10 +108,11 @@ class Plan(Struct):
         told: dict[int, Committed | OutliveError] = dict(self.refusals)
         for at, ref, wanted, draw in self.unread:
             told[at] = conflict(ref, wanted, base + draw)
-        for done in self.receipts:
-            versions = tuple(range(base + done.first, base + done.first + done.puts))
-            seq = self.heads[done.lease][0] + done.place if done.lease and done.place else 0
-            told[done.at] = Committed(self.now, versions, seq)
+        now = self.now
+        for at, lease, place, first, puts in self.receipts:
+            versions = tuple(range(base + first, base + first + puts)) if puts else ()
+            seq = self.heads[lease][0] + place if lease and place else 0
+            told[at] = Committed(now, versions, seq)
         return told
 
 
@@ -123,7 +125,10 @@ class Group:
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         self.batches = batches
-        self.flaws = {at: found for at, batch in enumerate(batches) if (found := flaw(batch))}
+        self.flaws: dict[int, OutliveError] = {}
+        for at, batch in enumerate(batches):
+            if not _is_sound_event(batch) and (found := flaw(batch)) is not None:
+                self.flaws[at] = found
         self.open = [at for at in range(len(batches)) if at not in self.flaws]
         self.relaxed = all(batch.storage == "relaxed" for batch in batches)
         if sum(len(batches[at].put) for at in self.open) > PUTS_MAX:
@@ -135,6 +140,8 @@ class Group:
         for at in self.open:
             batch = self.batches[at]
             lease = batch.lease
+            if facts is None and self._is_next(plan, at, batch):
+                continue
             if lease is not None and facts is not None:
                 row = facts.shards.get(lease.shard)
                 if row is None or (row.owner, row.epoch) != (lease.owner, lease.epoch):
@@ -151,17 +158,36 @@ class Group:
                 plan.heads[lease] = _head(lease, chains, facts)
         return plan
 
+    def _is_next(self, plan: Plan, at: int, batch: Batch) -> bool:
+        """Stage `batch` if it is one event, as most are, for which belief does."""
+        new, lease = batch.append, batch.lease
+        if len(new) != 1 or lease is None or batch.put or batch.require or batch.drop:
+            return False
+        stream, n = new[0].stream, new[0].n
+        length = plan.lengths.get(stream)
+        if length is None:
+            plan.streams[stream] = n
+        elif length != n:
+            return False
+        plan.lengths[stream] = n + 1
+        staged = plan.appends.get(lease)
+        if staged is None:
+            staged = plan.appends[lease] = []
+        staged.append(new[0])
+        plan.receipts.append((at, lease, len(staged), 0, 0))
+        return True
+
     def _refused(self, plan: Plan, at: int, facts: Facts | None) -> bool:
         """Check batch `at` against the overlay and the facts; notes what is believed."""
         batch = self.batches[at]
         for require in batch.require:
             ref, wanted = require.ref, require.version
             cell = plan.cell((ref.space, ref.key))
-            if cell.action == _PUT:
+            if cell.action == PUT:
                 assert cell.draw is not None
                 plan.unread.append((at, ref, wanted, cell.draw))
                 return True
-            if cell.action == _DROP:
+            if cell.action == DROP:
                 found = ABSENT
             elif facts is not None:
                 found = cell.need = facts.versions[ref.space, ref.key]
@@ -190,19 +216,19 @@ class Group:
         batch = self.batches[at]
         for ref in batch.drop:
             cell = plan.cell((ref.space, ref.key))
-            cell.action, cell.value, cell.due, cell.marks, cell.draw = _DROP, None, None, "[]", None
+            cell.action, cell.value, cell.due, cell.marks, cell.draw = DROP, None, None, (), None
         first = plan.draws
         for put in batch.put:
             cell = plan.cell((put.ref.space, put.ref.key))
-            cell.action, cell.value, cell.due, cell.draw = _PUT, put.value, put.due, plan.draws
-            cell.marks = _encode_marks(put.marks).decode() if put.marks else NO_MARKS
+            cell.action, cell.value, cell.due, cell.draw = PUT, put.value, put.due, plan.draws
+            cell.marks = put.marks
             plan.draws += 1
         place = 0
         if batch.lease is not None:
             staged = plan.appends.setdefault(batch.lease, [])
             place = len(staged) + 1 if batch.append else 0
             staged.extend(batch.append)
-        plan.receipts.append(_Receipt(at, batch.lease, place, first, len(batch.put)))
+        plan.receipts.append((at, batch.lease, place, first, len(batch.put)))
 
     def question(self, now: int) -> Plan:
         """A plan that writes nothing and touches all there is, to get and lock the facts."""
@@ -219,27 +245,41 @@ class Group:
         return plan
 
 
-def arguments(plan: Plan) -> list[Any]:
-    """The arrays of `commit_group` for `plan`, in order; completes its chains."""
-    leases = sorted(plan.appends, key=lambda lease: (lease.shard, lease.epoch, lease.owner))
-    shards: list[int] = []
-    seqs: list[int] = []
-    added: list[Append] = []
-    links: list[bytes] = []
+class Events(Struct):
+    """What a plan appends, as columns."""
+
+    shards: list[int]
+    seqs: list[int]
+    added: list[Append]
+    links: list[bytes]
+
+
+def chained(plan: Plan) -> tuple[list[Lease], Events]:
+    """The leases of `plan` in the order of their shards, and its events; completes its chains."""
+    leases = list(plan.appends)
+    if len(leases) > 1:
+        leases.sort(key=lambda lease: (lease.shard, lease.epoch, lease.owner))
+    events, now = Events([], [], [], []), plan.now
     for lease in leases:
         appends = plan.appends[lease]
         if not appends:
             continue
-        shard, (seq, chain) = lease.shard, plan.heads[lease]
-        for add in appends:
-            seq += 1
-            chain = link(chain, shard, seq, add.stream, add.n, add.kind, plan.now, add.data)
-            shards.append(shard)
-            seqs.append(seq)
-            added.append(add)
+        shard, (head, chain) = lease.shard, plan.heads[lease]
+        links = events.links
+        for seq, add in enumerate(appends, head + 1):
+            chain = link(chain, shard, seq, add.stream, add.n, add.kind, now, add.data)
             links.append(chain)
-        plan.chains[shard] = (seq, chain)
-    keys = sorted(plan.cells, key=_utf8)
+        events.shards.extend([shard] * len(appends))
+        events.seqs.extend(range(head + 1, head + 1 + len(appends)))
+        events.added.extend(appends)
+        plan.chains[shard] = (head + len(appends), chain)
+    return leases, events
+
+
+def arguments(plan: Plan) -> list[Any]:
+    """The arrays of `commit_group` for `plan`, in order; completes its chains."""
+    leases, events = chained(plan)
+    keys = in_order_of_bytes(plan.cells)
     cells = [plan.cells[key] for key in keys]
     return [
         [lease.shard for lease in leases],
@@ -253,17 +293,17 @@ def arguments(plan: Plan) -> list[Any]:
         [cell.action for cell in cells],
         [cell.value for cell in cells],
         [cell.due for cell in cells],
-        [cell.marks for cell in cells],
+        [None if cell.action == ANY else encoded_marks(cell.marks) for cell in cells],
         [cell.draw for cell in cells],
         list(plan.streams),
         list(plan.streams.values()),
-        shards,
-        seqs,
-        [add.stream for add in added],
-        [add.n for add in added],
-        [add.kind for add in added],
-        [add.data for add in added],
-        links,
+        events.shards,
+        events.seqs,
+        [add.stream for add in events.added],
+        [add.n for add in events.added],
+        [add.kind for add in events.added],
+        [add.data for add in events.added],
+        events.links,
     ]
 
 
@@ -272,7 +312,7 @@ def facts_of(plan: Plan, row: Any) -> Facts:
     rows = row["shards"] or []
     if isinstance(rows, str):  # a driver may have read the JSON already
         rows = _decode(rows)
-    keys = sorted(plan.cells, key=_utf8)
+    keys = in_order_of_bytes(plan.cells)
     return Facts(
         row["clock"],
         {
@@ -284,8 +324,18 @@ def facts_of(plan: Plan, row: Any) -> Facts:
     )
 
 
+def in_order_of_bytes(cells: Iterable[Key]) -> list[Key]:
+    """The keys in the order in which the server locks them."""
+    return sorted(cells, key=_utf8)
+
+
 def _utf8(key: Key) -> tuple[bytes, bytes]:
     return key[0].encode(), key[1].encode()
+
+
+def encoded_marks(marks: Marks) -> str:
+    """Marks as they are kept beside their cell."""
+    return _encode_marks(marks).decode() if marks else NO_MARKS
 
 
 def _head(lease: Lease, chains: Chains, facts: Facts | None) -> tuple[int, bytes]:
@@ -305,16 +355,40 @@ def _head(lease: Lease, chains: Chains, facts: Facts | None) -> tuple[int, bytes
     return row.head, row.chain
 
 
+def _is_sound_event(batch: Batch) -> bool:
+    """One event and nothing else, of which nothing by itself can be wrong: most batches are."""
+    if len(batch.append) != 1 or batch.lease is None or batch.put or batch.require or batch.drop:
+        return False
+    event = batch.append[0]
+    return (
+        len(event.data) <= VALUE_BYTES_MAX
+        and batch.storage == "durable"
+        and "\0" not in event.stream
+        and "\0" not in event.kind
+    )
+
+
 def flaw(batch: Batch) -> OutliveError | None:
     """What is wrong with `batch` by itself, before any state is looked at."""
     found = refusals.flaw(batch, "PostgreSQL")
     if found is not None:
         return found
-    texts = [text for put in batch.put for text in (put.ref.space, put.ref.key)]
-    texts += [text for put in batch.put for mark in put.marks for text in mark]
-    texts += [text for add in batch.append for text in (add.stream, add.kind)]
-    texts += [text for need in batch.require for text in (need.ref.space, need.ref.key)]
-    texts += [text for ref in batch.drop for text in (ref.space, ref.key)]
-    if any("\0" in text for text in texts):
+    if "\0" in "".join(_texts(batch)):
         return Refused("PostgreSQL keeps no text with a NUL character; nothing was written.")
     return None
+
+
+def _texts(batch: Batch) -> list[str]:
+    """All that `batch` writes or asks for as text; loops, because it is asked for every batch."""
+    texts: list[str] = []
+    for put in batch.put:
+        texts += (put.ref.space, put.ref.key)
+        for mark in put.marks:
+            texts += mark
+    for add in batch.append:
+        texts += (add.stream, add.kind)
+    for need in batch.require:
+        texts += (need.ref.space, need.ref.key)
+    for ref in batch.drop:
+        texts += (ref.space, ref.key)
+    return texts

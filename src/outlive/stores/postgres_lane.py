@@ -25,7 +25,8 @@ from outlive import ids
 from outlive.clock import MICROS, Clock
 from outlive.errors import OutcomeUnknown, OutliveError, StoreBusy, StoreUnavailable
 from outlive.model import Committed
-from outlive.stores.postgres_group import Chains, Facts, Group, Plan, Unsure, arguments, facts_of
+from outlive.stores.postgres_beliefs import Beliefs
+from outlive.stores.postgres_group import Facts, Group, Plan, Unsure, arguments, facts_of
 from outlive.stores.postgres_links import RACE, Connection, Links, is_cut, mapped
 from outlive.stores.postgres_recall import Recall
 
@@ -42,6 +43,7 @@ RACE_BASE_SECONDS, RACE_CAP_SECONDS = 0.005, 0.25
 LOOK_UP_SECONDS = 10.0
 LOOK_UP_TRIES = 8
 SUPERSEDED = "OL002"
+NOT_AS_BELIEVED = "OL004"
 
 
 class ServerClock:
@@ -95,7 +97,7 @@ class _Sent:
 class Lane:
     """Commits under the writer's mark `name`.
 
-    `chains` and `recall` are shared by the lanes of a store.
+    `beliefs` and `recall` are shared by the lanes of a store.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class Lane:
         links: Links,
         sql: dict[str, str],
         clock: ServerClock,
-        chains: Chains,
+        beliefs: Beliefs,
         recall: Recall,
     ) -> None:
         self._recall = recall
@@ -112,7 +114,7 @@ class Lane:
         self._links = links
         self._sql = sql
         self._clock = clock
-        self._chains = chains
+        self._beliefs = beliefs
         self._turn = asyncio.Lock()
         self._numbers = itertools.count(1)
 
@@ -136,6 +138,11 @@ class Lane:
                         self.acknowledge(link, number, group, sent.plan)
                     return in_order(group, told)
                 except RACE as error:
+                    if sent.plan is not None:
+                        self._beliefs.doubt(sent.plan)
+                    if believed and isinstance(error, asyncpg.UniqueViolationError):
+                        believed = False
+                        continue
                     believed = False
                     locked += isinstance(error, asyncpg.LockNotAvailableError)
                     if locked >= LOCK_TRIES:
@@ -148,14 +155,18 @@ class Lane:
                 except OutliveError:
                     raise
                 except Exception as error:
-                    if getattr(error, "sqlstate", None) == SUPERSEDED:
+                    state = getattr(error, "sqlstate", None)
+                    if state == NOT_AS_BELIEVED and sent.plan is not None:
+                        self._beliefs.doubt(sent.plan)
+                        believed = False
+                    elif state == SUPERSEDED:
                         await self.register()
                     elif not is_cut(error):
                         raise mapped(error) from error
                     elif sent.plan is not None:
                         base = await self.look_up(number, error)
                         if base is not None:
-                            self.learn(sent.plan)
+                            self._beliefs.learn(sent.plan, base)
                             self._recall.told(self.name, number, group, sent.plan)
                             return in_order(group, sent.plan.results(base))
         raise StoreBusy(
@@ -169,18 +180,26 @@ class Lane:
         if not self._clock.is_fresh:
             return None
         try:
-            plan = group.plan(self._clock.now(), self._chains)
+            plan = group.plan(self._clock.now(), self._beliefs.chains)
         except Unsure:
             return None
-        given = arguments(plan)
         late = LATE_MICROS if self._clock.wall is None else None
         sent.plan = plan
-        row = await self._call(link, group, number, plan, given, late)
-        if not row["done"]:
+        call = self._beliefs.call(plan, late, group.relaxed)
+        if call is None:
+            row = await self._call(link, group, number, plan, arguments(plan), late)
+            base = row["base"] if row["done"] else None
+        else:
+            statement, given = self._sql[call[0]], call[1]
+            (row,) = await self._links.fetch(link, statement, self.name, number, *given)
+            moment, base = row[0]
+            self._clock.heard(moment)
+        if base is None:
             sent.plan = None
+            self._beliefs.doubt(plan)
             return None
-        self.learn(plan)
-        return plan.results(row["base"])
+        self._beliefs.learn(plan, base)
+        return plan.results(base)
 
     async def _surely(
         self, link: Connection, group: Group, number: int, sent: _Sent
@@ -192,7 +211,7 @@ class Lane:
             return plan.results(0)
         sent.plan = plan
         await link.execute("COMMIT")
-        self.learn(plan)
+        self._beliefs.learn(plan, base)
         return plan.results(base)
 
     async def settle(self, link: Connection, group: Group, number: int) -> tuple[Plan, int | None]:
@@ -238,16 +257,10 @@ class Lane:
         self._clock.heard(row["clock"])
         return row
 
-    def learn(self, plan: Plan) -> None:
-        for shard, (head, chain) in plan.chains.items():
-            known = self._chains.get(shard)
-            if known is None or known[0] < head:
-                self._chains[shard] = (head, chain)
-
     def _demand_journal(self, group: Group, facts: Facts) -> None:
         """A shard that is still ours must have every event that was acknowledged."""
         for lease in {batch.lease for batch in group.batches if batch.lease is not None}:
-            row, known = facts.shards.get(lease.shard), self._chains.get(lease.shard)
+            row, known = facts.shards.get(lease.shard), self._beliefs.chains.get(lease.shard)
             ours = row is not None and (row.owner, row.epoch) == (lease.owner, lease.epoch)
             if ours and known is not None and row is not None and row.head < known[0]:
                 raise self._recall.went_back(
@@ -285,6 +298,10 @@ class Lane:
             if self._links.check is not None:
                 await self._links.check(link)
             await self._links.fetch(link, self._sql["writer_make"], [self.name], self._clock.now())
+
+    def learn(self, plan: Plan, base: int) -> None:
+        """`plan` was committed, with versions from `base` on."""
+        self._beliefs.learn(plan, base)
 
     async def look_up(self, number: int, cause: BaseException) -> int | None:
         """The first version of group `number` if it was committed, None if it never will be.

@@ -55,6 +55,8 @@ POLL_SECONDS = 0.02
 """How often another process's commits are looked for while somebody waits."""
 GLANCE_ROWS_MAX = 64
 """Rows read on the event loop at most; more are read in a lane."""
+GLANCE_HISTORIES_MAX = 1024
+"""The same for journals that are read together; apart they would cost as much, and more turns."""
 SHARDS_MAX = 1024
 _SEQ_MASK = (1 << PLACE_BITS) - 1
 
@@ -327,6 +329,27 @@ class SQLiteStore:
         few = min(limit, GLANCE_ROWS_MAX)
         glanced = self._glance(lambda db: job(db, few))
         if glanced is not None and (len(glanced[0]) < few or few == limit):
+            return glanced[0]
+        return await self._read(job)
+
+    async def histories(
+        self, streams: Sequence[str], limit: int = 100_000
+    ) -> dict[str, list[Event]]:
+        wanted = dict.fromkeys(streams)
+
+        def job(db: apsw.Connection, most: int = limit) -> dict[str, list[Event]]:
+            found: dict[str, list[Event]] = {}
+            for stream in wanted:
+                events = _events(db.execute(self._file.sql["events"], (stream, -1, most + 1)))
+                most -= len(events)
+                if most < 0:
+                    break
+                found[stream] = events
+            return found
+
+        few = min(limit, GLANCE_HISTORIES_MAX)
+        glanced = self._glance(lambda db: job(db, few))
+        if glanced is not None and (few == limit or len(glanced[0]) == len(wanted)):
             return glanced[0]
         return await self._read(job)
 

@@ -158,6 +158,14 @@ class Vault:
     async def events(self, stream: str, after: int = -1, limit: int = 100_000) -> list[Event]:
         return await self._whole(await self._store.events(stream, after, limit))
 
+    async def histories(
+        self, streams: Sequence[str], limit: int = 100_000
+    ) -> dict[str, list[Event]]:
+        found = await self._store.histories(streams, limit)
+        for events in found.values():
+            await self._whole(events)
+        return found
+
     async def tail(self, shard: int, after: int, limit: int = 1000) -> list[Event]:
         return await self._whole(await self._store.tail(shard, after, limit))
 

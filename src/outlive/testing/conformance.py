@@ -368,6 +368,20 @@ class StoreConformance(CarrierConformance, CellConformance):
         assert await store.events("s", 5) == []
         assert await store.events("none") == []
 
+    async def test_histories_are_whole_or_left_out(self, store: Store) -> None:
+        lease = await take(store)
+        for n in range(3):
+            await store.commit(adds(lease, ("s", n), ("t", n), ("u", n)))
+        found = await store.histories(["u", "none", "s", "u"])
+        assert {name: [event.n for event in events] for name, events in found.items()} == {
+            "u": [0, 1, 2], "none": [], "s": [0, 1, 2]
+        }  # fmt: skip
+        assert found["s"] == await store.events("s")
+        for limit, whole in ((9, "tsu"), (8, "ts"), (6, "ts"), (5, "t"), (3, "t"), (2, "")):
+            assert list(await store.histories(["t", "s", "u"], limit)) == list(whole)
+        assert list(await store.histories(["none", "t"], 1)) == ["none"]
+        assert await store.histories([]) == {}
+
     async def test_lengths_leave_out_what_has_no_events(self, store: Store) -> None:
         lease = await take(store)
         await store.commit(adds(lease, ("s", 0), ("s", 1), ("t", 0)))

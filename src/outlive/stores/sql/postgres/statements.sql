@@ -110,11 +110,26 @@ SELECT * FROM outlive.commit_group(
     $22, $23, $24, $25, $26, $27, $28
 );
 
+-- name: commit_believed
+SELECT outlive.commit_believed(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+    $22, $23, $24, $25, $26, $27, $28, $29
+);
+
+-- name: commit_event
+SELECT outlive.commit_event($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+
 -- name: idle_limit
 SELECT set_config('idle_in_transaction_session_timeout', $1, true);
 
 -- name: take
 SELECT epoch, head, chain, moment FROM outlive.take_shard($1, $2, $3, $4, $5, $6);
+
+-- The same for many shards, in the order of their ids; those that are not at their epoch are left.
+-- name: take_all
+SELECT t.shard, k.epoch, k.head, k.chain, k.moment
+FROM unnest($1::integer[], $2::bigint[]) AS t (shard, epoch),
+    LATERAL outlive.take_shard(t.shard, t.epoch, $3, $4, $5, $6) AS k;
 
 -- End the session that wrote for the owner of shard $1 at epoch $2, if it is the one that keeps
 -- backend $3 waiting and has stood idle in its transaction for $5 milliseconds. $4 is our own name.
@@ -185,6 +200,14 @@ ORDER BY m.value DESC, m.space DESC, m.key DESC LIMIT $5;
 -- name: events
 SELECT shard, seq, stream, n, kind, data, time, chain FROM outlive.event
 WHERE stream = $1 AND n > $2 ORDER BY n LIMIT $3;
+
+-- Journals read together, the first ones first; each by a look-up of its own.
+-- name: histories
+SELECT e.shard, e.seq, e.stream, e.n, e.kind, e.data, e.time, e.chain
+FROM unnest($1::text[]) WITH ORDINALITY AS t (stream, at), LATERAL (
+    SELECT * FROM outlive.event e WHERE e.stream = t.stream ORDER BY e.n LIMIT $2
+) AS e
+ORDER BY t.at, e.n LIMIT $2;
 
 -- name: lengths
 SELECT t.stream, l.n + 1 FROM unnest($1::text[]) AS t (stream), LATERAL (
