@@ -104,6 +104,18 @@ def program(
         process.communicate()
 
 
+def stands_still(process: subprocess.Popen[str]) -> bool:
+    """Whether its first thread waits for something, and does so for longer than a moment.
+
+    A signal that comes just before a thread begins to wait is only seen when the wait ends."""
+    for _ in range(10):
+        state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        if state != "S":
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def line_of(process: subprocess.Popen[str]) -> str:
     """The next line that a program prints."""
     assert process.stdout is not None

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from tests.doors.manual import NODE_OF_THE_MANUAL, TRY_DJANGO, TRY_FLASK, written_out
-from tests.doors.programs import free_port, line_of, node, program, until
+from tests.doors.programs import free_port, line_of, node, program, stands_still, until
 
 from outlive import BlockingOutlive, OutcomeUnknown, Outlive, ProcessFailed, Run, ids, step
 from outlive.errors import InEventLoop, NoSuchProcess, NotAllowed, StoreRefused, StoreUnavailable
@@ -212,6 +212,7 @@ def test_ctrl_c_in_a_wait_leaves_everything_as_it_is(tmp_path: Path) -> None:
         app, _ = shop(tmp_path / "store.db")
         with app.blocking() as client:
             until(lambda: client.handle(id).status() == "waiting", "it waits")
+            until(lambda: stands_still(script), "the script waits too")
             os.kill(script.pid, signal.SIGINT)
             assert line_of(script) == "interrupted waiting"
             client.handle(id).signal("paid", 5)
