@@ -222,4 +222,4 @@ async def test_the_page_about_payloads_is_true(tmp_path: Path) -> None:
     with program("memory://", "vaulted.py", env=env, folder=tmp_path) as running:
         said, _ = running.communicate(timeout=60)
     assert said.strip() == "1000000 …"
-    assert b"4711" not in (tmp_path / "vaulted.db").read_bytes()
+    assert b"4711-0815" not in (tmp_path / "vaulted.db").read_bytes()
