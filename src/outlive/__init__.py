@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     )
     from outlive.handle import Handle
     from outlive.kinds.processes import Unknown, View
+    from outlive.kinds.processes.updates import Update
     from outlive.runtime.blocking import BlockingRun
     from outlive.runtime.run import Run
+    from outlive.runtime.updates import Asked
     from outlive.steps import Attempt, Retry, attempt, step
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Asked": "runtime.updates",
     "Attempt": "steps",
     "BlockingHandle": "doors.blocking",
     "BlockingOutlive": "doors.blocking",
@@ -43,6 +46,7 @@ _HOMES = {
     "Run": "runtime.run",
     "StepFailed": "errors",
     "Unknown": "kinds.processes",
+    "Update": "kinds.processes.updates",
     "View": "kinds.processes",
     "WaitTimeout": "errors",
     "attempt": "steps",
@@ -50,6 +54,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Asked",
     "Attempt",
     "BlockingHandle",
     "BlockingOutlive",
@@ -66,6 +71,7 @@ __all__ = [
     "Run",
     "StepFailed",
     "Unknown",
+    "Update",
     "View",
     "WaitTimeout",
     "attempt",

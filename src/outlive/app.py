@@ -18,7 +18,7 @@ done it.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from msgspec import Raw
@@ -27,6 +27,7 @@ from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
 from outlive.doors.telling import Telling
+from outlive.doors.updates import Updates
 from outlive.errors import (
     Conflict,
     Draining,
@@ -42,6 +43,7 @@ from outlive.kinds.processes import (
 from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.pending import queued
 from outlive.kinds.processes.requests import request_of, started_by
+from outlive.kinds.processes.updates import Update
 from outlive.kinds.processes.vocabulary import ref_of
 from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
 
@@ -65,7 +67,7 @@ LEASE_SECONDS = 10.0
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Telling, Doors):
+class Outlive(Updates, Telling, Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
@@ -114,6 +116,9 @@ class Outlive(Telling, Doors):
         signals: Mapping[str, Any] | None = None,
         rollback_on: tuple[type[Exception], ...] = (Exception,),
         deadline: float | None = None,
+        updates: Iterable[Update[Any, Any]] = (),
+        callbacks: Mapping[str, Any] | None = None,
+        notify: str = "",
     ) -> Callable[[F], F]:
         """Declare a function as the body of a type of process.
 
@@ -124,13 +129,17 @@ class Outlive(Telling, Doors):
         else 202. `signals`: the signals it takes and their types; without it any name is taken as
         plain JSON. `rollback_on`: the errors that roll back (a step that gave up counts as what it
         raised); others leave it `stuck` for an operator. `deadline`: seconds (above 0) after its
-        start, by the store's clock, at which it is rolled back if it has not ended.
+        start, by the store's clock, at which it is rolled back if it has not ended. `updates`: what
+        it can be asked and answers. `callbacks`: the names of its callbacks and their types;
+        without it any JSON is taken. `notify`: the address that is told of each end, unless a start
+        names another.
         """
 
         def declare(body: F) -> F:
             made = Definition(
-                body, path, version, name, prefix, status_code, signals, rollback_on, deadline
-            )
+                body, path, version, name, prefix, status_code, signals, rollback_on, deadline,
+                updates, callbacks, notify,
+            )  # fmt: skip
             if (made.name, version) in self._all:
                 raise ValueError(f"{made.label} is declared twice")
             for other in self._all.values():

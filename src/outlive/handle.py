@@ -5,11 +5,17 @@ It holds nothing but the id: what it says is read from the store, wherever the p
 
 from __future__ import annotations
 
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, overload
+
+from msgspec import Raw
 
 from outlive import codec
+from outlive.codec import ANYTHING
 from outlive.kinds.processes import View
+from outlive.kinds.processes.updates import Update
 
+A = TypeVar("A")
+B = TypeVar("B")
 R = TypeVar("R")
 
 
@@ -21,6 +27,15 @@ class Processes(Protocol):
     async def signal(
         self, id: str, name: str, payload: bytes, *, key: str | None = None
     ) -> None: ...
+    async def update(
+        self,
+        id: str,
+        name: str,
+        payload: bytes,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+    ) -> Raw: ...
     async def cancel(self, id: str, *, reason: str = "", who: str = "") -> None: ...
 
 
@@ -47,6 +62,44 @@ class Handle(Generic[R]):
     async def signal(self, name: str, payload: Any = None, *, key: str | None = None) -> None:
         """Send it a signal; durable when this returns."""
         await self._app.signal(self.id, name, codec.encode(payload), key=key)
+
+    @overload
+    async def update(
+        self,
+        update: Update[A, B],
+        value: A,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+    ) -> B: ...
+    @overload
+    async def update(
+        self,
+        update: str,
+        value: Any = None,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+    ) -> Any: ...
+    async def update(
+        self,
+        update: Update[Any, Any] | str,
+        value: Any = None,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+    ) -> Any:
+        """Ask it for `update`; gives its answer.
+
+        Accepted durably before it is waited for. `key`: 1 to 255 characters; asked again with the
+        same key, the answer is the same. Raises `TimeoutError` after `within` seconds (it stays
+        accepted: ask again with the key), `UpdateRefused` with the body's words,
+        `UpdateUnanswered` when the process ended first; `UpdateNotExpected`, `InvalidInput`,
+        `TooLarge`, `TooManySignals`, `KeyReused`, `ProcessTerminal`, and nothing was kept.
+        """
+        name, shape = (update, ANYTHING) if isinstance(update, str) else (update.name, update.gives)
+        raw = await self._app.update(self.id, name, codec.encode(value), key=key, within=within)
+        return shape.read(raw)
 
     async def cancel(self, *, reason: str = "", who: str = "") -> None:
         """Ask it to stop and roll back; durable when this returns."""

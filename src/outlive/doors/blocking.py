@@ -39,8 +39,11 @@ if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.doors.within import BlockingWithin
     from outlive.kinds.processes import Summary, View
+    from outlive.kinds.processes.updates import Update
 
 P = ParamSpec("P")
+A = TypeVar("A")
+B = TypeVar("B")
 R = TypeVar("R")
 
 DRAIN_SECONDS = 20.0
@@ -74,6 +77,36 @@ class BlockingHandle(Generic[R]):
         """See `Handle.signal`."""
         raw = codec.encode(payload)
         self._client.call(lambda app: app.signal(self.id, name, raw, key=key))
+
+    @overload
+    def update(
+        self,
+        update: Update[A, B],
+        value: A,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+    ) -> B: ...
+    @overload
+    def update(
+        self,
+        update: str,
+        value: Any = None,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+    ) -> Any: ...
+    def update(
+        self,
+        update: Update[Any, Any] | str,
+        value: Any = None,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+    ) -> Any:
+        """See `Handle.update`."""
+        handle = self._client.app.handle(self.id)
+        return self._client.call(lambda _: handle.update(update, value, key=key, within=within))
 
     def cancel(self, *, reason: str = "", who: str = "") -> None:
         """See `Handle.cancel`."""

@@ -20,16 +20,18 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 if TYPE_CHECKING:
     from random import Random
 
+    from outlive.kinds.processes.updates import Update
     from outlive.runtime.activations import Activations
     from outlive.runtime.fanout import Outcomes
     from outlive.runtime.run import Run
     from outlive.runtime.scopes import Scope
+    from outlive.runtime.updates import Asked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -136,6 +138,12 @@ class BlockingRun:
         """See `Run.wait`."""
         return self._do(self._run.wait(signal, within=within))
 
+    def wait_update(
+        self, update: Update[A, B], *, within: float | None = None
+    ) -> BlockingAsked[A, B]:
+        """See `Run.wait_update`."""
+        return BlockingAsked(self, self._do(self._run.wait_update(update, within=within)))
+
     def sleep(self, seconds: float) -> None:
         """See `Run.sleep`."""
         self._do(self._run.sleep(seconds))
@@ -186,6 +194,24 @@ class BlockingRun:
     def scope(self) -> BlockingScope:
         """See `Run.scope`: `with run.scope():`."""
         return BlockingScope(self)
+
+
+class BlockingAsked(Generic[A, B]):
+    """An update in a synchronous body; see `Run.wait_update`."""
+
+    def __init__(self, run: BlockingRun, asked: Asked[A, B]) -> None:
+        self._run = run
+        self._asked = asked
+        self.value = asked.value
+        self.key = asked.key
+
+    def answer(self, answer: B) -> None:
+        """See `Asked.answer`."""
+        self._run._do(self._asked.answer(answer))
+
+    def refuse(self, why: str | Exception) -> None:
+        """See `Asked.refuse`."""
+        self._run._do(self._asked.refuse(why))
 
 
 class BlockingScope:

@@ -23,8 +23,16 @@ from outlive import ids, steps
 from outlive.clock import MICROS
 from outlive.codec import ANYTHING, Shape, fingerprint
 from outlive.errors import Discarded, WaitTimeout
-from outlive.kinds.processes.vocabulary import SleepBegan, StepDone, WaitBegan, WaitDone, Woke
-from outlive.runtime import attempts, branches, fanout, scopes, transactions
+from outlive.kinds.processes.updates import Update
+from outlive.kinds.processes.vocabulary import (
+    SleepBegan,
+    StepDone,
+    WaitBegan,
+    WaitDone,
+    Woke,
+    is_taken,
+)
+from outlive.runtime import attempts, branches, fanout, scopes, transactions, updates
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import Course
 
@@ -393,6 +401,11 @@ class Run:
         decided by one commit. While it waits longer than a second nothing of the process stays in
         memory.
         """
+        n = await self._take(signal, within)
+        return self._shape_of(signal).read(self._activation.journal.signals[n].payload)
+
+    async def _take(self, signal: str, within: float | None, until: int | None = None) -> int:
+        """Wait for what waits under the name `signal`; gives its `n` in the journal."""
         activation = self._activation
         journal = activation.journal
         id = self._identify(f"wait {signal}")
@@ -400,7 +413,7 @@ class Run:
         if against:
             await activation.drift(against)
         if record is None:
-            record = await self._begin_wait(id, signal, within)
+            record = await self._begin_wait(id, signal, within, until)
         elif id not in journal.waited and (late := journal.free_signal(signal)) is not None:
             head = activation.with_status("running")
             activation.settle(id, await activation.record(WaitDone(id, late), head=head))
@@ -413,10 +426,13 @@ class Run:
         ended = journal.waited[id]
         self._pass(id)
         if ended.signal is None:
-            raise WaitTimeout(f"No signal {signal!r} came within {within} s.")
-        return self._shape_of(signal).read(journal.signals[ended.signal].payload)
+            what = signal if is_taken(signal) else f"signal {signal!r}"
+            raise WaitTimeout(f"No {what} came within {within} s.")
+        return ended.signal
 
-    async def _begin_wait(self, id: str, signal: str, within: float | None) -> WaitBegan:
+    async def _begin_wait(
+        self, id: str, signal: str, within: float | None, until: int | None
+    ) -> WaitBegan:
         activation = self._activation
         if activation.halted:
             activation.check()
@@ -426,11 +442,22 @@ class Run:
             began = WaitBegan(id, signal, order, None, early)
             activation.settle(id, await activation.record(began))
             return began
-        until = None if within is None else activation.node.clock.wall() + round(within * MICROS)
+        if within is not None and until is None:
+            until = activation.node.clock.wall() + round(within * MICROS)
         began = WaitBegan(id, signal, order, until)
         head = activation.with_status(activation.parked_status(), signal)
         await activation.record(began, head=head, due=until)
         return began
+
+    async def wait_update(
+        self, update: Update[A, B], *, within: float | None = None
+    ) -> updates.Asked[A, B]:
+        """Wait for `update`, which this process declares; answer it with `answer` or `refuse`.
+
+        One that came before is taken at once, the earliest first. Raises `WaitTimeout` as `wait`
+        does. One that is never answered is told so when the process ends.
+        """
+        return await updates.wait(self, update, within)
 
     def _shape_of(self, signal: str) -> Shape:
         declared = self._activation.definition.signals

@@ -234,7 +234,7 @@ def _wait(fold: _Fold, event: words.WaitBegan, at: int) -> None:
         step.ended, step.outcome = at, "done"
         return
     step.outcome = "waiting"
-    fold.become("waiting", at, f"waits for signal {event.name}")
+    fold.become("waiting", at, f"waits for {words.awaited(event.name)}")
     fold.waits_for, fold.due = event.name, event.until
 
 
@@ -243,6 +243,15 @@ def _waited(fold: _Fold, event: words.WaitDone, at: int) -> None:
     step.ended, step.outcome = at, "done" if event.signal is not None else "timeout"
     why = "signal came" if event.signal is not None else "no signal came in time"
     fold.become("running", at, why)
+
+
+def _callback(fold: _Fold, event: words.CallbackMade, at: int) -> None:
+    fold.step(event.id, event.id, "callback", at).outcome = "waiting"
+
+
+def _called_back(fold: _Fold, event: words.CalledBack, at: int) -> None:
+    step = fold.step(event.of, event.of, "callback", at)
+    step.ended, step.outcome = at, "done"
 
 
 def _sleep(fold: _Fold, event: words.SleepBegan, at: int) -> None:
@@ -348,6 +357,8 @@ _HANDLERS: dict[str, Any] = {
     "attempt": _attempt,
     "wait": _wait,
     "waited": _waited,
+    "callback": _callback,
+    "called_back": _called_back,
     "sleep": _sleep,
     "woke": _woke,
     "decided": _decided,

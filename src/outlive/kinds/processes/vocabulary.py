@@ -116,6 +116,41 @@ class Signal(Struct, frozen=True, omit_defaults=True, gc=False):
     key: str = ""
 
 
+class Asked(Struct, frozen=True, omit_defaults=True, gc=False):
+    """An update was accepted: somebody waits for its answer."""
+
+    name: str
+    payload: Raw = NULL
+    key: str = ""
+
+
+class Answered(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The answer to the update at `n`."""
+
+    n: int
+    result: Raw = NULL
+    error: Failure | None = None
+    """Why it was refused, if it was."""
+
+
+class CallbackMade(Struct, frozen=True, omit_defaults=True, gc=False):
+    """An outside system may call back: what leads here lies in a cell, found by a digest."""
+
+    id: str
+    name: str
+    order: int
+    until: int | None = None
+    base: str = ""
+    """Where its address begins: the same on every replay."""
+
+
+class CalledBack(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What an outside system has said to the callback `of`."""
+
+    of: str
+    payload: Raw = NULL
+
+
 class SleepBegan(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     order: int
@@ -250,6 +285,10 @@ KINDS: dict[str, type[Struct]] = {
     "wait": WaitBegan,
     "waited": WaitDone,
     "signal": Signal,
+    "asked": Asked,
+    "answered": Answered,
+    "callback": CallbackMade,
+    "called_back": CalledBack,
     "sleep": SleepBegan,
     "woke": Woke,
     "state": StateSet,
@@ -296,13 +335,36 @@ class Command(Struct, frozen=True, omit_defaults=True, gc=False):
     has acted."""
 
     kind: str
-    """start · signal · cancel · retry"""
+    """start · signal · update · callback · cancel · retry"""
     id: str
     name: str = ""
     payload: Raw = NULL
     key: str = ""
     who: str = ""
     reason: str = ""
+
+
+_UPDATE, _CALLBACK = "update ", "callback "
+
+
+def wait_for_update(name: str) -> str:
+    """The name under which a body waits for the update `name`; no signal has it."""
+    return _UPDATE + name
+
+
+def wait_for_callback(id: str) -> str:
+    """The name under which a body waits for the callback `id`; no signal has it."""
+    return _CALLBACK + id
+
+
+def is_taken(name: str) -> bool:
+    """Whether `name` is that of an update or callback, so that no signal may have it."""
+    return name.startswith((_UPDATE, _CALLBACK))
+
+
+def awaited(name: str) -> str:
+    """What a wait with this name is for, in words."""
+    return name if is_taken(name) else f"signal {name}"
 
 
 read_head = msgspec.json.Decoder(Head).decode
