@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from outlive.kinds.processes import Unknown, View
     from outlive.kinds.processes.updates import Update
     from outlive.runtime.blocking import BlockingRun
+    from outlive.runtime.callbacks import Callback
     from outlive.runtime.run import Run
     from outlive.runtime.updates import Asked
     from outlive.steps import Attempt, Retry, attempt, step
@@ -34,6 +35,7 @@ _HOMES = {
     "BlockingHandle": "doors.blocking",
     "BlockingOutlive": "doors.blocking",
     "BlockingRun": "runtime.blocking",
+    "Callback": "runtime.callbacks",
     "Cancelled": "errors",
     "Drift": "errors",
     "Handle": "handle",
@@ -59,6 +61,7 @@ __all__ = [
     "BlockingHandle",
     "BlockingOutlive",
     "BlockingRun",
+    "Callback",
     "Cancelled",
     "Drift",
     "Handle",

@@ -26,6 +26,7 @@ from msgspec import Raw
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
+from outlive.doors.callbacks import Callbacks
 from outlive.doors.telling import Telling
 from outlive.doors.updates import Updates
 from outlive.errors import (
@@ -40,6 +41,7 @@ from outlive.kinds.processes import (
     Begun,
     Definition,
 )
+from outlive.kinds.processes.callbacks import checked_base
 from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.pending import queued
 from outlive.kinds.processes.requests import request_of, started_by
@@ -67,7 +69,7 @@ LEASE_SECONDS = 10.0
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Updates, Telling, Doors):
+class Outlive(Callbacks, Updates, Telling, Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
@@ -75,7 +77,9 @@ class Outlive(Updates, Telling, Doors):
     `sqlite:///.outlive/store.db`. `retention_seconds`: how long an ended process is kept (then 410
     for as long, then 404). `request_seconds`: how long an idempotency key is kept, at least 1 day
     is wise. `lease_seconds` (1 to 300): how long a node that is frozen or cut off keeps its shards;
-    one that died on this host loses them at once. Nothing is opened before `open()`.
+    one that died on this host loses them at once. `public_url`: where the outside reaches this
+    service (`https://api.example.org`, with the prefix it is mounted under), for the addresses it
+    gives out; without it the environment's `OUTLIVE_PUBLIC_URL`. Nothing is opened before `open()`.
     """
 
     def __init__(
@@ -85,9 +89,11 @@ class Outlive(Updates, Telling, Doors):
         retention_seconds: float = RETENTION_SECONDS,
         request_seconds: float = REQUEST_SECONDS,
         lease_seconds: float = LEASE_SECONDS,
+        public_url: str | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._given = store
+        self.public_url = checked_base(public_url or os.environ.get("OUTLIVE_PUBLIC_URL", ""))
         self._clock = clock or Clock()
         self._retention_seconds = retention_seconds
         self._request_seconds = request_seconds
@@ -212,6 +218,7 @@ class Outlive(Updates, Telling, Doors):
             self._runtime = NodeRuntime(
                 self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds
             )
+            self._runtime.activations.addresses.base = self.public_url
             await self._runtime.start()
         except BaseException:
             self._phase = "stopped"

@@ -142,8 +142,9 @@ class Updates(Telling):
         made = self._all.get((head.type, head.version))
         return any_payload(payload) if made is None else made.update_payload(name, payload)
 
-    async def _tell_once(self, command: Command, mark: str) -> None:
-        """Do it here when the process is ours, else keep it in a cell of its own for its owner.
+    async def _tell_once(self, command: Command, mark: str) -> bool:
+        """Do it here when the process is ours, else keep it in a cell of its own for its owner;
+        gives whether it is done.
 
         Raises `KeyReused` when a command of that mark and key waits which says something else.
         """
@@ -151,20 +152,20 @@ class Updates(Telling):
         if self._runtime is not None and shard in self._runtime.activations.leases:
             try:
                 await self._runtime.activations.commands.obey(command)
-                return
+                return True
             except (Fenced, NoSuchProcess, StreamConflict):
                 pass  # the shard or the view was lost this moment: its owner does it from a new one
         put: Put = told(command, await self.store.now(), self.store.shards, mark)
         for _ in range(PUT_TRIES):
             try:
                 await self.store.commit(Batch(require=(Require(put.ref, ABSENT),), put=(put,)))
-                return
+                return False
             except Conflict:
                 cell = (await self.store.read((put.ref,)))[0]
             if cell is not None:
                 if not same(read_command(cell.value).payload, command.payload):
                     raise KeyReused("Something else waits under this key; nothing was kept.")
-                return
+                return False
         raise Conflict(f"{command.id} is asked for the same again and again; nothing was kept.")
 
 

@@ -45,6 +45,7 @@ from outlive.model import ABSENT, Batch, Cell, Committed, Lease, Put, Ref, Requi
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import thread_pool
 from outlive.runtime.body import live
+from outlive.runtime.callbacks import Addresses
 from outlive.runtime.commands import Commands
 from outlive.runtime.committer import Committer
 from outlive.runtime.recovery import Recovery
@@ -96,6 +97,7 @@ class Activations:
         self.bodies: ThreadPoolExecutor | None = None
         self.recovery = Recovery(self)
         self.commands = Commands(self)
+        self.addresses = Addresses(store)
         self.live_body = live
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()

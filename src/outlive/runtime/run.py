@@ -32,7 +32,7 @@ from outlive.kinds.processes.vocabulary import (
     Woke,
     is_taken,
 )
-from outlive.runtime import attempts, branches, fanout, scopes, transactions, updates
+from outlive.runtime import attempts, branches, callbacks, fanout, scopes, transactions, updates
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import Course
 
@@ -393,14 +393,23 @@ class Run:
 
     # --- waiting ----------------------------------------------------------------------------------
 
-    async def wait(self, signal: str, *, within: float | None = None) -> Any:
-        """Wait for `signal`; gives its payload, typed if the process declares the signal.
+    @overload
+    async def wait(self, signal: callbacks.Callback[T]) -> T: ...
+    @overload
+    async def wait(self, signal: str, *, within: float | None = None) -> Any: ...
+    async def wait(
+        self, signal: str | callbacks.Callback[Any], *, within: float | None = None
+    ) -> Any:
+        """Wait for `signal`; gives its payload, typed if the process declares the signal; of a
+        callback, what it was told.
 
         A signal that came before is taken at once, the earliest first. Raises `WaitTimeout` when
         none came `within` seconds; without it the wait has no end. Signal against time-out is
         decided by one commit. While it waits longer than a second nothing of the process stays in
         memory.
         """
+        if isinstance(signal, callbacks.Callback):
+            return await callbacks.wait(self, signal)
         n = await self._take(signal, within)
         return self._shape_of(signal).read(self._activation.journal.signals[n].payload)
 
@@ -427,7 +436,8 @@ class Run:
         self._pass(id)
         if ended.signal is None:
             what = signal if is_taken(signal) else f"signal {signal!r}"
-            raise WaitTimeout(f"No {what} came within {within} s.")
+            limit = "in time" if within is None else f"within {within} s"
+            raise WaitTimeout(f"No {what} came {limit}.")
         return ended.signal
 
     async def _begin_wait(
@@ -458,6 +468,27 @@ class Run:
         does. One that is never answered is told so when the process ends.
         """
         return await updates.wait(self, update, within)
+
+    @overload
+    async def callback(
+        self, name: str, *, type: type[T], within: float | None = None
+    ) -> callbacks.Callback[T]: ...
+    @overload
+    async def callback(
+        self, name: str, *, within: float | None = None
+    ) -> callbacks.Callback[Any]: ...
+    async def callback(
+        self, name: str, *, type: Any = None, within: float | None = None
+    ) -> callbacks.Callback[Any]:
+        """Make an address that an outside system may call once; await what this gives to have what
+        it said.
+
+        `.url` is good when this returns: one commit. `type`: what is said, as the process declares
+        it by `callbacks=`. `within`: seconds (above 0) until its time is up; then awaiting it
+        raises `WaitTimeout`, and a call is refused. The same on every replay. Its token is a
+        secret that stands in no record: give `.url` to steps without an undo only.
+        """
+        return await callbacks.make(self, name, type, within)
 
     def _shape_of(self, signal: str) -> Shape:
         declared = self._activation.definition.signals

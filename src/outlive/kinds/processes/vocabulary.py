@@ -354,7 +354,7 @@ def wait_for_update(name: str) -> str:
 
 def wait_for_callback(id: str) -> str:
     """The name under which a body waits for the callback `id`; no signal has it."""
-    return _CALLBACK + id
+    return id if id.startswith(_CALLBACK) else _CALLBACK + id
 
 
 def is_taken(name: str) -> bool:
