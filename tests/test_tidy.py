@@ -41,6 +41,7 @@ UNTESTED: Mapping[str, str] = {
     "doors.reading": "a part of Outlive: tests/test_app.py asks through it",
     "doors.telling": "a part of Outlive: tests/test_app.py tells through it",
     "doors.callbacks": "a part of Outlive: tests/runtime/test_callbacks.py calls through it",
+    "doors.queries": "a part of Outlive: tests/kinds/processes/test_seen.py asks through it",
     "doors.updates": "a part of Outlive: tests/runtime/test_updates.py asks through it",
     "errors.bodies": "one tree: tests/test_errors.py holds every error to it",
     "errors.processes": "one tree: tests/test_errors.py holds every error to it",

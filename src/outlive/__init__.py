@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from outlive.handle import Handle
     from outlive.kinds.processes import Unknown, View
+    from outlive.kinds.processes.seen import Seen
     from outlive.kinds.processes.updates import Update
     from outlive.runtime.blocking import BlockingRun
     from outlive.runtime.callbacks import Callback
@@ -46,6 +47,7 @@ _HOMES = {
     "ProcessFailed": "errors",
     "Retry": "steps",
     "Run": "runtime.run",
+    "Seen": "kinds.processes.seen",
     "StepFailed": "errors",
     "Unknown": "kinds.processes",
     "Update": "kinds.processes.updates",
@@ -72,6 +74,7 @@ __all__ = [
     "ProcessFailed",
     "Retry",
     "Run",
+    "Seen",
     "StepFailed",
     "Unknown",
     "Update",

@@ -27,6 +27,7 @@ from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
 from outlive.doors.callbacks import Callbacks
+from outlive.doors.queries import Queries
 from outlive.doors.telling import Telling
 from outlive.doors.updates import Updates
 from outlive.errors import (
@@ -45,11 +46,14 @@ from outlive.kinds.processes.callbacks import checked_base
 from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.pending import queued
 from outlive.kinds.processes.requests import request_of, started_by
+from outlive.kinds.processes.seen import Query
 from outlive.kinds.processes.updates import Update
 from outlive.kinds.processes.vocabulary import ref_of
 from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
 
 if TYPE_CHECKING:
+    from threading import Thread
+
     from outlive.runtime.node import NodeRuntime
     from outlive.store import Store
 
@@ -69,7 +73,7 @@ LEASE_SECONDS = 10.0
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Callbacks, Updates, Telling, Doors):
+class Outlive(Callbacks, Updates, Queries, Telling, Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
@@ -103,6 +107,9 @@ class Outlive(Callbacks, Updates, Telling, Doors):
         self._lease_seconds = lease_seconds
         self._all: dict[tuple[str, int], Definition] = {}
         self._bodies: dict[Callable[..., Any], Definition] = {}
+        self._queries: dict[tuple[str, str], Query] = {}
+        self._query_of: dict[Callable[..., Any], Query] = {}
+        self._computing: set[Thread] = set()
         self._schemas: list[Callable[[Any], Any]] = []
         self._phase: Phase = "new"
         self._runtime: NodeRuntime | None = None

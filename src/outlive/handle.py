@@ -5,18 +5,22 @@ It holds nothing but the id: what it says is read from the store, wherever the p
 
 from __future__ import annotations
 
-from typing import Any, Generic, Protocol, TypeVar, overload
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from msgspec import Raw
 
 from outlive import codec
 from outlive.codec import ANYTHING
 from outlive.kinds.processes import View
+from outlive.kinds.processes.seen import Seen
 from outlive.kinds.processes.updates import Update
 
 A = TypeVar("A")
 B = TypeVar("B")
 R = TypeVar("R")
+P = ParamSpec("P")
 
 
 class Processes(Protocol):
@@ -36,6 +40,9 @@ class Processes(Protocol):
         key: str | None = None,
         within: float | None = None,
     ) -> Raw: ...
+    async def ask_query(
+        self, id: str, query: Callable[..., Any] | str, parameters: Mapping[str, Any]
+    ) -> Any: ...
     async def cancel(self, id: str, *, reason: str = "", who: str = "") -> None: ...
 
 
@@ -100,6 +107,23 @@ class Handle(Generic[R]):
         name, shape = (update, ANYTHING) if isinstance(update, str) else (update.name, update.gives)
         raw = await self._app.update(self.id, name, codec.encode(value), key=key, within=within)
         return shape.read(raw)
+
+    @overload
+    async def query(
+        self, query: Callable[Concatenate[Seen, P], A], /, *args: P.args, **kwargs: P.kwargs
+    ) -> A: ...
+    @overload
+    async def query(self, query: str, /, **parameters: Any) -> Any: ...
+    async def query(self, query: Any, /, *args: Any, **parameters: Any) -> Any:
+        """Ask it a declared query: its function (or its name) and its parameters.
+
+        Computed here from what is durable; the process is not woken. Raises `QueryTooSlow`,
+        `NoSuchQuery`, `NoSuchProcess`, `ProcessGone`, or what the function raises.
+        """
+        if args:
+            bound = inspect.signature(query).bind(None, *args, **parameters)
+            parameters = dict(list(bound.arguments.items())[1:])
+        return await self._app.ask_query(self.id, query, parameters)
 
     async def cancel(self, *, reason: str = "", who: str = "") -> None:
         """Ask it to stop and roll back; durable when this returns."""

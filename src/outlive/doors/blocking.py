@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.doors.within import BlockingWithin
     from outlive.kinds.processes import Summary, View
+    from outlive.kinds.processes.seen import Seen
     from outlive.kinds.processes.updates import Update
 
 P = ParamSpec("P")
@@ -107,6 +108,17 @@ class BlockingHandle(Generic[R]):
         """See `Handle.update`."""
         handle = self._client.app.handle(self.id)
         return self._client.call(lambda _: handle.update(update, value, key=key, within=within))
+
+    @overload
+    def query(
+        self, query: Callable[Concatenate[Seen, P], A], /, *args: P.args, **kwargs: P.kwargs
+    ) -> A: ...
+    @overload
+    def query(self, query: str, /, **parameters: Any) -> Any: ...
+    def query(self, query: Any, /, *args: Any, **parameters: Any) -> Any:
+        """See `Handle.query`."""
+        handle = self._client.app.handle(self.id)
+        return self._client.call(lambda _: handle.query(query, *args, **parameters))
 
     def cancel(self, *, reason: str = "", who: str = "") -> None:
         """See `Handle.cancel`."""

@@ -17,7 +17,7 @@ time-out) follows this clock. Steps' time limits do.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
@@ -203,6 +203,13 @@ class Trial:
                 return answer_of(found, id, within)
             await self._move(due or 0)
         raise NotIdle(f"{id} has not answered {name} after {STOPS_MAX} moves of the clock.")
+
+    async def ask_query(
+        self, id: str, query: Callable[..., Any] | str, parameters: Mapping[str, Any]
+    ) -> Any:
+        """See `Outlive.ask_query`."""
+        await self.open()
+        return await self.app.ask_query(id, query, parameters)
 
     async def cancel(self, id: str, *, reason: str = "", who: str = "") -> None:
         """See `Outlive.cancel`."""
