@@ -99,6 +99,9 @@ class Fake:
         self.calls.append(("close",))
         self.phase = "stopped"
 
+    def queries_of(self, type: str) -> dict[str, Any]:
+        return {}
+
     def _fail(self) -> None:
         if self.raises is not None:
             raise self.raises

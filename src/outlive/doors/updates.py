@@ -75,11 +75,12 @@ class Updates(Telling):
         return key
 
     async def standing(self, id: str, name: str, key: str) -> UpdateView:
-        """How it stands with an update, named by its key or by the last part of its address.
+        """How it stands with an update. Raises `NoSuchUpdate`, `NoSuchProcess`, `ProcessGone`."""
+        return await self.standing_at(id, name, place_of(key))
 
-        Raises `NoSuchUpdate`, `NoSuchProcess`, `ProcessGone`.
-        """
-        _, found = await self._standing(id, name, key)
+    async def standing_at(self, id: str, name: str, place: str) -> UpdateView:
+        """The same for the last part of its address."""
+        _, found = await self._standing(id, name, place)
         return found
 
     async def stands(self, id: str, name: str, key: str, within: float | None) -> UpdateView:
@@ -87,7 +88,7 @@ class Updates(Telling):
         as `standing`."""
         ends = None if within is None else self._clock.boot() + within
         while True:
-            seen, found = await self._standing(id, name, key)
+            seen, found = await self._standing(id, name, place_of(key))
             left = LOOK_SECONDS if ends is None else ends - self._clock.boot()
             if found.status != "accepted" or left <= 0:
                 return found
@@ -117,14 +118,14 @@ class Updates(Telling):
             raise TooManySignals(f"{id} did not take the update; it was not kept.") from None
         return answer_of(found, id, within)
 
-    async def _standing(self, id: str, name: str, key: str) -> tuple[int, UpdateView]:
+    async def _standing(self, id: str, name: str, place: str) -> tuple[int, UpdateView]:
         """The number of events looked at, and how it stands according to them."""
         head = await self._head(id)
-        digest = key[1:] if key[:1] == DIGESTED else codec.digest(key.encode())
+        digest = place[1:] if place[:1] == DIGESTED else codec.digest(place.encode())
         space = inbox_of(shard_of(id, self.store.shards))
         cell = (await self.store.read((Ref(space, f"{id}/{_mark(name)}{digest}"),)))[0]
         events = await self.store.events(head.stream)
-        found = update_in(events, name, place_of(key))
+        found = update_in(events, name, place)
         if found is None and cell is not None:
             command = read_command(cell.value)
             found = UpdateView(name, command.key, "accepted", 0, payload=command.payload)
