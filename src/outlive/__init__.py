@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from outlive.kinds.processes import Unknown, View
     from outlive.kinds.processes.seen import Seen
     from outlive.kinds.processes.updates import Update
+    from outlive.kinds.processes.webhooks import Webhooks
     from outlive.runtime.blocking import BlockingRun
     from outlive.runtime.callbacks import Callback
     from outlive.runtime.run import Run
@@ -53,6 +54,7 @@ _HOMES = {
     "Update": "kinds.processes.updates",
     "View": "kinds.processes",
     "WaitTimeout": "errors",
+    "Webhooks": "kinds.processes.webhooks",
     "attempt": "steps",
     "step": "steps",
 }
@@ -80,6 +82,7 @@ __all__ = [
     "Update",
     "View",
     "WaitTimeout",
+    "Webhooks",
     "attempt",
     "step",
 ]

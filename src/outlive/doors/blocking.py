@@ -139,17 +139,33 @@ class BlockingOutlive:
 
     @overload
     def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        notify: str = "",
     ) -> BlockingHandle[R]: ...
     @overload
     def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        notify: str = "",
     ) -> BlockingHandle[R]: ...
     def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        notify: str = "",
     ) -> BlockingHandle[Any]:
         """See `Outlive.start`."""
-        return BlockingHandle(self, self.call(lambda app: app.start(body, value, key=key)).id)
+        begun = self.call(lambda app: app.start(body, value, key=key, notify=notify))
+        return BlockingHandle(self, begun.id)
 
     def handle(self, id: str) -> BlockingHandle[Any]:
         """The process with this public id, from outside its body. Asks nothing yet."""

@@ -412,8 +412,13 @@ class Activation:
     ) -> None:
         """Record the end; its cell is kept until its retention is over."""
         due = self.node.clock.wall() + self.node.retention
-        event = Ended(status, result, error)
-        await self.record(event, head=self.with_status(status), due=due)
+        event, head = Ended(status, result, error), self.with_status(status)
+        if head.notice is not None or self.definition.notify:
+            head = self.node.notices.announce(head, self.definition.notify)
+            due = head.changed
+        await self.record(event, head=head, due=due)
+        if head.notice is not None:
+            self.node.note_due(due)  # now that it is there to be found
         self.tell_end(event)
         ended = self.node.stats.ended
         ended[status] = ended.get(status, 0) + 1

@@ -5,6 +5,7 @@
     cancel     recorded, and what runs is interrupted
     retry      what has given up is tried afresh
     start      a process that was queued begins
+    notify     its end is told once more (notices.py)
 
 A command comes straight from this node, or out of the inbox of its shard; then its cell is dropped
 by the very commit that carries it out, so it is done once. Each verb is a function of its own in
@@ -189,6 +190,12 @@ def demand_open(activation: Activation) -> None:
         raise ProcessTerminal(f"{activation.id} has ended: {activation.head.status}.")
 
 
+async def _notify(
+    to: Commands, activation: Activation, command: Command, done: tuple[Require, ...]
+) -> None:
+    await activation.node.notices.again(to, activation, command, done)
+
+
 Verb = Callable[[Commands, Activation, Command, tuple[Require, ...]], Awaitable[None]]
 VERBS: Mapping[str, Verb] = {
     "start": _start,
@@ -197,4 +204,5 @@ VERBS: Mapping[str, Verb] = {
     "callback": deliveries.callback,
     "cancel": _cancel,
     "retry": _retry,
+    "notify": _notify,
 }

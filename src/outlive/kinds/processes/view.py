@@ -16,6 +16,7 @@ from outlive.codec import NULL
 from outlive.kinds.processes import vocabulary as words
 from outlive.kinds.processes.definition import Definition
 from outlive.kinds.processes.vocabulary import Failure, Head, unpack
+from outlive.kinds.processes.webhooks import NoticeView, masked
 from outlive.model import Cell, Event
 
 
@@ -72,6 +73,8 @@ class View(Struct, frozen=True):
     epoch: int
     takeovers: int
     cancel_requested: bool
+    notice: NoticeView | None = None
+    """Who is told of its end, and how that stands; None: nobody."""
 
     @property
     def final(self) -> bool:
@@ -413,7 +416,15 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
         epoch=fold.epoch,
         takeovers=fold.takeovers,
         cancel_requested=fold.cancelled,
+        notice=None if head.notice is None else notice_view(head.notice),
     )
+
+
+def notice_view(notice: words.Notice) -> NoticeView:
+    """How it stands with telling an end, without what is secret in the address."""
+    due = notice.due or None
+    status = notice.status or "planned"
+    return NoticeView(masked(notice.url), status, notice.attempts, notice.said, due)
 
 
 def fresh_view(id: str, made: Definition, data: Raw, node: str, time: int) -> View:

@@ -34,6 +34,8 @@ LIVE = ("queued", "running", "compensating")
 """Statuses that a node taking the shard over must go on with at once."""
 HALTED = ("paused", "stuck", "no_worker_for_version")
 """Statuses that only an operator or another node ends."""
+NOTICE, UNDELIVERED = "process.notice", "undelivered"
+"""The mark of ended processes whose end could not be told."""
 GONE = "gone"
 """The status of a tombstone."""
 
@@ -315,6 +317,17 @@ def unpack(kind: str, data: bytes) -> Any:
     return _decoders[kind](data)
 
 
+class Notice(Struct, frozen=True, omit_defaults=True, gc=False):
+    """How it stands with telling the outside that a process has ended."""
+
+    url: str
+    status: str = ""
+    """pending · delivered · undelivered; empty: it has not ended."""
+    attempts: int = 0
+    said: str = ""
+    due: int = 0
+
+
 class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     """The value of a process's cell: enough to list it, to find its journal and to know who runs
     it."""
@@ -328,6 +341,8 @@ class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     waits_for: str = ""
     input: Raw = NULL
     """Only while queued: afterwards it stands in the journal."""
+    notice: Notice | None = None
+    """Who is told of its end; None: nobody, or whoever its type names."""
 
 
 class Command(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -335,7 +350,7 @@ class Command(Struct, frozen=True, omit_defaults=True, gc=False):
     has acted."""
 
     kind: str
-    """start · signal · update · callback · cancel · retry"""
+    """start · signal · update · callback · cancel · retry · notify"""
     id: str
     name: str = ""
     payload: Raw = NULL
@@ -393,12 +408,10 @@ def mark(value: str, started: int) -> str:
 
 def put_head(ref: Ref, head: Head, due: int | None = None) -> Put:
     """The write that makes a process's cell say `head`."""
-    return Put(
-        ref,
-        pack(head),
-        due,
-        (
-            ("process.status", mark(head.status, head.started)),
-            ("process.type", mark(head.type, head.started)),
-        ),
+    marks = (
+        ("process.status", mark(head.status, head.started)),
+        ("process.type", mark(head.type, head.started)),
     )
+    if head.notice is not None and head.notice.status == UNDELIVERED:
+        return Put(ref, pack(head), due, (*marks, (NOTICE, mark(UNDELIVERED, head.started))))
+    return Put(ref, pack(head), due, marks)
