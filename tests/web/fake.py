@@ -69,6 +69,7 @@ class Fake:
     def __init__(self, *definitions: Definition) -> None:
         self.definitions = {found.name: found for found in definitions or (REGISTER, ORDER)}
         self.phase = "ready"
+        self.webhooks = None
         self.lost: errors.StoreWentBack | None = None
         self.node = "host-7-abcdefgh"
         self.store_address = "memory://"
@@ -113,7 +114,13 @@ class Fake:
     # --- processes ---
 
     async def begin(
-        self, name: str, body: bytes, *, key: str | None = None, scope: str = ""
+        self,
+        name: str,
+        body: bytes,
+        *,
+        key: str | None = None,
+        scope: str = "",
+        notify: str = "",
     ) -> Begun:
         self.calls.append(("begin", name, body, key, scope))
         self._fail()

@@ -11,7 +11,7 @@ import pytest
 from msgspec import Struct
 from tests.web.conftest import until
 
-from outlive import Outlive, Run, Seen, Update
+from outlive import Outlive, Run, Seen, Update, Webhooks
 from outlive.stores.memory import MemoryStore
 
 
@@ -197,3 +197,34 @@ async def test_a_callback_of_what_has_ended_is_gone(http: httpx.AsyncClient) -> 
     await http.post(f"{place}/cancel")
     await http.get(place, headers=WAIT)
     assert_problem(await http.post(f"/outlive/callbacks/{tokens[0]}", json=7), 410, "OL2065")
+
+
+async def test_who_is_told_of_the_end_is_a_header_of_the_start(
+    connect: Callable[..., httpx.AsyncClient],
+) -> None:
+    app = shop()
+    app.webhooks = Webhooks(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
+    async with app, connect(app.asgi()) as http:
+        bad = {"outlive-notify": "https://ann:pw@169.254.169.254/latest?x=pw"}
+        answer = await http.post("/orders", json="tea", headers=bad)
+        assert_problem(answer, 422, "OL2069")
+        assert "pw" not in answer.text and (await http.get("/orders")).json()["items"] == []
+        good = {"outlive-notify": "https://ann:pw@hooks.example.org/x?y=pw"}
+        place = (await http.post("/orders", json="tea", headers=good)).headers["location"]
+        found = await http.get(f"{place}/notice")
+        assert found.json() == {
+            "url": "https://…@hooks.example.org/x?…",
+            "status": "planned",
+            "attempts": 0,
+            "said": "",
+            "dueAt": None,
+        }
+        assert_problem(await http.post(f"{place}/notify"), 409, "OL3020")
+        silent = await begin(http)
+        assert_problem(await http.get(f"{silent}/notice"), 409, "OL3020")
+        async with connect(app.asgi(), peer="203.0.113.9") as away:
+            assert_problem(await away.get(f"{place}/notice"), 403, "OL4006")
+            assert_problem(await away.post(f"{place}/notify"), 403, "OL4006")
+        paths = (await http.get("/openapi.json")).json()["paths"]
+        headers = [found.get("name") for found in paths["/orders"]["post"]["parameters"]]
+        assert "Outlive-Notify" in headers and "/orders/{id}/notice" in paths

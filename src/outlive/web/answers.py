@@ -6,6 +6,9 @@
     GET  {path}/{id}/queries/{name}?…       200 + what the query computes
     POST /outlive/callbacks/{token}         200, or 202 while another node has not answered; no
                                             other authorisation than the token
+    GET  {path}/{id}/notice                 200 + how it stands with telling its end; this machine
+                                            only
+    POST {path}/{id}/notify                 202: its end is told once more; this machine only
 
 Everything that is answered with 2xx is durable.
 """
@@ -119,6 +122,26 @@ class Answers:
             headers.append((b"idempotent-replayed", b"true"))
         status = 202 if outcome == "kept" else 200
         return Response(status, msgspec.json.encode({"status": outcome}), headers)
+
+    async def notice(self, request: Request) -> Response:
+        """`GET {path}/{id}/notice`."""
+        await self._processes._own(request.id, declared(request))
+        found = await self._app.notice(request.id)
+        body = {
+            "url": found.url,
+            "status": found.status,
+            "attempts": found.attempts,
+            "said": found.said,
+            "dueAt": None if found.due is None else rfc3339(found.due),
+        }
+        return Response(200, msgspec.json.encode(body), [JSON, _FRESH])
+
+    async def notify(self, request: Request) -> Response:
+        """`POST {path}/{id}/notify`."""
+        definition = declared(request)
+        await self._processes._own(request.id, definition)
+        await self._app.notify(request.id, who="http")
+        return self._processes._accepted(request, definition)
 
     async def _stands(self, request: Request, name: str, place: str, seconds: float) -> UpdateView:
         """How it stands with an update, once it is decided or `seconds` have passed."""

@@ -223,6 +223,12 @@ class Face:
                 route(item, GET=serve.status),
                 {
                     "cancel": route(f"{item}/cancel", POST=serve.cancel),
+                    "notice": route(
+                        f"{item}/notice", frozenset(("GET", "HEAD")), GET=self._answers.notice
+                    ),
+                    "notify": route(
+                        f"{item}/notify", frozenset(("POST",)), POST=self._answers.notify
+                    ),
                     "retry": route(f"{item}/retry", frozenset(("POST",)), POST=serve.retry),
                 },
                 route(f"{item}/signals/{{name}}", POST=serve.signal),

@@ -40,7 +40,56 @@ class Answers:
                 "parameters": [openapi._parameter("id")],
                 "get": self._query(definition.name, query),
             }
+        if self._app.webhooks is not None:
+            found |= self._notices(definition, item)
         return found
+
+    def _notices(self, definition: Definition, item: str) -> Json:
+        name, time = definition.name, {"type": "string", "format": "date-time"}
+        notice = openapi._object(
+            {
+                "url": _TEXT,
+                "status": {"enum": ["planned", "pending", "delivered", "undelivered"]},
+                "attempts": {"type": "integer"},
+                "said": _TEXT,
+                "dueAt": {"anyOf": [time, {"type": "null"}]},
+            }
+        )
+        return {
+            f"{item}/notice": {
+                "parameters": [openapi._parameter("id")],
+                "get": openapi._operation(
+                    name,
+                    "notice",
+                    "How it stands with telling its end. This machine only.",
+                    {
+                        "200": {"description": "Now.", "content": openapi._json(notice)},
+                        **openapi._problems((403, 404, 409, 410, 500, 503)),
+                    },
+                ),
+            },
+            f"{item}/notify": {
+                "parameters": [openapi._parameter("id")],
+                "post": openapi._operation(
+                    name,
+                    "notify",
+                    "Tell its end once more. This machine only.",
+                    {"202": openapi._accepted(), **openapi._problems(openapi.RETRIES)},
+                ),
+            },
+        }
+
+    def start(self, operation: Json) -> None:
+        """Add to a start who may be told of the end."""
+        if self._app.webhooks is not None:
+            operation["parameters"].append(
+                {
+                    "name": "Outlive-Notify",
+                    "in": "header",
+                    "description": "An https address that is told of the end by a signed POST.",
+                    "schema": {"type": "string", "format": "uri", "maxLength": 2000},
+                }
+            )
 
     def callbacks(self) -> Json:
         """The one path of all callbacks."""

@@ -7,7 +7,7 @@ the receiver knows by them that it is ours, fresh, and whether it has seen it be
 sent is somebody's word, so an address leads only to the public internet: anything else (this host,
 its network, the metadata of its cloud) is refused by name here and by address when it is used.
 
-Reference: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+Reference: Standard Webhooks, https://www.standardwebhooks.com
 """
 
 from __future__ import annotations
