@@ -20,18 +20,25 @@ if TYPE_CHECKING:
     )
     from outlive.handle import Handle
     from outlive.kinds.processes import Unknown, View
+    from outlive.kinds.processes.seen import Seen
+    from outlive.kinds.processes.updates import Update
+    from outlive.kinds.processes.webhooks import Webhooks
     from outlive.runtime.blocking import BlockingRun
+    from outlive.runtime.callbacks import Callback
     from outlive.runtime.run import Run
+    from outlive.runtime.updates import Asked
     from outlive.steps import Attempt, Retry, attempt, step
     from outlive.stores.keys import Keys
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Asked": "runtime.updates",
     "Attempt": "steps",
     "BlockingHandle": "doors.blocking",
     "BlockingOutlive": "doors.blocking",
     "BlockingRun": "runtime.blocking",
+    "Callback": "runtime.callbacks",
     "Cancelled": "errors",
     "Drift": "errors",
     "Handle": "handle",
@@ -43,19 +50,24 @@ _HOMES = {
     "ProcessFailed": "errors",
     "Retry": "steps",
     "Run": "runtime.run",
+    "Seen": "kinds.processes.seen",
     "StepFailed": "errors",
     "Unknown": "kinds.processes",
+    "Update": "kinds.processes.updates",
     "View": "kinds.processes",
     "WaitTimeout": "errors",
+    "Webhooks": "kinds.processes.webhooks",
     "attempt": "steps",
     "step": "steps",
 }
 
 __all__ = [
+    "Asked",
     "Attempt",
     "BlockingHandle",
     "BlockingOutlive",
     "BlockingRun",
+    "Callback",
     "Cancelled",
     "Drift",
     "Handle",
@@ -67,10 +79,13 @@ __all__ = [
     "ProcessFailed",
     "Retry",
     "Run",
+    "Seen",
     "StepFailed",
     "Unknown",
+    "Update",
     "View",
     "WaitTimeout",
+    "Webhooks",
     "attempt",
     "step",
 ]

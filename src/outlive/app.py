@@ -18,7 +18,7 @@ done it.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from msgspec import Raw
@@ -26,11 +26,16 @@ from msgspec import Raw
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
+from outlive.doors.callbacks import Callbacks
+from outlive.doors.notices import Notices
+from outlive.doors.queries import Queries
 from outlive.doors.telling import Telling
+from outlive.doors.updates import Updates
 from outlive.errors import (
     Conflict,
     Draining,
     Fenced,
+    NotifyRefused,
     StoreWentBack,
     TooLarge,
 )
@@ -39,13 +44,19 @@ from outlive.kinds.processes import (
     Begun,
     Definition,
 )
+from outlive.kinds.processes.callbacks import checked_base
 from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.pending import queued
 from outlive.kinds.processes.requests import request_of, started_by
+from outlive.kinds.processes.seen import Query
+from outlive.kinds.processes.updates import Update
 from outlive.kinds.processes.vocabulary import ref_of
+from outlive.kinds.processes.webhooks import Webhooks
 from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
 
 if TYPE_CHECKING:
+    from threading import Thread
+
     from outlive.runtime.node import NodeRuntime
     from outlive.store import Store
     from outlive.stores.keys import Keys
@@ -66,7 +77,7 @@ LEASE_SECONDS = 10.0
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Telling, Doors):
+class Outlive(Callbacks, Updates, Notices, Queries, Telling, Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
@@ -76,7 +87,10 @@ class Outlive(Telling, Doors):
     is wise. `lease_seconds` (1 to 300): how long a node that is frozen or cut off keeps its shards;
     one that died on this host loses them at once. `encryption`: the keys that payloads are sealed
     with. `redact`: names of members whose values nobody is shown, wherever in a document they are;
-    the processes themselves see them. Nothing is opened before `open()`.
+    the processes themselves see them. `public_url`: where the outside reaches this
+    service (`https://api.example.org`, with the prefix it is mounted under), for the addresses it
+    gives out; without it the environment's `OUTLIVE_PUBLIC_URL`. `webhooks`: how the ends of
+    processes are told; without it nobody is. Nothing is opened before `open()`.
     """
 
     def __init__(
@@ -88,9 +102,13 @@ class Outlive(Telling, Doors):
         lease_seconds: float = LEASE_SECONDS,
         encryption: Keys | None = None,
         redact: Collection[str] = (),
+        public_url: str | None = None,
+        webhooks: Webhooks | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._given = store
+        self.webhooks = webhooks
+        self.public_url = checked_base(public_url or os.environ.get("OUTLIVE_PUBLIC_URL", ""))
         self._clock = clock or Clock()
         self._keys = encryption
         self._redact = frozenset(redact)
@@ -102,6 +120,9 @@ class Outlive(Telling, Doors):
         self._lease_seconds = lease_seconds
         self._all: dict[tuple[str, int], Definition] = {}
         self._bodies: dict[Callable[..., Any], Definition] = {}
+        self._queries: dict[tuple[str, str], Query] = {}
+        self._query_of: dict[Callable[..., Any], Query] = {}
+        self._computing: set[Thread] = set()
         self._schemas: list[Callable[[Any], Any]] = []
         self._phase: Phase = "new"
         self._runtime: NodeRuntime | None = None
@@ -121,6 +142,9 @@ class Outlive(Telling, Doors):
         signals: Mapping[str, Any] | None = None,
         rollback_on: tuple[type[Exception], ...] = (Exception,),
         deadline: float | None = None,
+        updates: Iterable[Update[Any, Any]] = (),
+        callbacks: Mapping[str, Any] | None = None,
+        notify: str = "",
     ) -> Callable[[F], F]:
         """Declare a function as the body of a type of process.
 
@@ -131,13 +155,21 @@ class Outlive(Telling, Doors):
         else 202. `signals`: the signals it takes and their types; without it any name is taken as
         plain JSON. `rollback_on`: the errors that roll back (a step that gave up counts as what it
         raised); others leave it `stuck` for an operator. `deadline`: seconds (above 0) after its
-        start, by the store's clock, at which it is rolled back if it has not ended.
+        start, by the store's clock, at which it is rolled back if it has not ended. `updates`: what
+        it can be asked and answers. `callbacks`: the names of its callbacks and their types;
+        without it any JSON is taken. `notify`: the address that is told of each end, unless a start
+        names another.
         """
 
         def declare(body: F) -> F:
+            try:
+                self._may_notify(notify)
+            except NotifyRefused as error:
+                raise ValueError(f"notify of {body.__name__}: {error.detail}") from None
             made = Definition(
-                body, path, version, name, prefix, status_code, signals, rollback_on, deadline
-            )
+                body, path, version, name, prefix, status_code, signals, rollback_on, deadline,
+                updates, callbacks, notify,
+            )  # fmt: skip
             if (made.name, version) in self._all:
                 raise ValueError(f"{made.label} is declared twice")
             for other in self._all.values():
@@ -210,6 +242,10 @@ class Outlive(Telling, Doors):
             self._runtime = NodeRuntime(
                 self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds
             )
+            activations = self._runtime.activations
+            activations.addresses.base = self.public_url
+            activations.notices.webhooks = self.webhooks
+            activations.notices.describe = self._describe
             await self._runtime.start()
         except BaseException:
             self._phase = "stopped"
@@ -278,22 +314,38 @@ class Outlive(Telling, Doors):
 
     @overload
     async def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        notify: str = "",
     ) -> Handle[R]: ...
     @overload
     async def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        notify: str = "",
     ) -> Handle[R]: ...
     async def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        notify: str = "",
     ) -> Handle[Any]:
         """Start a process by its body; durable when this returns.
 
-        `key`: a start repeated with the same key and value gives the same process. Raises
-        `InvalidInput`, `TooLarge`, `KeyReused`, `Draining`, `Overloaded`; then nothing was started.
+        `key`: a start repeated with the same key and value gives the same process. `notify`: an
+        address that is told of its end by a signed POST. Raises `InvalidInput`, `TooLarge`,
+        `KeyReused`, `NotifyRefused`, `Draining`, `Overloaded`; then nothing was started.
         """
         made, raw, value = self._asked(body, value)
-        begun = await self._begin(made, raw, value, key, "python")
+        begun = await self._begin(made, raw, value, key, "python", notify)
         return Handle(self, begun.id)
 
     def _asked(self, body: Callable[..., Any], value: Any) -> tuple[Definition, bytes, Any]:
@@ -305,30 +357,44 @@ class Outlive(Telling, Doors):
         return made, raw, _read(made, raw)
 
     async def begin(
-        self, name: str, body: bytes, *, key: str | None = None, scope: str = ""
+        self,
+        name: str,
+        body: bytes,
+        *,
+        key: str | None = None,
+        scope: str = "",
+        notify: str = "",
     ) -> Begun:
         """Start the newest version of process `name` with JSON from outside.
 
         `key` is bound to `scope`, the type and the value. Raises `MalformedInput`, `InvalidInput`,
-        `TooLarge`, `KeyReused`, `Draining`, `Overloaded`, or what the store raises; then nothing
-        was started.
+        `TooLarge`, `KeyReused`, `NotifyRefused`, `Draining`, `Overloaded`, or what the store
+        raises; then nothing was started.
         """
         made = self.definitions[name]
         value = _read(made, body)
-        return await self._begin(made, codec.encode(value), value, key, scope)
+        return await self._begin(made, codec.encode(value), value, key, scope, notify)
 
     async def _begin(
-        self, made: Definition, raw: bytes, value: Any, key: str | None, scope: str
+        self,
+        made: Definition,
+        raw: bytes,
+        value: Any,
+        key: str | None,
+        scope: str,
+        notify: str = "",
     ) -> Begun:
         if self._phase not in ("ready", "new"):
             raise Draining(f"This instance is {self._phase}; nothing was started.")
+        if notify:
+            self._may_notify(notify)
         store = self.store
         owned = self._runtime.activations.leases if self._runtime is not None else {}
         shard = self._runtime.activations.shard_for_start() if self._runtime is not None else None
         id = ids.public_id(made.prefix, store.shards, shard)
         request = None
         if key is not None:
-            request = self._request(made, raw, key, scope, id)
+            request = self._request(made, raw, key, scope, id, notify)
             found = (await store.read((request.ref,)))[0]
             if found is not None:
                 return await self._replayed(found, request)
@@ -338,12 +404,12 @@ class Outlive(Telling, Doors):
             if self._runtime is not None and shard_of(id, store.shards) in owned:
                 try:
                     committed = await self._runtime.activations.start(
-                        made, ref, stream, Raw(raw), value, request
+                        made, ref, stream, Raw(raw), value, request, notify
                     )
                     return Begun(id, 1, False, committed.time, Raw(raw))
                 except Fenced:
                     pass  # the shard was lost this moment: its new owner starts it
-            await self._queue(made, ref, raw, request)
+            await self._queue(made, ref, raw, request, notify)
         except Conflict:
             if request is None:
                 raise
@@ -353,19 +419,23 @@ class Outlive(Telling, Doors):
             return await self._replayed(found, request)
         return Begun(id, 0, False)
 
-    def _request(self, made: Definition, raw: bytes, key: str, scope: str, id: str) -> Put:
+    def _request(
+        self, made: Definition, raw: bytes, key: str, scope: str, id: str, notify: str = ""
+    ) -> Put:
         due = self._clock.wall() + round(self._request_seconds * MICROS)
-        return request_of(made, raw, key, scope, id, due)
+        return request_of(made, raw, key, scope, id, due, notify)
 
     async def _replayed(self, found: Cell, request: Put) -> Begun:
         id = started_by(found.value, request)
         return Begun(id, await self.seq(id), True)
 
-    async def _queue(self, made: Definition, ref: Ref, raw: bytes, request: Put | None) -> None:
+    async def _queue(
+        self, made: Definition, ref: Ref, raw: bytes, request: Put | None, notify: str
+    ) -> None:
         """Start a process in a shard of another node: a cell that its owner finds, at once or after
         a take-over."""
         store = self.store
-        pair = queued(made, ref.key, raw, await store.now(), store.shards)
+        pair = queued(made, ref.key, raw, await store.now(), store.shards, notify)
         puts, requires = [*pair], [Require(ref, 0)]
         if request is not None:
             puts.append(request)

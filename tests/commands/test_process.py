@@ -1,8 +1,12 @@
 """What a person may see and ask of the processes in a store, while a service works on it."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
+from tests.commands.conftest import ROOT
 
 
 @pytest.fixture
@@ -93,6 +97,49 @@ def test_what_is_asked_while_nobody_serves_is_done_by_the_next_who_does(
     assert process("signal", id, "paid", '{"by": "Bo"}').returncode == 0
     again = type(shop)(serve("shop:app", "--store", in_shop_folder))
     again.reaches(id, "done")
+
+
+UNTOLD = """
+from outlive import Outlive, Retry, Run, Webhooks
+
+app = Outlive(webhooks=Webhooks(
+    ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], allow_loopback=True, retry=Retry(attempts=1)
+))
+
+
+@app.process("/works", version=1)
+async def work(run: Run) -> str:
+    return "done"
+
+
+with app.blocking(run=True) as client:
+    # Nobody listens on the discard port.
+    id = client.start(work, notify="http://ann:geheim@127.0.0.1:9/hook?a=geheim").id
+    while client.call(lambda app: app.notice(id)).status != "undelivered":
+        pass
+    print(id)
+"""
+
+
+def test_an_end_that_nobody_was_told_of_is_listed_and_told_again(outlive, tmp_path):
+    (tmp_path / "untold.py").write_text(UNTOLD)
+    address = f"sqlite:///{tmp_path}/untold.db"
+    environment = {"OUTLIVE_STORE": address, "PYTHONPATH": str(ROOT / "src")}
+    ran = subprocess.run(
+        [sys.executable, "untold.py"], cwd=tmp_path, env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    id = ran.stdout.strip()
+    assert id, ran.stderr
+    store = ("--store", address)
+    listed = ("process", "list", "--undelivered", "-o", "ids", *store)
+    assert outlive(*listed).stdout.split() == [id]
+    assert outlive(*listed, "--status", "failed").stdout.split() == []
+    shown = outlive("process", "show", id, *store).stdout
+    assert "http://…@127.0.0.1:9/hook?… (undelivered, 1 attempts: " in shown
+    assert "geheim" not in shown
+    assert outlive("process", "notify", id, *store).returncode == 0
+    assert outlive("process", "notify", "work_00000000000000000000000000", *store).returncode == 3
 
 
 def test_an_unknown_process_gives_3(shop, process):

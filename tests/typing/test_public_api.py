@@ -12,6 +12,7 @@ EXAMPLES = """
 from typing import Any, assert_type
 
 from outlive import BlockingHandle, BlockingRun, Handle, Outlive, Retry, Run, Unknown, attempt, step
+from outlive import Asked, Callback, Seen, Update, Webhooks
 
 app = Outlive("memory://")
 
@@ -51,6 +52,41 @@ def left(run: BlockingRun) -> str:
     with run.scope():
         assert_type(run.first(left, left), str)
     return ""
+
+rename = Update("rename", str, bool)
+Update("wrong")                         # refused
+
+@app.process("/renamed", version=1, updates=[rename], callbacks={"scan": int})
+async def renamed(run: Run) -> None:
+    asked = await run.wait_update(rename, within=5)
+    assert_type(asked, Asked[str, bool])
+    assert_type(asked.value, str)
+    await asked.answer(True)
+    await asked.answer("yes")           # refused
+    scan = await run.callback("scan", type=int, within=5)
+    assert_type(scan, Callback[int])
+    assert_type(await scan, int)
+    assert_type(await run.wait(scan), int)
+    assert_type(scan.url, str)
+
+@app.query(of=renamed)
+def count(seen: Seen, factor: int = 1) -> float:
+    return len(seen.results) * float(factor)
+
+async def ask(handle: Handle[bytes]) -> None:
+    assert_type(await handle.update(rename, "new", key="k", within=3), bool)
+    await handle.update(rename, 3)      # refused
+    assert_type(await handle.query(count, factor=2), float)
+    await handle.query(count, factor="2")       # refused
+    await app.start(renamed, notify="https://example.org")
+    Outlive(webhooks=Webhooks(["whsec_x"], allow_loopback=True), public_url="https://example.org")
+    Webhooks(allow_loopback=True)       # refused
+
+def ask_plainly(handle: BlockingHandle[bytes], run: BlockingRun) -> None:
+    assert_type(handle.update(rename, "new"), bool)
+    assert_type(handle.query(count, factor=2), float)
+    assert_type(run.callback("scan", type=int).result(), int)
+    assert_type(run.wait_update(rename).value, str)
 
 @app.process("/things", version=1)
 async def thing(run: Run, name: str) -> bytes:

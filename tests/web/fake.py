@@ -69,6 +69,7 @@ class Fake:
     def __init__(self, *definitions: Definition) -> None:
         self.definitions = {found.name: found for found in definitions or (REGISTER, ORDER)}
         self.phase = "ready"
+        self.webhooks = None
         self.lost: errors.StoreWentBack | None = None
         self.node = "host-7-abcdefgh"
         self.store_address = "memory://"
@@ -99,6 +100,9 @@ class Fake:
         self.calls.append(("close",))
         self.phase = "stopped"
 
+    def queries_of(self, type: str) -> dict[str, Any]:
+        return {}
+
     def _fail(self) -> None:
         if self.raises is not None:
             raise self.raises
@@ -110,7 +114,13 @@ class Fake:
     # --- processes ---
 
     async def begin(
-        self, name: str, body: bytes, *, key: str | None = None, scope: str = ""
+        self,
+        name: str,
+        body: bytes,
+        *,
+        key: str | None = None,
+        scope: str = "",
+        notify: str = "",
     ) -> Begun:
         self.calls.append(("begin", name, body, key, scope))
         self._fail()

@@ -5,6 +5,7 @@
     signal ID NAME [JSON]   give it the signal it waits for (or will)
     cancel ID               undo what it did, unless it is past its pivot
     retry ID                go on with one that is stuck or paused
+    notify ID               tell its end once more to whoever asked to be told
 
 The service need not run for any of this. What is asked is durable when the command ends.
 """
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 LIST_MAX = 100_000
 """Processes one command lists."""
 PAGE = 200
+UNDELIVERED_MAX = 1000
 
 commands = App(name="process", help="Look at processes; signal, cancel and retry them.")
 
@@ -47,6 +49,7 @@ def list_processes(
     *,
     status: str | None = None,
     type: str | None = None,
+    undelivered: bool = False,
     limit: Limit = 50,
     store: StoreAddress = None,
     output: ListFormat = "text",
@@ -59,6 +62,8 @@ def list_processes(
         Only those in this state: queued, running, waiting, paused, stuck, done …
     type
         Only those of this type.
+    undelivered
+        Only those that have ended without anybody being told who should be; at most 1000.
     limit
         At most this many (1 to 100000).
     """
@@ -66,6 +71,9 @@ def list_processes(
         raise CommandFailed(f"{status!r} is no status; one of {', '.join(STATUSES)}", MISUSED)
 
     async def question(app: Outlive) -> list[Summary]:
+        if undelivered:
+            untold = await app.undelivered(min(limit, UNDELIVERED_MAX))
+            return [line for line in untold if _fits(line, status, type)]
         found: list[Summary] = []
         cursor = ""
         while len(found) < limit:
@@ -165,6 +173,23 @@ def retry(id: str, /, *, store: StoreAddress = None) -> None:
     lines((f"{id} is asked to go on",))
 
 
+@commands.command
+def notify(id: str, /, *, store: StoreAddress = None) -> None:
+    """Tell the end of a process once more, to whoever asked to be told.
+
+    Parameters
+    ----------
+    id
+        The public id.
+    """
+    ask(store, lambda app: app.notify(id, who=_who()))
+    lines((f"the end of {id} is told once more",))
+
+
+def _fits(line: Summary, status: str | None, type: str | None) -> bool:
+    return status in (None, line.status) and type in (None, line.type)
+
+
 def _who() -> str:
     """Who sits at the keyboard, for the journal."""
     try:
@@ -194,6 +219,9 @@ def _story(view: View, journal: list[Entry]) -> Iterator[str]:
         took = (view.ended - view.started) / MICROS
         yield f"  ended      {rfc3339(view.ended)} (after {took:.3f} s)"
     yield f"  node       {view.node or '-'}, epoch {view.epoch}, take-overs {view.takeovers}"
+    if (notice := view.notice) is not None:
+        said = f", {notice.attempts} attempts: {notice.said}" if notice.attempts else ""
+        yield f"  tells      {notice.url} ({notice.status}{said})"
     yield f"  data       {bytes(view.data).decode()}"
     if view.result is not None:
         yield f"  result     {bytes(view.result).decode()}"

@@ -39,8 +39,12 @@ if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.doors.within import BlockingWithin
     from outlive.kinds.processes import Summary, View
+    from outlive.kinds.processes.seen import Seen
+    from outlive.kinds.processes.updates import Update
 
 P = ParamSpec("P")
+A = TypeVar("A")
+B = TypeVar("B")
 R = TypeVar("R")
 
 DRAIN_SECONDS = 20.0
@@ -75,6 +79,47 @@ class BlockingHandle(Generic[R]):
         raw = codec.encode(payload)
         self._client.call(lambda app: app.signal(self.id, name, raw, key=key))
 
+    @overload
+    def update(
+        self,
+        update: Update[A, B],
+        value: A,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+    ) -> B: ...
+    @overload
+    def update(
+        self,
+        update: str,
+        value: Any = None,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+    ) -> Any: ...
+    def update(
+        self,
+        update: Update[Any, Any] | str,
+        value: Any = None,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+    ) -> Any:
+        """See `Handle.update`."""
+        handle = self._client.app.handle(self.id)
+        return self._client.call(lambda _: handle.update(update, value, key=key, within=within))
+
+    @overload
+    def query(
+        self, query: Callable[Concatenate[Seen, P], A], /, *args: P.args, **kwargs: P.kwargs
+    ) -> A: ...
+    @overload
+    def query(self, query: str, /, **parameters: Any) -> Any: ...
+    def query(self, query: Any, /, *args: Any, **parameters: Any) -> Any:
+        """See `Handle.query`."""
+        handle = self._client.app.handle(self.id)
+        return self._client.call(lambda _: handle.query(query, *args, **parameters))
+
     def cancel(self, *, reason: str = "", who: str = "") -> None:
         """See `Handle.cancel`."""
         self._client.call(lambda app: app.cancel(self.id, reason=reason, who=who))
@@ -94,17 +139,33 @@ class BlockingOutlive:
 
     @overload
     def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        notify: str = "",
     ) -> BlockingHandle[R]: ...
     @overload
     def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        notify: str = "",
     ) -> BlockingHandle[R]: ...
     def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        notify: str = "",
     ) -> BlockingHandle[Any]:
         """See `Outlive.start`."""
-        return BlockingHandle(self, self.call(lambda app: app.start(body, value, key=key)).id)
+        begun = self.call(lambda app: app.start(body, value, key=key, notify=notify))
+        return BlockingHandle(self, begun.id)
 
     def handle(self, id: str) -> BlockingHandle[Any]:
         """The process with this public id, from outside its body. Asks nothing yet."""

@@ -21,6 +21,10 @@
     │   ├── NoSuchProcess · ProcessGone · ProcessTerminal · PastPivot · NotStuck
     │   ├── SignalNotExpected · TooManySignals
     │   ├── InvalidInput · MalformedInput · MalformedKey · KeyReused
+    │   ├── UpdateNotExpected · UpdateRefused · UpdateUnanswered · NoSuchUpdate
+    │   ├── NoSuchCallback · CallbackExpired · CallbackUsed
+    │   ├── NoSuchQuery · QueryTooSlow
+    │   ├── NotifyRefused · NothingToNotify
     │   ├── ProcessFailed       it ended without a result
     │   └── Draining · Overloaded
     ├── InEventLoop             the synchronous face was called where it may not wait
@@ -50,12 +54,19 @@ from outlive.errors.bodies import (
     WaitTimeout,
 )
 from outlive.errors.processes import (
+    CallbackExpired,
+    CallbackUsed,
     Draining,
     InvalidInput,
     KeyReused,
     MalformedInput,
     MalformedKey,
+    NoSuchCallback,
     NoSuchProcess,
+    NoSuchQuery,
+    NoSuchUpdate,
+    NothingToNotify,
+    NotifyRefused,
     NotStuck,
     Overloaded,
     PastPivot,
@@ -63,8 +74,12 @@ from outlive.errors.processes import (
     ProcessFailed,
     ProcessGone,
     ProcessTerminal,
+    QueryTooSlow,
     SignalNotExpected,
     TooManySignals,
+    UpdateNotExpected,
+    UpdateRefused,
+    UpdateUnanswered,
 )
 from outlive.errors.root import (
     InEventLoop,
@@ -106,6 +121,8 @@ from outlive.errors.store import (
 __all__ = [
     "ArchiveDamaged",
     "BadAddress",
+    "CallbackExpired",
+    "CallbackUsed",
     "Cancelled",
     "Conflict",
     "DeadlineExceeded",
@@ -123,10 +140,15 @@ __all__ = [
     "NetworkFileSystem",
     "NewerSchema",
     "NoSession",
+    "NoSuchCallback",
     "NoSuchProcess",
+    "NoSuchQuery",
+    "NoSuchUpdate",
     "NonRetryable",
     "NotAllowed",
     "NotStuck",
+    "NothingToNotify",
+    "NotifyRefused",
     "OutcomeUnknown",
     "OutliveError",
     "Overloaded",
@@ -135,6 +157,7 @@ __all__ = [
     "ProcessFailed",
     "ProcessGone",
     "ProcessTerminal",
+    "QueryTooSlow",
     "ReadOnlyStore",
     "Refused",
     "SchemaAltered",
@@ -156,6 +179,9 @@ __all__ = [
     "TooLarge",
     "TooManySignals",
     "TransactTooLong",
+    "UpdateNotExpected",
+    "UpdateRefused",
+    "UpdateUnanswered",
     "WaitTimeout",
     "catalogue",
 ]

@@ -111,6 +111,105 @@ class KeyReused(ProcessError):
     remedy = "Use a new key for a new request; repeat the same body to get the first answer."
 
 
+class UpdateNotExpected(ProcessError):
+    """This type of process does not take that update.
+
+    It was not kept."""
+
+    code, slug = "OL2060", "update-not-expected"
+    remedy = "Use one of the updates the process declares; they are listed in /openapi.json."
+
+
+class UpdateRefused(ProcessError):
+    """The process has refused the update.
+
+    The refusal is recorded: asked again under the same key, it is the same."""
+
+    code, slug = "OL2061", "update-refused"
+    remedy = "Read the message; ask for something else under a new key."
+
+
+class UpdateUnanswered(ProcessError):
+    """The process ended without answering the update.
+
+    What it had done about it by then is not known here."""
+
+    code, slug = "OL2062", "update-unanswered"
+    remedy = "Read its status and its result."
+
+
+class NoSuchUpdate(ProcessError):
+    """There is no update of that name and key.
+
+    It was never accepted."""
+
+    code, slug, status = "OL2063", "no-such-update", 404
+    remedy = "Check the key; take the address from the Location header of the answer."
+
+
+class NoSuchCallback(ProcessError):
+    """There is no such callback.
+
+    The token is wrong, or the process that made it is long past. Nothing was kept."""
+
+    code, slug, status = "OL2064", "no-such-callback", 404
+    remedy = "Use the whole address as it was given; tokens cannot be guessed or mended."
+
+
+class CallbackExpired(ProcessError):
+    """Nobody waits for this callback any more.
+
+    Its time is up, or the process that made it has ended. What was sent was not kept."""
+
+    code, slug, status = "OL2065", "callback-expired", 410
+    remedy = "Nothing to do: the process has gone on without it."
+
+
+class CallbackUsed(ProcessError):
+    """This callback was used before, with another body.
+
+    The first one counts; this one was not kept."""
+
+    code, slug = "OL2066", "callback-used"
+    remedy = "Send what was sent first to be told that it is kept; one callback says one thing."
+
+
+class NoSuchQuery(ProcessError):
+    """This type of process answers no such query.
+
+    Nothing was asked."""
+
+    code, slug, status = "OL2067", "no-such-query", 404
+    remedy = "Use one of the queries declared for the process; they are listed in /openapi.json."
+
+
+class QueryTooSlow(ProcessError):
+    """The query did not answer within its time.
+
+    It changes nothing, so nothing is half done."""
+
+    code, slug, status, retryable = "OL2068", "query-too-slow", 503, True
+    remedy = "Ask again later; a query only computes from what is recorded, so make it do less."
+
+
+class NotifyRefused(ProcessError):
+    """The end of a process may not be told to that address.
+
+    Nothing was started."""
+
+    code, slug, status = "OL2069", "notify-refused", 422
+    remedy = "Give an https address on the public internet, of a host that the service allows."
+
+
+class NothingToNotify(ProcessError):
+    """There is no end of this process to tell anybody.
+
+    It has not ended, or nobody is to be told of it. Nothing was sent."""
+
+    code, slug = "OL3020", "nothing-to-notify"
+    remedy = "Give notify= at its start; while it runs, wait for its end."
+
+
 class ProcessFailed(ProcessError):
     """A process ended without a result.
 

@@ -36,7 +36,7 @@ from outlive.kinds.processes.vocabulary import (
     pack,
     put_head,
 )
-from outlive.model import Append, Batch, Committed, Lease, Ref, Require
+from outlive.model import Append, Batch, Committed, Lease, Put, Ref, Require
 
 if TYPE_CHECKING:
     from outlive.kinds.processes import Definition
@@ -147,11 +147,16 @@ class Activation:
     # --- writing ----------------------------------------------------------------------------------
 
     def batch(
-        self, events: tuple[Any, ...], head: Head | None, due: int | None, done: tuple[Require, ...]
+        self,
+        events: tuple[Any, ...],
+        head: Head | None,
+        due: int | None,
+        done: tuple[Require, ...],
+        puts: tuple[Put, ...] = (),
     ) -> Batch:
         """The write that appends `events` and makes the cell say `head`; applied to memory at once.
 
-        `done` names commands' cells, at their versions, that it drops.
+        `done` names commands' cells, at their versions, that it drops; `puts` go with it.
         """
         journal, stream = self.journal, self.head.stream
         drop = tuple(command.ref for command in done)
@@ -160,7 +165,7 @@ class Activation:
             appends.append(Append(stream, journal.next_n, KIND_OF[type(event)], pack(event)))
             journal.apply(event, 0)
         if head is None:
-            return Batch(lease=self.lease, require=done, append=tuple(appends), drop=drop)
+            return Batch(self.lease, done, puts, drop, tuple(appends))
         self.head = head
         if head.status == "waiting":
             parked = (found.until for found in self.parking.values())
@@ -174,7 +179,7 @@ class Activation:
             lease=self.lease,
             require=done,
             append=tuple(appends),
-            put=(put_head(self.ref, head, due),),
+            put=(put_head(self.ref, head, due), *puts),
             drop=drop,
         )
 
@@ -191,7 +196,13 @@ class Activation:
         batch = self.batch(events, head, due, done)
         return self.node.committer.submit(batch, patient=patient)
 
-    async def record(self, *events: Any, head: Head | None = None, due: int | None = None) -> int:
+    async def record(
+        self,
+        *events: Any,
+        head: Head | None = None,
+        due: int | None = None,
+        puts: tuple[Put, ...] = (),
+    ) -> int:
         """Append and pass the gate; gives the time of the commit. Raises `Discarded` when it was
         refused."""
         while self.transacting is not None:
@@ -202,7 +213,7 @@ class Activation:
             events = (*self.extras, *events)
             self.extras = []
         try:
-            batch = self.batch(events, head, due, ())
+            batch = self.batch(events, head, due, (), puts)
             committed = await self.node.committer.submit(batch, patient=True)
         except OutliveError as error:
             raise self.refused(error) from error
@@ -401,8 +412,13 @@ class Activation:
     ) -> None:
         """Record the end; its cell is kept until its retention is over."""
         due = self.node.clock.wall() + self.node.retention
-        event = Ended(status, result, error)
-        await self.record(event, head=self.with_status(status), due=due)
+        event, head = Ended(status, result, error), self.with_status(status)
+        if head.notice is not None or self.definition.notify:
+            head = self.node.notices.announce(head, self.definition.notify)
+            due = head.changed
+        await self.record(event, head=head, due=due)
+        if head.notice is not None:
+            self.node.note_due(due)  # now that it is there to be found
         self.tell_end(event)
         ended = self.node.stats.ended
         ended[status] = ended.get(status, 0) + 1

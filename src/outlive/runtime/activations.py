@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 from msgspec import Raw
 
 from outlive import codec
@@ -33,6 +34,7 @@ from outlive.kinds.processes.vocabulary import (
     HALTED,
     LIVE,
     Ended,
+    Notice,
     Paused,
     Started,
     Stranded,
@@ -45,8 +47,10 @@ from outlive.model import ABSENT, Batch, Cell, Committed, Lease, Put, Ref, Requi
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import thread_pool
 from outlive.runtime.body import live
+from outlive.runtime.callbacks import Addresses
 from outlive.runtime.commands import Commands
 from outlive.runtime.committer import Committer
+from outlive.runtime.notices import Notices
 from outlive.runtime.recovery import Recovery
 from outlive.runtime.timers import Timers
 from outlive.store import Store
@@ -96,6 +100,8 @@ class Activations:
         self.bodies: ThreadPoolExecutor | None = None
         self.recovery = Recovery(self)
         self.commands = Commands(self)
+        self.addresses = Addresses(store)
+        self.notices = Notices(self)
         self.live_body = live
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -126,6 +132,7 @@ class Activations:
         raw: Raw,
         value: Any,
         key: Put | None,
+        notify: str = "",
     ) -> Committed:
         """Start a process in a shard that this node owns: one commit, then its body runs.
 
@@ -137,6 +144,8 @@ class Activations:
         lease = self.leases[shard_of(ref.key, self.store.shards)]
         now = self.clock.wall()
         head = Head(stream, definition.name, definition.version, "running", now, now)
+        if notify:
+            head = msgspec.structs.replace(head, notice=Notice(notify))
         activation = Activation(self, definition, ref, head, lease, Journal())
         batch = activation.batch(
             (Started(ref.key, definition.name, definition.version, raw, self.name),),
@@ -268,7 +277,9 @@ class Activations:
         """Cells of processes whose `due` has passed: let them go on, or end their retention."""
         for cell in cells:
             head = read_head(cell.value)
-            if head.status in FINAL or head.status == GONE:
+            if head.status in FINAL and self.notices.is_due(head):
+                self.notices.take(cell, head)
+            elif head.status in FINAL or head.status == GONE:
                 await self._forget(cell, head)
             elif (activation := await self.load(cell.key)) is not None:
                 if activation.head.status not in HALTED:

@@ -20,16 +20,19 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 if TYPE_CHECKING:
     from random import Random
 
+    from outlive.kinds.processes.updates import Update
     from outlive.runtime.activations import Activations
+    from outlive.runtime.callbacks import Callback
     from outlive.runtime.fanout import Outcomes
     from outlive.runtime.run import Run
     from outlive.runtime.scopes import Scope
+    from outlive.runtime.updates import Asked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -132,9 +135,30 @@ class BlockingRun:
         done: R = self._do(self._run.transact(function, *args, **kwargs))
         return done
 
-    def wait(self, signal: str, *, within: float | None = None) -> Any:
+    def wait(self, signal: str | BlockingCallback[Any], *, within: float | None = None) -> Any:
         """See `Run.wait`."""
+        if isinstance(signal, BlockingCallback):
+            return self._do(self._run.wait(signal._callback))
         return self._do(self._run.wait(signal, within=within))
+
+    @overload
+    def callback(
+        self, name: str, *, type: type[T], within: float | None = None
+    ) -> BlockingCallback[T]: ...
+    @overload
+    def callback(self, name: str, *, within: float | None = None) -> BlockingCallback[Any]: ...
+    def callback(
+        self, name: str, *, type: Any = None, within: float | None = None
+    ) -> BlockingCallback[Any]:
+        """See `Run.callback`; `.result()` waits for what it is told."""
+        made = self._do(self._run.callback(name, type=type, within=within))
+        return BlockingCallback(self, made)
+
+    def wait_update(
+        self, update: Update[A, B], *, within: float | None = None
+    ) -> BlockingAsked[A, B]:
+        """See `Run.wait_update`."""
+        return BlockingAsked(self, self._do(self._run.wait_update(update, within=within)))
 
     def sleep(self, seconds: float) -> None:
         """See `Run.sleep`."""
@@ -186,6 +210,43 @@ class BlockingRun:
     def scope(self) -> BlockingScope:
         """See `Run.scope`: `with run.scope():`."""
         return BlockingScope(self)
+
+
+class BlockingAsked(Generic[A, B]):
+    """An update in a synchronous body; see `Run.wait_update`."""
+
+    def __init__(self, run: BlockingRun, asked: Asked[A, B]) -> None:
+        self._run = run
+        self._asked = asked
+        self.value = asked.value
+        self.key = asked.key
+
+    def answer(self, answer: B) -> None:
+        """See `Asked.answer`."""
+        self._run._do(self._asked.answer(answer))
+
+    def refuse(self, why: str | Exception) -> None:
+        """See `Asked.refuse`."""
+        self._run._do(self._asked.refuse(why))
+
+
+class BlockingCallback(Generic[T]):
+    """A callback in a synchronous body; see `Run.callback`."""
+
+    def __init__(self, run: BlockingRun, callback: Callback[T]) -> None:
+        self._run = run
+        self._callback = callback
+        self.id, self.token, self.until = callback.id, callback.token, callback.until
+
+    @property
+    def url(self) -> str:
+        """See `Callback.url`."""
+        return self._callback.url
+
+    def result(self) -> T:
+        """Wait for what it is told."""
+        told: T = self._run._do(self._run._run.wait(self._callback))
+        return told
 
 
 class BlockingScope:

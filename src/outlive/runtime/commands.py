@@ -1,9 +1,11 @@
 """What reaches a process from outside: told to it by the node that owns it.
 
     signal     kept in its journal; ends the wait for it, if there is one
+    update     the same, and answered; callback: the same, once (deliveries.py)
     cancel     recorded, and what runs is interrupted
     retry      what has given up is tried afresh
     start      a process that was queued begins
+    notify     its end is told once more (notices.py)
 
 A command comes straight from this node, or out of the inbox of its shard; then its cell is dropped
 by the very commit that carries it out, so it is done once. Each verb is a function of its own in
@@ -28,17 +30,16 @@ from outlive.errors import (
 from outlive.kinds.processes import FINAL, Command, Head
 from outlive.kinds.processes.vocabulary import (
     GONE,
-    HALTED,
     LIVE,
     Cancel,
     Resumed,
     Signal,
     Started,
-    WaitDone,
     read_head,
     ref_of,
 )
 from outlive.model import Batch, Require
+from outlive.runtime import deliveries
 from outlive.runtime.activation import Activation
 
 if TYPE_CHECKING:
@@ -150,20 +151,8 @@ async def _signal(
         raise TooManySignals(
             f"{SIGNALS_WAITING_MAX} signals wait for {activation.id}; this one was not kept."
         )
-    n = journal.next_n
-    events: tuple[Any, ...] = (Signal(command.name, payload, command.key),)
-    wait = journal.open_wait(command.name)
-    if activation.head.status in HALTED:
-        await to.append(activation, *events, done=done)
-        return
-    if wait is None or journal.compensating is not None:
-        await to.append(activation, *events, done=done)
-    else:
-        head = activation.with_status("running")
-        events = (*events, WaitDone(wait.id, n))
-        time = await to.append(activation, *events, head=head, done=done)
-        activation.settle(wait.id, time)
-    activation.run()
+    event = Signal(command.name, payload, command.key)
+    await deliveries.deliver(to, activation, command.name, event, done)
 
 
 async def _cancel(
@@ -201,10 +190,19 @@ def demand_open(activation: Activation) -> None:
         raise ProcessTerminal(f"{activation.id} has ended: {activation.head.status}.")
 
 
+async def _notify(
+    to: Commands, activation: Activation, command: Command, done: tuple[Require, ...]
+) -> None:
+    await activation.node.notices.again(to, activation, command, done)
+
+
 Verb = Callable[[Commands, Activation, Command, tuple[Require, ...]], Awaitable[None]]
 VERBS: Mapping[str, Verb] = {
     "start": _start,
     "signal": _signal,
+    "update": deliveries.update,
+    "callback": deliveries.callback,
     "cancel": _cancel,
     "retry": _retry,
+    "notify": _notify,
 }

@@ -23,8 +23,16 @@ from outlive import ids, steps
 from outlive.clock import MICROS
 from outlive.codec import ANYTHING, Shape, fingerprint
 from outlive.errors import Discarded, WaitTimeout
-from outlive.kinds.processes.vocabulary import SleepBegan, StepDone, WaitBegan, WaitDone, Woke
-from outlive.runtime import attempts, branches, fanout, scopes, transactions
+from outlive.kinds.processes.updates import Update
+from outlive.kinds.processes.vocabulary import (
+    SleepBegan,
+    StepDone,
+    WaitBegan,
+    WaitDone,
+    Woke,
+    is_taken,
+)
+from outlive.runtime import attempts, branches, callbacks, fanout, scopes, transactions, updates
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import Course
 
@@ -385,14 +393,28 @@ class Run:
 
     # --- waiting ----------------------------------------------------------------------------------
 
-    async def wait(self, signal: str, *, within: float | None = None) -> Any:
-        """Wait for `signal`; gives its payload, typed if the process declares the signal.
+    @overload
+    async def wait(self, signal: callbacks.Callback[T]) -> T: ...
+    @overload
+    async def wait(self, signal: str, *, within: float | None = None) -> Any: ...
+    async def wait(
+        self, signal: str | callbacks.Callback[Any], *, within: float | None = None
+    ) -> Any:
+        """Wait for `signal`; gives its payload, typed if the process declares the signal; of a
+        callback, what it was told.
 
         A signal that came before is taken at once, the earliest first. Raises `WaitTimeout` when
         none came `within` seconds; without it the wait has no end. Signal against time-out is
         decided by one commit. While it waits longer than a second nothing of the process stays in
         memory.
         """
+        if isinstance(signal, callbacks.Callback):
+            return await callbacks.wait(self, signal)
+        n = await self._take(signal, within)
+        return self._shape_of(signal).read(self._activation.journal.signals[n].payload)
+
+    async def _take(self, signal: str, within: float | None, until: int | None = None) -> int:
+        """Wait for what waits under the name `signal`; gives its `n` in the journal."""
         activation = self._activation
         journal = activation.journal
         id = self._identify(f"wait {signal}")
@@ -400,7 +422,7 @@ class Run:
         if against:
             await activation.drift(against)
         if record is None:
-            record = await self._begin_wait(id, signal, within)
+            record = await self._begin_wait(id, signal, within, until)
         elif id not in journal.waited and (late := journal.free_signal(signal)) is not None:
             head = activation.with_status("running")
             activation.settle(id, await activation.record(WaitDone(id, late), head=head))
@@ -413,10 +435,14 @@ class Run:
         ended = journal.waited[id]
         self._pass(id)
         if ended.signal is None:
-            raise WaitTimeout(f"No signal {signal!r} came within {within} s.")
-        return self._shape_of(signal).read(journal.signals[ended.signal].payload)
+            what = signal if is_taken(signal) else f"signal {signal!r}"
+            limit = "in time" if within is None else f"within {within} s"
+            raise WaitTimeout(f"No {what} came {limit}.")
+        return ended.signal
 
-    async def _begin_wait(self, id: str, signal: str, within: float | None) -> WaitBegan:
+    async def _begin_wait(
+        self, id: str, signal: str, within: float | None, until: int | None
+    ) -> WaitBegan:
         activation = self._activation
         if activation.halted:
             activation.check()
@@ -426,11 +452,43 @@ class Run:
             began = WaitBegan(id, signal, order, None, early)
             activation.settle(id, await activation.record(began))
             return began
-        until = None if within is None else activation.node.clock.wall() + round(within * MICROS)
+        if within is not None and until is None:
+            until = activation.node.clock.wall() + round(within * MICROS)
         began = WaitBegan(id, signal, order, until)
         head = activation.with_status(activation.parked_status(), signal)
         await activation.record(began, head=head, due=until)
         return began
+
+    async def wait_update(
+        self, update: Update[A, B], *, within: float | None = None
+    ) -> updates.Asked[A, B]:
+        """Wait for `update`, which this process declares; answer it with `answer` or `refuse`.
+
+        One that came before is taken at once, the earliest first. Raises `WaitTimeout` as `wait`
+        does. One that is never answered is told so when the process ends.
+        """
+        return await updates.wait(self, update, within)
+
+    @overload
+    async def callback(
+        self, name: str, *, type: type[T], within: float | None = None
+    ) -> callbacks.Callback[T]: ...
+    @overload
+    async def callback(
+        self, name: str, *, within: float | None = None
+    ) -> callbacks.Callback[Any]: ...
+    async def callback(
+        self, name: str, *, type: Any = None, within: float | None = None
+    ) -> callbacks.Callback[Any]:
+        """Make an address that an outside system may call once; await what this gives to have what
+        it said.
+
+        `.url` is good when this returns: one commit. `type`: what is said, as the process declares
+        it by `callbacks=`. `within`: seconds (above 0) until its time is up; then awaiting it
+        raises `WaitTimeout`, and a call is refused. The same on every replay. Its token is a
+        secret that stands in no record: give `.url` to steps without an undo only.
+        """
+        return await callbacks.make(self, name, type, within)
 
     def _shape_of(self, signal: str) -> Shape:
         declared = self._activation.definition.signals

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from outlive import ids, steps
 from outlive.errors import ProcessTerminal
@@ -92,6 +92,20 @@ class Killed(Trial):
         self._signals += 1
         with suppress(ProcessTerminal):
             await super().signal(id, name, payload, key=key or f"{KEY} {self._signals}")
+
+    async def update(
+        self,
+        id: str,
+        name: str,
+        payload: bytes,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+    ) -> Raw:
+        """See `Outlive.update`; asked again after a death it has the same answer."""
+        self._signals += 1
+        key = key or f"{KEY} {self._signals}"
+        return await super().update(id, name, payload, key=key, within=within)
 
     async def rest_until_ended(self, id: str) -> None:
         """Move the clock until the process has ended, or nothing is due that could end it."""

@@ -17,12 +17,15 @@ time-out) follows this clock. Steps' time limits do.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from msgspec import Raw
+
 from outlive.clock import MICROS
+from outlive.doors.updates import answer_of
 from outlive.errors import ProcessFailed, StoreRefused
 from outlive.handle import Handle
 from outlive.kinds.processes import FINAL, View
@@ -151,18 +154,33 @@ class Trial:
 
     @overload
     async def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        notify: str = "",
     ) -> Handle[R]: ...
     @overload
     async def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        notify: str = "",
     ) -> Handle[R]: ...
     async def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        notify: str = "",
     ) -> Handle[Any]:
         """See `Outlive.start`. The handle's `result` moves the clock."""
         await self.open()
-        return Handle(self, (await self.app.start(body, value, key=key)).id)
+        return Handle(self, (await self.app.start(body, value, key=key, notify=notify)).id)
 
     def handle(self, id: str) -> Handle[Any]:
         """The process with this public id; its `result` moves the clock."""
@@ -177,6 +195,36 @@ class Trial:
         """See `Outlive.signal`."""
         await self.open()
         await self.app.signal(id, name, payload, key=key)
+
+    async def update(
+        self,
+        id: str,
+        name: str,
+        payload: bytes,
+        *,
+        key: str | None = None,
+        within: float | None = None,
+    ) -> Raw:
+        """See `Outlive.update`; moves the clock from due to due until it is decided."""
+        await self.open()
+        key = await self.app.ask(id, name, payload, key=key)
+        ends = None if within is None else self.clock.wall() + round(within * MICROS)
+        await self.run_until_idle()
+        for _ in range(STOPS_MAX):
+            found = await self.app.standing(id, name, key)
+            due = await self._work_due()
+            late = due is None or (ends is not None and due > ends)
+            if found.status != "accepted" or late:
+                return answer_of(found, id, within)
+            await self._move(due or 0)
+        raise NotIdle(f"{id} has not answered {name} after {STOPS_MAX} moves of the clock.")
+
+    async def ask_query(
+        self, id: str, query: Callable[..., Any] | str, parameters: Mapping[str, Any]
+    ) -> Any:
+        """See `Outlive.ask_query`."""
+        await self.open()
+        return await self.app.ask_query(id, query, parameters)
 
     async def cancel(self, id: str, *, reason: str = "", who: str = "") -> None:
         """See `Outlive.cancel`."""

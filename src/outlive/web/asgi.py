@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING
 
 from outlive.clock import Clock
 from outlive.errors import OutcomeUnknown, OutliveError
+from outlive.kinds.processes.callbacks import CALLBACKS_PATH
 from outlive.web import problems
 from outlive.web.access import demand_local
+from outlive.web.answers import Answers
 from outlive.web.health import REASONS, Health
 from outlive.web.lifespan import LifeSpan
 from outlive.web.messages import (
@@ -95,6 +97,7 @@ class Face:
         self._metrics = Metrics(app)
         self._health = Health(app, self._waiting)
         self._processes = Processes(app, self._waiting, clock, start_bytes_max)
+        self._answers = Answers(app, self._waiting, clock, self._processes)
         self._routes = Routes()
         self._declared = -1
 
@@ -194,6 +197,8 @@ class Face:
         routes.add("/metrics", Route("/metrics", {"GET": self._metrics.show}))
         openapi = OpenAPI(self._app, self._wrapped)
         routes.add("/openapi.json", Route("/openapi.json", {"GET": openapi.show}))
+        callback = Route(f"{CALLBACKS_PATH}{{id}}", {"POST": self._answers.call_back})
+        routes.add_branch(CALLBACKS_PATH.rstrip("/"), Branch(callback))
         self._add_pages(routes)
         for definition in self._app.definitions.values():
             self._add_process(routes, definition)
@@ -218,9 +223,24 @@ class Face:
                 route(item, GET=serve.status),
                 {
                     "cancel": route(f"{item}/cancel", POST=serve.cancel),
+                    "notice": route(
+                        f"{item}/notice", frozenset(("GET", "HEAD")), GET=self._answers.notice
+                    ),
+                    "notify": route(
+                        f"{item}/notify", frozenset(("POST",)), POST=self._answers.notify
+                    ),
                     "retry": route(f"{item}/retry", frozenset(("POST",)), POST=serve.retry),
                 },
                 route(f"{item}/signals/{{name}}", POST=serve.signal),
+                {
+                    "updates": route(f"{item}/updates/{{name}}", POST=self._answers.ask),
+                    "queries": route(f"{item}/queries/{{name}}", GET=self._answers.query),
+                },
+                {
+                    "updates": route(
+                        f"{item}/updates/{{name}}/{{key}}", GET=self._answers.standing
+                    ),
+                },
             ),
         )
 

@@ -160,10 +160,16 @@ def document(app: Outlive, wrapped: object = None) -> Json:
         for found in definitions
         for shape in (found.input_type, found.output_type, *(found.signals or {}).values())
     )
+    from outlive.web import described  # which is made of what stands here
+
+    answers = described.Answers(app, types)
     paths: Json = {}
     for definition in definitions:
-        paths |= _paths_of(definition, types)
+        paths |= _paths_of(definition, types) | answers.paths_of(definition)
+        answers.start(paths[definition.path]["post"])
     paths |= _service_paths()
+    if any(definition.callbacks is not None for definition in definitions):
+        paths |= answers.callbacks()
     made: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -390,7 +396,17 @@ def _shared_schemas() -> Json:
         {
             "name": _TEXT,
             "kind": {
-                "enum": ["step", "undo", "wait", "sleep", "transact", "gather", "first", "scope"]
+                "enum": [
+                    "step",
+                    "undo",
+                    "wait",
+                    "callback",
+                    "sleep",
+                    "transact",
+                    "gather",
+                    "first",
+                    "scope",
+                ]
             },
             "outcome": _TEXT,
             "beganAt": _TIME,
@@ -489,7 +505,11 @@ class Types:
         self.components: Json = {}
         self._schemas: dict[int, Json] = {}
         for shape in shapes:
-            self._schemas[id(shape)] = self._collect(shape)
+            self.add(shape)
+
+    def add(self, shape: Shape) -> None:
+        """Describe one more."""
+        self._schemas[id(shape)] = self._collect(shape)
 
     def schema(self, shape: Shape) -> Json:
         """The schema of `shape`; `{}` when it may be anything."""

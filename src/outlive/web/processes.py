@@ -87,7 +87,8 @@ class Processes:
         if not body and not definition.takes_input:
             body = b"null"
         scope = "" if key is None else key_scope(request, definition)
-        begun = await self._app.begin(definition.name, body, key=key, scope=scope)
+        notify = request.headers.get(b"outlive-notify", b"").decode("latin-1").strip()
+        begun = await self._app.begin(definition.name, body, key=key, scope=scope, notify=notify)
         self._remember(begun.id, definition.name)
         if begun.time:
             data = self._app.redacted(begun.data)

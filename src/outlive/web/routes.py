@@ -1,11 +1,13 @@
 """Which handler answers a path: dictionaries, no patterns.
 
-Every path we answer has one of these forms, so at most four look-ups find it:
+Every path we answer has one of these forms, so at most five look-ups find it:
 
     {path}                        exact
     {path}/{id}                   branch, item
     {path}/{id}/{action}          branch, action
     {path}/{id}/signals/{name}    branch, signals
+    {path}/{id}/{word}/{name}     branch, named
+    {path}/{id}/{word}/{name}/{key}   branch, keyed; what follows the word is the name
 
 The table is built from what is declared when the first request (or the life span) comes, and once
 more when a path is not found although something was declared since. Two declarations on one path
@@ -58,14 +60,21 @@ class Route:
 class Branch:
     """The routes below one path: an item, its actions, its signals."""
 
-    __slots__ = ("actions", "item", "signals")
+    __slots__ = ("actions", "item", "keyed", "named", "signals")
 
     def __init__(
-        self, item: Route, actions: Mapping[str, Route] | None = None, signals: Route | None = None
+        self,
+        item: Route,
+        actions: Mapping[str, Route] | None = None,
+        signals: Route | None = None,
+        named: Mapping[str, Route] | None = None,
+        keyed: Mapping[str, Route] | None = None,
     ) -> None:
         self.item = item
         self.actions = dict(actions or {})
         self.signals = signals
+        self.named = dict(named or {})
+        self.keyed = dict(keyed or {})
 
 
 class Routes:
@@ -104,6 +113,12 @@ class Routes:
             return (action, middle, "") if action is not None and middle else None
         head, _, first = head.rpartition("/")
         branch = self._branches.get(head)
-        if branch is None or branch.signals is None or middle != "signals" or not (first and last):
+        if branch is not None:
+            named = branch.signals if middle == "signals" else branch.named.get(middle)
+            return (named, first, last) if named is not None and first and last else None
+        head, _, id = head.rpartition("/")
+        branch = self._branches.get(head)
+        keyed = None if branch is None else branch.keyed.get(first)
+        if keyed is None or not (id and middle and last):
             return None
-        return branch.signals, first, last
+        return keyed, id, f"{middle}/{last}"

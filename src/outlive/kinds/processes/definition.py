@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from msgspec import Raw
 
 from outlive import codec
 from outlive.codec import Shape, shapes
-from outlive.errors import InvalidInput, MalformedInput, ProcessError, SignalNotExpected
+from outlive.errors import (
+    InvalidInput,
+    MalformedInput,
+    ProcessError,
+    SignalNotExpected,
+    UpdateNotExpected,
+)
+from outlive.kinds.processes.updates import Update
+from outlive.kinds.processes.vocabulary import is_taken
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}\Z")
@@ -24,10 +32,12 @@ class Definition:
 
     __slots__ = (
         "body",
+        "callbacks",
         "deadline",
         "input_type",
         "is_async",
         "name",
+        "notify",
         "output_type",
         "path",
         "prefix",
@@ -35,6 +45,7 @@ class Definition:
         "signals",
         "status_code",
         "takes_input",
+        "updates",
         "version",
     )
 
@@ -49,6 +60,9 @@ class Definition:
         signals: Mapping[str, Any] | None,
         rollback_on: tuple[type[Exception], ...],
         deadline: float | None = None,
+        updates: Iterable[Update[Any, Any]] = (),
+        callbacks: Mapping[str, Any] | None = None,
+        notify: str = "",
     ) -> None:
         self.body = body
         self.name = name or body.__name__
@@ -58,6 +72,11 @@ class Definition:
         self.status_code = status_code
         self.rollback_on = rollback_on
         self.deadline = deadline
+        self.updates = {found.name: found for found in updates}
+        self.callbacks: Mapping[str, Shape] | None = (
+            None if callbacks is None else {key: Shape(found) for key, found in callbacks.items()}
+        )
+        self.notify = notify
         self.is_async = inspect.iscoroutinefunction(body)
         self._check()
         given, result = shapes(body, skip=1)
@@ -98,6 +117,8 @@ class Definition:
         Raises `SignalNotExpected`, `MalformedInput` or `InvalidInput`; then nothing may be kept.
         """
         shape = codec.ANYTHING
+        if is_taken(name):
+            raise SignalNotExpected(f"{name[:64]!r} is no name of a signal.")
         if self.signals is not None:
             if name not in self.signals:
                 known = ", ".join(sorted(self.signals)) or "none"
@@ -107,6 +128,31 @@ class Definition:
             shape = self.signals[name]
         try:
             return Raw(codec.encode(shape.read(payload)))
+        except ValueError as error:
+            raise input_error(payload, error) from None
+
+    def update_payload(self, name: str, payload: bytes) -> Raw:
+        """The payload of the update `name` as it is kept.
+
+        Raises `UpdateNotExpected`, `MalformedInput` or `InvalidInput`; then nothing may be kept.
+        """
+        update = self.updates.get(name)
+        if update is None:
+            known = ", ".join(sorted(self.updates)) or "none"
+            raise UpdateNotExpected(
+                f"{self.name} takes no update {name[:64]!r}; it takes: {known}."
+            )
+        try:
+            return Raw(codec.encode(update.accept(payload)))
+        except ValueError as error:
+            raise input_error(payload, error) from None
+
+    def callback_payload(self, name: str, payload: bytes) -> Raw:
+        """What the callback `name` is told, as it is kept. Raises `MalformedInput` or
+        `InvalidInput`; then nothing may be kept."""
+        shape = codec.ANYTHING if self.callbacks is None else self.callbacks.get(name)
+        try:
+            return Raw(codec.encode((shape or codec.ANYTHING).read(payload)))
         except ValueError as error:
             raise input_error(payload, error) from None
 

@@ -50,12 +50,23 @@ def line_of(event: Any) -> str:
             return f"{event.id} failed at attempt {event.number}: {event.error.message}"
         case words.WaitBegan():
             return (
-                f"waits for signal {event.name}" if event.signal is None else f"took {event.name}"
+                f"waits for {words.awaited(event.name)}"
+                if event.signal is None
+                else f"took {event.name}"
             )
         case words.WaitDone():
             return f"{event.id}: " + ("signal came" if event.signal is not None else "time is up")
         case words.Signal():
             return f"signal {event.name}"
+        case words.Asked():
+            return f"update {event.name} accepted"
+        case words.Answered():
+            why = "" if event.error is None else f": {event.error.message}"
+            return f"update at {event.n} " + ("refused" if why else "answered") + why
+        case words.CallbackMade():
+            return f"{event.id} may be called back"
+        case words.CalledBack():
+            return f"{event.of} was called back"
         case words.SleepBegan():
             return f"{event.id} began"
         case words.Woke():

@@ -24,9 +24,14 @@ from typing import Any
 
 from msgspec import Raw
 
+from outlive.kinds.processes.heard import Heard
 from outlive.kinds.processes.vocabulary import (
+    Answered,
     Armed,
+    Asked,
     AttemptFailed,
+    CallbackMade,
+    CalledBack,
     Cancel,
     Compensating,
     Deadline,
@@ -50,7 +55,7 @@ from outlive.kinds.processes.vocabulary import (
     Woke,
 )
 
-Record = StepDone | WaitBegan | SleepBegan | Decided
+Record = StepDone | WaitBegan | SleepBegan | Decided | CallbackMade
 UNKNOWN = Failure("Unknown", "it was under way when its branch was ended", retryable=False)
 """What is recorded of a step whose branch did not wait for it."""
 
@@ -68,6 +73,7 @@ class Journal:
         "deadline",
         "deadlines",
         "ended",
+        "heard",
         "keys",
         "last_order",
         "next_n",
@@ -104,6 +110,8 @@ class Journal:
         self.signals: dict[int, Signal] = {}
         self.consumed: set[int] = set()
         self.keys: set[str] = set()
+        self.heard: Heard | None = None
+        """Updates and callbacks; None: there were none."""
         self.closed: set[str] = set()
         """Steps, waits and sleeps that were under way when their branch or scope was ended: nobody
         has seen an outcome of them, and nobody will."""
@@ -171,8 +179,21 @@ class Journal:
             case Started():
                 self.started = event
                 self.times[""] = time
+            case Asked() | Answered() | CallbackMade() | CalledBack():
+                self._hear(n, event)
             case _:
                 self._apply_ending(event)
+
+    def _hear(self, n: int, event: Any) -> None:
+        """An update or a callback: what is told by it waits among the signals to be taken."""
+        if self.heard is None:
+            self.heard = Heard()
+        signal = self.heard.apply(n, event)
+        if signal is not None:
+            self.signals[n] = signal
+        elif isinstance(event, CallbackMade):
+            self.records[event.id] = event
+            self.crashes = 0
 
     def apply_step(self, done: StepDone) -> None:
         """The same for a step's record: most events are."""
@@ -264,6 +285,16 @@ class Journal:
             if waits and record.id not in self.waited:
                 return record  # type: ignore[return-value]
         return None
+
+    def timed_out(self) -> list[WaitBegan]:
+        """The waits whose time was up."""
+        return [
+            record
+            for record in self.records.values()
+            if isinstance(record, WaitBegan)
+            and (waited := self.waited.get(record.id)) is not None
+            and waited.signal is None
+        ]
 
     def waits_for(self) -> str:
         """The signal of the first wait that is not over; empty when there is none."""
@@ -408,5 +439,6 @@ def _noun(record: Record) -> str:
 
 def _word(kind: type[Record]) -> str:
     return {
-        StepDone: "step", WaitBegan: "wait", SleepBegan: "sleep", Decided: "decision"
+        StepDone: "step", WaitBegan: "wait", SleepBegan: "sleep", Decided: "decision",
+        CallbackMade: "callback",
     }[kind]  # fmt: skip

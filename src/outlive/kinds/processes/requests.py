@@ -29,13 +29,18 @@ class Request(Struct, frozen=True):
 read_request = msgspec.json.Decoder(Request).decode
 
 
-def request_of(made: Definition, raw: bytes, key: str, scope: str, id: str, due: int) -> Put:
+def request_of(
+    made: Definition, raw: bytes, key: str, scope: str, id: str, due: int, notify: str = ""
+) -> Put:
     """The cell of `key` for a start of `made` with the input `raw`, as the process `id`.
 
     `scope` keeps the keys of different callers apart; `due`: kept at least until then.
     """
     name = codec.digest(scope.encode(), made.name.encode(), key.encode())
-    value = Request(id, codec.fingerprint(codec.ANYTHING.read(raw)))
+    asked = codec.ANYTHING.read(raw)
+    if notify:  # who is told of the end is a part of what is asked for
+        asked = [asked, codec.digest(notify.encode())]
+    value = Request(id, codec.fingerprint(asked))
     return Put(Ref(REQUESTS, name), codec.encode(value), due)
 
 

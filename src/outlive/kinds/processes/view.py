@@ -16,6 +16,7 @@ from outlive.codec import NULL
 from outlive.kinds.processes import vocabulary as words
 from outlive.kinds.processes.definition import Definition
 from outlive.kinds.processes.vocabulary import Failure, Head, unpack
+from outlive.kinds.processes.webhooks import NoticeView, masked
 from outlive.model import Cell, Event
 
 
@@ -72,6 +73,8 @@ class View(Struct, frozen=True):
     epoch: int
     takeovers: int
     cancel_requested: bool
+    notice: NoticeView | None = None
+    """Who is told of its end, and how that stands; None: nobody."""
 
     @property
     def final(self) -> bool:
@@ -234,7 +237,7 @@ def _wait(fold: _Fold, event: words.WaitBegan, at: int) -> None:
         step.ended, step.outcome = at, "done"
         return
     step.outcome = "waiting"
-    fold.become("waiting", at, f"waits for signal {event.name}")
+    fold.become("waiting", at, f"waits for {words.awaited(event.name)}")
     fold.waits_for, fold.due = event.name, event.until
 
 
@@ -243,6 +246,15 @@ def _waited(fold: _Fold, event: words.WaitDone, at: int) -> None:
     step.ended, step.outcome = at, "done" if event.signal is not None else "timeout"
     why = "signal came" if event.signal is not None else "no signal came in time"
     fold.become("running", at, why)
+
+
+def _callback(fold: _Fold, event: words.CallbackMade, at: int) -> None:
+    fold.step(event.id, event.id, "callback", at).outcome = "waiting"
+
+
+def _called_back(fold: _Fold, event: words.CalledBack, at: int) -> None:
+    step = fold.step(event.of, event.of, "callback", at)
+    step.ended, step.outcome = at, "done"
 
 
 def _sleep(fold: _Fold, event: words.SleepBegan, at: int) -> None:
@@ -348,6 +360,8 @@ _HANDLERS: dict[str, Any] = {
     "attempt": _attempt,
     "wait": _wait,
     "waited": _waited,
+    "callback": _callback,
+    "called_back": _called_back,
     "sleep": _sleep,
     "woke": _woke,
     "decided": _decided,
@@ -402,7 +416,15 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
         epoch=fold.epoch,
         takeovers=fold.takeovers,
         cancel_requested=fold.cancelled,
+        notice=None if head.notice is None else notice_view(head.notice),
     )
+
+
+def notice_view(notice: words.Notice) -> NoticeView:
+    """How it stands with telling an end, without what is secret in the address."""
+    due = notice.due or None
+    status = notice.status or "planned"
+    return NoticeView(masked(notice.url), status, notice.attempts, notice.said, due)
 
 
 def fresh_view(id: str, made: Definition, data: Raw, node: str, time: int) -> View:

@@ -34,6 +34,8 @@ LIVE = ("queued", "running", "compensating")
 """Statuses that a node taking the shard over must go on with at once."""
 HALTED = ("paused", "stuck", "no_worker_for_version")
 """Statuses that only an operator or another node ends."""
+NOTICE, UNDELIVERED = "process.notice", "undelivered"
+"""The mark of ended processes whose end could not be told."""
 GONE = "gone"
 """The status of a tombstone."""
 
@@ -114,6 +116,41 @@ class Signal(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str
     payload: Raw = NULL
     key: str = ""
+
+
+class Asked(Struct, frozen=True, omit_defaults=True, gc=False):
+    """An update was accepted: somebody waits for its answer."""
+
+    name: str
+    payload: Raw = NULL
+    key: str = ""
+
+
+class Answered(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The answer to the update at `n`."""
+
+    n: int
+    result: Raw = NULL
+    error: Failure | None = None
+    """Why it was refused, if it was."""
+
+
+class CallbackMade(Struct, frozen=True, omit_defaults=True, gc=False):
+    """An outside system may call back: what leads here lies in a cell, found by a digest."""
+
+    id: str
+    name: str
+    order: int
+    until: int | None = None
+    base: str = ""
+    """Where its address begins: the same on every replay."""
+
+
+class CalledBack(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What an outside system has said to the callback `of`."""
+
+    of: str
+    payload: Raw = NULL
 
 
 class SleepBegan(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -250,6 +287,10 @@ KINDS: dict[str, type[Struct]] = {
     "wait": WaitBegan,
     "waited": WaitDone,
     "signal": Signal,
+    "asked": Asked,
+    "answered": Answered,
+    "callback": CallbackMade,
+    "called_back": CalledBack,
     "sleep": SleepBegan,
     "woke": Woke,
     "state": StateSet,
@@ -276,6 +317,17 @@ def unpack(kind: str, data: bytes) -> Any:
     return _decoders[kind](data)
 
 
+class Notice(Struct, frozen=True, omit_defaults=True, gc=False):
+    """How it stands with telling the outside that a process has ended."""
+
+    url: str
+    status: str = ""
+    """pending · delivered · undelivered; empty: it has not ended."""
+    attempts: int = 0
+    said: str = ""
+    due: int = 0
+
+
 class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     """The value of a process's cell: enough to list it, to find its journal and to know who runs
     it."""
@@ -289,6 +341,8 @@ class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     waits_for: str = ""
     input: Raw = NULL
     """Only while queued: afterwards it stands in the journal."""
+    notice: Notice | None = None
+    """Who is told of its end; None: nobody, or whoever its type names."""
 
 
 class Command(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -296,13 +350,36 @@ class Command(Struct, frozen=True, omit_defaults=True, gc=False):
     has acted."""
 
     kind: str
-    """start · signal · cancel · retry"""
+    """start · signal · update · callback · cancel · retry · notify"""
     id: str
     name: str = ""
     payload: Raw = NULL
     key: str = ""
     who: str = ""
     reason: str = ""
+
+
+_UPDATE, _CALLBACK = "update ", "callback "
+
+
+def wait_for_update(name: str) -> str:
+    """The name under which a body waits for the update `name`; no signal has it."""
+    return _UPDATE + name
+
+
+def wait_for_callback(id: str) -> str:
+    """The name under which a body waits for the callback `id`; no signal has it."""
+    return id if id.startswith(_CALLBACK) else _CALLBACK + id
+
+
+def is_taken(name: str) -> bool:
+    """Whether `name` is that of an update or callback, so that no signal may have it."""
+    return name.startswith((_UPDATE, _CALLBACK))
+
+
+def awaited(name: str) -> str:
+    """What a wait with this name is for, in words."""
+    return name if is_taken(name) else f"signal {name}"
 
 
 read_head = msgspec.json.Decoder(Head).decode
@@ -331,12 +408,10 @@ def mark(value: str, started: int) -> str:
 
 def put_head(ref: Ref, head: Head, due: int | None = None) -> Put:
     """The write that makes a process's cell say `head`."""
-    return Put(
-        ref,
-        pack(head),
-        due,
-        (
-            ("process.status", mark(head.status, head.started)),
-            ("process.type", mark(head.type, head.started)),
-        ),
+    marks = (
+        ("process.status", mark(head.status, head.started)),
+        ("process.type", mark(head.type, head.started)),
     )
+    if head.notice is not None and head.notice.status == UNDELIVERED:
+        return Put(ref, pack(head), due, (*marks, (NOTICE, mark(UNDELIVERED, head.started))))
+    return Put(ref, pack(head), due, marks)
