@@ -114,6 +114,7 @@ class Outlive(Telling, Doors):
         signals: Mapping[str, Any] | None = None,
         rollback_on: tuple[type[Exception], ...] = (Exception,),
         deadline: float | None = None,
+        accepts: tuple[int, ...] = (),
     ) -> Callable[[F], F]:
         """Declare a function as the body of a type of process.
 
@@ -124,21 +125,34 @@ class Outlive(Telling, Doors):
         else 202. `signals`: the signals it takes and their types; without it any name is taken as
         plain JSON. `rollback_on`: the errors that roll back (a step that gave up counts as what it
         raised); others leave it `stuck` for an operator. `deadline`: seconds (above 0) after its
-        start, by the store's clock, at which it is rolled back if it has not ended.
+        start, by the store's clock, at which it is rolled back if it has not ended. `accepts`:
+        older versions whose processes this body goes on with; `run.since(n)` says what they get.
         """
 
         def declare(body: F) -> F:
             made = Definition(
-                body, path, version, name, prefix, status_code, signals, rollback_on, deadline
+                body,
+                path,
+                version,
+                name,
+                prefix,
+                status_code,
+                signals,
+                rollback_on,
+                deadline,
+                accepts,
             )
-            if (made.name, version) in self._all:
-                raise ValueError(f"{made.label} is declared twice")
+            for each in made.versions:
+                if (made.name, each) in self._all:
+                    by = f"by {made.label} and by {self._all[made.name, each].label}"
+                    raise ValueError(f"{made.name} v{each} is declared twice: {by}")
             for other in self._all.values():
                 if other.path == path and other.name != made.name:
                     raise ValueError(f"{path} belongs to process {other.name} already")
                 if other.name == made.name and other.path != path:
                     raise ValueError(f"{made.label} and {other.label} have different paths")
-            self._all[made.name, version] = made
+            for each in made.versions:
+                self._all[made.name, each] = made
             self._bodies[body] = made
             return body
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from outlive import codec
+from outlive.doors.journals import events_after, recorded
 from outlive.doors.opened import Opened
 from outlive.errors import ProcessFailed
 from outlive.kinds.processes import Entry, Node, Stats, Summary, View, entries, view_of
@@ -22,25 +23,27 @@ class Reading(Opened):
     """The questions an application answers."""
 
     async def view(self, id: str) -> View:
-        """Everything durable about a process. Raises `NoSuchProcess`, `ProcessGone`."""
+        """Everything durable about a process, of its era that is under way. Raises `NoSuchProcess`,
+        `ProcessGone`."""
         head = await self._head(id)
-        return view_of(id, head, await self.store.events(head.stream))
+        return view_of(id, head, await recorded(self.store, head))
 
     async def seq(self, id: str) -> int:
         """How many durable events a process has: changes exactly when its view does. Raises as
         `view`."""
         head = await self._head(id)
-        return (await self.store.lengths((head.stream,))).get(head.stream, 0)
+        return head.before + (await self.store.lengths((head.stream,))).get(head.stream, 0)
 
     async def changed(self, id: str, seen: int, timeout_seconds: float) -> int:
         """Wait until a process has more than `seen` events, at most `timeout_seconds`; gives how
         many. Ends early when this node drains. Raises as `view`."""
         head = await self._head(id)
         if self._runtime is not None:
-            return await self._runtime.watchers.changed(id, head.stream, seen, timeout_seconds)
+            watchers, known = self._runtime.watchers, seen - head.before
+            return head.before + await watchers.changed(id, head.stream, known, timeout_seconds)
         ends, generation = self._clock.boot() + timeout_seconds, -1
         while True:
-            length = (await self.store.lengths((head.stream,))).get(head.stream, 0)
+            length = (await self.store.lengths((head.stream,))).get(head.stream, 0) + head.before
             left = ends - self._clock.boot()
             if length > seen or left <= 0:
                 return length
@@ -55,10 +58,14 @@ class Reading(Opened):
             return False
         return await self._runtime.activations.result_of(id, timeout_seconds) is not None
 
-    async def journal(self, id: str, after: int = -1) -> list[Entry]:
-        """The durable events of a process after position `after`, readable. Raises as `view`."""
+    async def journal(self, id: str, after: int = -1, *, era: int | None = None) -> list[Entry]:
+        """The durable events of a process after position `after`, readable: of its era that is
+        under way and, behind a position of an earlier one, of all since.
+
+        `era`: of that one only. Raises as `view`, and `NoSuchEra`.
+        """
         head = await self._head(id)
-        return entries(await self.store.events(head.stream, after))
+        return entries(await events_after(self.store, head, after, era))
 
     async def result(self, id: str, within: float | None = None) -> Any:
         """Wait for the end of a process; see `Handle.result`."""

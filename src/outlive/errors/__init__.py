@@ -22,6 +22,7 @@
     │   ├── SignalNotExpected · TooManySignals
     │   ├── InvalidInput · MalformedInput · MalformedKey · KeyReused
     │   ├── ProcessFailed       it ended without a result
+    │   ├── NoSuchEra · AlreadyThere · BadJournal · NothingToExport
     │   └── Draining · Overloaded
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
@@ -29,7 +30,8 @@
         ├── WaitTimeout         no signal came within the time given
         ├── NonRetryable        raise it in a step: a business refusal, not to be tried again
         ├── Drift               the code no longer matches what was recorded
-        └── DeadlineExceeded    why a process was rolled back: it had not ended in time
+        ├── DeadlineExceeded    why a process was rolled back: it had not ended in time
+        └── EraNotOver          `run.again` was called where an era cannot end
     Cancelled (BaseException)   the process was cancelled; let it pass
     Discarded (BaseException)   this activation no longer owns its process; let it pass
 
@@ -45,17 +47,22 @@ from outlive.errors.bodies import (
     DeadlineExceeded,
     Discarded,
     Drift,
+    EraNotOver,
     NonRetryable,
     StepFailed,
     WaitTimeout,
 )
 from outlive.errors.processes import (
+    AlreadyThere,
+    BadJournal,
     Draining,
     InvalidInput,
     KeyReused,
     MalformedInput,
     MalformedKey,
+    NoSuchEra,
     NoSuchProcess,
+    NothingToExport,
     NotStuck,
     Overloaded,
     PastPivot,
@@ -103,8 +110,10 @@ from outlive.errors.store import (
 )
 
 __all__ = [
+    "AlreadyThere",
     "ArchiveDamaged",
     "BadAddress",
+    "BadJournal",
     "Cancelled",
     "Conflict",
     "DeadlineExceeded",
@@ -112,6 +121,7 @@ __all__ = [
     "Draining",
     "Drift",
     "EngineTooOld",
+    "EraNotOver",
     "Fenced",
     "InEventLoop",
     "InvalidInput",
@@ -121,10 +131,12 @@ __all__ = [
     "NetworkFileSystem",
     "NewerSchema",
     "NoSession",
+    "NoSuchEra",
     "NoSuchProcess",
     "NonRetryable",
     "NotAllowed",
     "NotStuck",
+    "NothingToExport",
     "OutcomeUnknown",
     "OutliveError",
     "Overloaded",

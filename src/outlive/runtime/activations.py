@@ -28,6 +28,7 @@ from outlive.errors import (
     Overloaded,
 )
 from outlive.kinds.processes import FINAL, Definition, Failure, Head, Journal, Stats
+from outlive.kinds.processes.transfer import as_they_were
 from outlive.kinds.processes.vocabulary import (
     GONE,
     HALTED,
@@ -189,7 +190,8 @@ class Activations:
         if head.status == GONE:
             return None
         journal = Journal()
-        for event in await self.store.events(head.stream):
+        events = await self.store.events(head.stream)
+        for event in as_they_were(events) if head.imported else events:
             journal.apply(unpack(event.kind, event.data), event.time)
         definition = self.definitions.get((head.type, head.version))
         if definition is None:

@@ -374,6 +374,7 @@ def _process_schema(definition: Definition, types: Types) -> Json:
 def _shared_schemas() -> Json:
     links = {"type": "object", "required": ["self"], "additionalProperties": _TEXT}
     identity = {"id": _TEXT, "type": _TEXT, "version": _WHOLE, "status": {"enum": list(STATUSES)}}
+    era = {"type": "integer", "minimum": 2, "description": "Left out in the first era."}
     times = {"startedAt": _TIME, "changedAt": _TIME}
     required = [*identity, *times, "links"]
     attempt = _object(
@@ -400,6 +401,7 @@ def _shared_schemas() -> Json:
     )
     whole = {
         **identity,
+        "era": era,
         "data": {},
         "result": {},
         "problem": {"type": "object"},

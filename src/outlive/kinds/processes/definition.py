@@ -23,6 +23,7 @@ class Definition:
     """What `@app.process` declared about a function: one per type and version."""
 
     __slots__ = (
+        "accepts",
         "body",
         "deadline",
         "input_type",
@@ -49,6 +50,7 @@ class Definition:
         signals: Mapping[str, Any] | None,
         rollback_on: tuple[type[Exception], ...],
         deadline: float | None = None,
+        accepts: tuple[int, ...] = (),
     ) -> None:
         self.body = body
         self.name = name or body.__name__
@@ -58,6 +60,7 @@ class Definition:
         self.status_code = status_code
         self.rollback_on = rollback_on
         self.deadline = deadline
+        self.accepts = tuple(accepts)
         self.is_async = inspect.iscoroutinefunction(body)
         self._check()
         given, result = shapes(body, skip=1)
@@ -84,6 +87,12 @@ class Definition:
         if not 1 <= self.version < 2**31:
             raise ValueError(
                 f"version {self.version} of {self.name} must be a whole number above 0"
+            )
+        older = all(1 <= version < self.version for version in self.accepts)
+        if not older or len(set(self.accepts)) < len(self.accepts):
+            raise ValueError(
+                f"accepts of {self.name} v{self.version} is {self.accepts}; it names older "
+                f"versions, from 1 on, each once"
             )
         if self.deadline is not None and self.deadline <= 0:
             raise ValueError(
@@ -114,6 +123,11 @@ class Definition:
     def label(self) -> str:
         """The type and version in words."""
         return label_of(self.name, self.version)
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The versions whose processes it runs: its own, and those it accepts."""
+        return (self.version, *self.accepts)
 
 
 def label_of(name: str, version: int) -> str:

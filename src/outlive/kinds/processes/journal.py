@@ -25,9 +25,11 @@ from typing import Any
 from msgspec import Raw
 
 from outlive.kinds.processes.vocabulary import (
+    Again,
     Armed,
     AttemptFailed,
     Cancel,
+    Carried,
     Compensating,
     Deadline,
     Decided,
@@ -61,6 +63,7 @@ class Journal:
     __slots__ = (
         "attempts",
         "cancel",
+        "carried",
         "closed",
         "compensating",
         "consumed",
@@ -104,6 +107,8 @@ class Journal:
         self.signals: dict[int, Signal] = {}
         self.consumed: set[int] = set()
         self.keys: set[str] = set()
+        self.carried: tuple[str, ...] = ()
+        """Those of `keys` that come from earlier eras."""
         self.closed: set[str] = set()
         """Steps, waits and sleeps that were under way when their branch or scope was ended: nobody
         has seen an outcome of them, and nobody will."""
@@ -231,6 +236,11 @@ class Journal:
                 self._resume()
             case Ended():
                 self.ended = event
+            case Carried():
+                self.carried = event.keys
+                self.keys.update(event.keys)
+            case Again():
+                self.ended = Ended("again")
 
     def _resume(self) -> None:
         """An operator asked to go on: what had given up is tried afresh."""

@@ -72,6 +72,7 @@ class View(Struct, frozen=True):
     epoch: int
     takeovers: int
     cancel_requested: bool
+    era: int = 1
 
     @property
     def final(self) -> bool:
@@ -334,6 +335,11 @@ def _stranded(fold: _Fold, event: words.Stranded, at: int) -> None:
     fold.become("no_worker_for_version", at, why)
 
 
+def _again(fold: _Fold, event: words.Again, at: int) -> None:
+    fold.ended = at
+    fold.history.append(PastState(fold.status, at, f"era {event.era} begins"))
+
+
 def _ended(fold: _Fold, event: words.Ended, at: int) -> None:
     fold.result = event.result if event.status == "done" else None
     fold.failure = event.error or (fold.failure if event.status != "done" else None)
@@ -343,6 +349,7 @@ def _ended(fold: _Fold, event: words.Ended, at: int) -> None:
 
 _HANDLERS: dict[str, Any] = {
     "started": _started,
+    "again": _again,
     "taken": _taken,
     "step": _step,
     "attempt": _attempt,
@@ -376,11 +383,11 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
         type=head.type,
         version=head.version,
         status=fold.status,
-        seq=len(events),
+        seq=head.before + len(events),
         data=fold.state if fold.state is not None else fold.input,
         result=fold.result,
         failure=fold.failure,
-        started=events[0].time if events else head.started,
+        started=events[0].time if events and head.era == 1 else head.started,
         changed=events[-1].time if events else head.started,
         ended=fold.ended,
         waits_for=fold.waits_for,
@@ -402,6 +409,7 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
         epoch=fold.epoch,
         takeovers=fold.takeovers,
         cancel_requested=fold.cancelled,
+        era=head.era,
     )
 
 

@@ -61,6 +61,36 @@ class Started(Struct, frozen=True, omit_defaults=True, gc=False):
     version: int
     input: Raw
     node: str = ""
+    era: int = 1
+    before: int = 0
+    """How many events its earlier eras have."""
+
+
+class Again(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The last event of an era: the next one has begun, in a stream of its own, by the same
+    commit."""
+
+    era: int
+    """The number of the era that has begun."""
+    undos: int = 0
+    """How many undos were armed and are let go: an era that has ended is not rolled back."""
+    signals: int = 0
+    """How many signals no wait had taken: they are in the next era."""
+
+
+class Carried(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Keys of signals of earlier eras: one that is sent again with such a key is not counted."""
+
+    keys: tuple[str, ...]
+
+
+class Imported(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The events before this one come from another store, where they were committed at other
+    times."""
+
+    times: tuple[int, ...]
+    """The time of each of them there."""
+    source: str = ""
 
 
 class Taken(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -244,6 +274,9 @@ class Ended(Struct, frozen=True, omit_defaults=True, gc=False):
 
 KINDS: dict[str, type[Struct]] = {
     "started": Started,
+    "again": Again,
+    "carried": Carried,
+    "imported": Imported,
     "taken": Taken,
     "step": StepDone,
     "attempt": AttemptFailed,
@@ -289,6 +322,11 @@ class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     waits_for: str = ""
     input: Raw = NULL
     """Only while queued: afterwards it stands in the journal."""
+    era: int = 1
+    before: int = 0
+    """How many events its earlier eras have."""
+    imported: bool = False
+    """Whether its journal has an `imported`, which says when its first events were committed."""
 
 
 class Command(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -296,7 +334,7 @@ class Command(Struct, frozen=True, omit_defaults=True, gc=False):
     has acted."""
 
     kind: str
-    """start · signal · cancel · retry"""
+    """start · signal · cancel · retry · import"""
     id: str
     name: str = ""
     payload: Raw = NULL
