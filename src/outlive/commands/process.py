@@ -5,6 +5,7 @@
     signal ID NAME [JSON]   give it the signal it waits for (or will)
     cancel ID               undo what it did, unless it is past its pivot
     retry ID                go on with one that is stuck or paused
+    export ID · import FILE · diff --against MODULE:APP …     whole journals (journals.py)
 
 The service need not run for any of this. What is asked is durable when the command ends.
 """
@@ -34,6 +35,12 @@ LIST_MAX = 100_000
 PAGE = 200
 
 commands = App(name="process", help="Look at processes; signal, cancel and retry them.")
+for _verb, _function, _help in (
+    ("export", "export", "Write the journal of a process to stdout."),
+    ("import", "take_in", "Take a process from an exported journal into this store."),
+    ("diff", "diff", "Would the processes go on with other code? Replays their journals."),
+):
+    commands.command(f"outlive.commands.journals:{_function}", name=_verb, help=_help)
 
 ListFormat = Annotated[
     Literal["text", "json", "ids"],
@@ -185,7 +192,8 @@ def _time(micros: int | None) -> str:
 
 
 def _story(view: View, journal: list[Entry]) -> Iterator[str]:
-    yield f"{view.id}  {view.type} v{view.version}  {view.status}"
+    era = f", era {view.era}" if view.era > 1 else ""
+    yield f"{view.id}  {view.type} v{view.version}{era}  {view.status}"
     if view.waits_for:
         until = f" until {_time(view.due)}" if view.due else ""
         yield f"  waits for  {view.waits_for}{until}"

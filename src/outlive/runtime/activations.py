@@ -210,8 +210,8 @@ class Activations:
     async def _strand(self, lease: Lease, ref: Ref, head: Head, journal: Journal) -> None:
         """Show that nobody here runs this type and version; whoever does takes it up after a
         take-over."""
-        if head.status in FINAL or head.status == "no_worker_for_version":
-            return
+        if head.status in FINAL or head.status in HALTED:
+            return  # it does not run now: who lets it go on waits for a node that can
         stranded = Activation(self, _NOBODY, ref, head, lease, journal)
         await stranded.record(
             Stranded(self.name), head=stranded.with_status("no_worker_for_version")

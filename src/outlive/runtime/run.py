@@ -22,7 +22,7 @@ from uuid import UUID
 from outlive import ids, steps
 from outlive.clock import MICROS
 from outlive.codec import ANYTHING, Shape, fingerprint
-from outlive.errors import Discarded, WaitTimeout
+from outlive.errors import Discarded, Drift, WaitTimeout
 from outlive.kinds.processes.vocabulary import SleepBegan, StepDone, WaitBegan, WaitDone, Woke
 from outlive.runtime import attempts, branches, eras, fanout, scopes, transactions
 from outlive.runtime.activation import Activation
@@ -319,7 +319,10 @@ class Run:
         self._pass(done.id)
         if done.error is not None:
             raise attempts.step_failed(done.id, done.error)
-        return shape.read(done.result)
+        try:
+            return shape.read(done.result)
+        except ValueError as error:
+            raise Drift(f"what {done.id} gave does not fit its type: {str(error)[:500]}") from error
 
     # --- parts of a body --------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ ONE_OF_EACH = (
     words.Ended("done", RAW, ERROR),
     words.Again(2, 1, 3),
     words.Carried(("k",)),
-    words.Imported((4, 5), "elsewhere"),
+    words.Imported((4, 5)),
 )
 
 

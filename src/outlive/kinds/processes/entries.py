@@ -48,7 +48,7 @@ def line_of(event: Any) -> str:
         case words.Carried():
             return f"{len(event.keys)} keys of earlier signals are known"
         case words.Imported():
-            return f"imported from {event.source}" if event.source else "imported"
+            return f"imported with {len(event.times)} events of another store"
         case words.Taken():
             return f"taken over by {event.node}" + (" after a crash" if event.crash else "")
         case words.StepDone(error=None):

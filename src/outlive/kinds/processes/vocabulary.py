@@ -90,7 +90,6 @@ class Imported(Struct, frozen=True, omit_defaults=True, gc=False):
 
     times: tuple[int, ...]
     """The time of each of them there."""
-    source: str = ""
 
 
 class Taken(Struct, frozen=True, omit_defaults=True, gc=False):
