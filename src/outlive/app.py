@@ -329,7 +329,11 @@ class Outlive(Transfers, Telling, Doors):
             raise Draining(f"This instance is {self._phase}; nothing was started.")
         store = self.store
         owned = self._runtime.activations.leases if self._runtime is not None else {}
-        shard = self._runtime.activations.shard_for_start() if self._runtime is not None else None
+        shard = None
+        if self._runtime is not None:
+            shard = self._runtime.activations.shard_for_start()
+            if shard is None:
+                shard = await self._runtime.ownership.shard_elsewhere(made.label)
         id = ids.public_id(made.prefix, store.shards, shard)
         request = None
         if key is not None:

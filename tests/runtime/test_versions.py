@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.service import Place, has_status, recorded
+from typing import Any
+
+from tests.service import Place, has_status, recorded, until
 
 from outlive import Outlive, Run, step
 from outlive.model import shard_of
@@ -118,3 +120,34 @@ async def test_a_body_cannot_ask_for_a_version_that_it_does_not_run(place: Place
     id = (await app.begin("order", b"null")).id
     view = await has_status(app, id, "failed")
     assert view.failure.message == "order v2 runs version 1, 2; it cannot ask for 3"
+
+
+async def test_a_node_that_is_new_starts_nothing_where_it_would_be_stranded(place: Place) -> None:
+    older = await place.open(before, lease_seconds=2.0)
+    await until(lambda: len(leases(older)) == older.store.shards, "the older one owns all")
+    newer = await place.open(after, lease_seconds=2.0)
+    ids = [(await newer.begin("order", b"null")).id for _ in range(8)]
+    for id in ids:
+        await newer.signal(id, "go", b"")
+        assert await newer.result(id, within=20) == "fast"
+        kinds = [entry.kind for entry in await newer.journal(id)]
+        assert kinds[0] == "started" and "stranded" not in kinds
+
+
+async def test_what_is_queued_where_nobody_runs_it_says_so_and_begins_where_one_does(
+    place: Place,
+) -> None:
+    older = await place.open(before)
+    asking = await place.client(after)
+    id = (await asking.begin("order", b"null")).id
+    view = await has_status(asking, id, "no_worker_for_version")
+    assert view.history[-1].why == "no node runs this version"
+    newer = await place.again(older, after)
+    await newer.signal(id, "go", b"")
+    assert await newer.result(id, within=10) == "fast"
+    assert [entry.kind for entry in await newer.journal(id)][:2] == ["started", "step"]
+
+
+def leases(app: Outlive) -> dict[int, Any]:
+    assert app._runtime is not None
+    return dict(app._runtime.activations.leases)

@@ -213,9 +213,8 @@ class Activations:
         if head.status in FINAL or head.status in HALTED:
             return  # it does not run now: who lets it go on waits for a node that can
         stranded = Activation(self, _NOBODY, ref, head, lease, journal)
-        await stranded.record(
-            Stranded(self.name), head=stranded.with_status("no_worker_for_version")
-        )
+        begun = () if journal.started is None else (Stranded(self.name),)
+        await stranded.record(*begun, head=stranded.with_status("no_worker_for_version"))
 
     # --- ends and times ---------------------------------------------------------------------------
 

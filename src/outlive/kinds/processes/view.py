@@ -376,8 +376,9 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
     fold = _Fold(head)
     for event in events:
         fold.take(event.kind, unpack(event.kind, event.data), event.time)
-    if not fold.history:
-        fold.history.append(PastState("queued", head.started))
+    if not fold.history:  # nothing has happened: its cell says what is wanted
+        why = "no node runs this version" if head.status == "no_worker_for_version" else ""
+        fold.become(head.status, head.started, why)
     return View(
         id=id,
         type=head.type,
