@@ -65,7 +65,7 @@ async def test_an_era_after_the_other_runs_under_one_id(place: Place) -> None:
     assert recorded(await app.journal(handle.id)) == ["tick"]
     first = await app.journal(handle.id, era=1)
     assert [entry.kind for entry in first] == ["started", "step", "state", "again"]
-    assert first[-1].text == "era 2 begins; 1 undos are let go"
+    assert first[-1].text == "era 2 begins; undos let go: 1"
 
 
 async def test_signals_that_no_wait_has_taken_go_along_and_keys_count_once(place: Place) -> None:
@@ -390,3 +390,35 @@ def ref(app: Outlive, id: str) -> Any:
 
     assert shard_of(id, app.store.shards) >= 0
     return ref_of(id, app.store.shards)
+
+
+async def test_an_era_that_begins_while_its_shard_is_handed_over_begins_elsewhere(
+    place: Place,
+) -> None:
+    app = await place.open(clock_of)
+    runtime = app._runtime
+    assert runtime is not None
+    clock = next(iter(app._bodies))
+    handle = await app.start(clock, 1)
+    activation = runtime.activations.live[handle.id]
+    shard = activation.lease.shard
+    lease = activation.lease
+    real = runtime.committer.submit
+
+    def submit(batch: Any, *, patient: bool = False) -> Any:
+        if any(append.kind == "again" for append in batch.append):
+            runtime.committer.submit = real  # type: ignore[method-assign]
+            gate = real(batch, patient=patient)
+            handing.append(asyncio.ensure_future(runtime.activations.hand_over(shard, 10)))
+            return gate
+        return real(batch, patient=patient)
+
+    handing: list[Any] = []
+    runtime.committer.submit = submit  # type: ignore[method-assign,assignment]
+    await until(lambda: handing, "an era ends")
+    await handing[0]
+    assert handle.id not in runtime.activations.live
+    assert (await handle.view()).era == 2
+    await runtime._gained(lease, False)
+    assert await handle.result(within=10) == 3
+    assert len(outside.effects) == 3

@@ -94,17 +94,26 @@ def list_processes(
 
 
 @commands.command
-def show(id: str, /, *, store: StoreAddress = None, output: Format = "text") -> None:
+def show(
+    id: str,
+    /,
+    *,
+    era: int | None = None,
+    store: StoreAddress = None,
+    output: Format = "text",
+) -> None:
     """Show one process: its states, steps, attempts and take-overs.
 
     Parameters
     ----------
     id
         The public id, as in its Location.
+    era
+        Of an endless process: whose journal is shown, that of the era under way without it.
     """
 
     async def question(app: Outlive) -> tuple[View, list[Entry]]:
-        return await app.view(id), await app.journal(id)
+        return await app.view(id), await app.journal(id, era=era)
 
     view, journal = ask(store, question)
     if output == "json":

@@ -55,7 +55,10 @@ async def begin_next(run: Run, value: Any) -> NoReturn:
         later.task = None
     node.tell(later.id)
     later.journal.times[""] = committed.time
-    later.run(value, decoded=True)
+    if later.leaving:
+        node.forget(later)  # it was to be put down meanwhile: whoever takes it up begins the era
+    else:
+        later.run(value, decoded=True)
     raise Discarded
 
 

@@ -42,8 +42,8 @@ def line_of(event: Any) -> str:
             era = f", era {event.era}" if event.era > 1 else ""
             return f"started as {event.type} version {event.version}{era}"
         case words.Again():
-            let_go = f"; {event.undos} undos are let go" if event.undos else ""
-            carried = f"; {event.signals} signals go with it" if event.signals else ""
+            let_go = f"; undos let go: {event.undos}" if event.undos else ""
+            carried = f"; signals taken along: {event.signals}" if event.signals else ""
             return f"era {event.era} begins{let_go}{carried}"
         case words.Carried():
             return f"{len(event.keys)} keys of earlier signals are known"
