@@ -504,3 +504,15 @@ async def test_what_is_not_open_says_so_and_declarations_are_checked(place: Plac
         begun = await app.begin("greet", b'"memory"')
         assert await app.result(begun.id, within=60) == "hello work memory"
     assert app.phase == "stopped"
+
+
+def test_a_version_is_run_by_one_body() -> None:
+    async def old(run: Run) -> None: ...
+
+    async def new(run: Run) -> None: ...
+
+    app = Outlive("memory://")
+    app.process("/things", version=1, name="thing")(old)
+    with pytest.raises(ValueError, match="thing v1 is declared twice: by thing v2 and by thing v1"):
+        app.process("/things", version=2, name="thing", accepts=(1,))(new)
+    assert app.definitions["thing"].version == 1

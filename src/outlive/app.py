@@ -30,6 +30,7 @@ from outlive.doors.callbacks import Callbacks
 from outlive.doors.notices import Notices
 from outlive.doors.queries import Queries
 from outlive.doors.telling import Telling
+from outlive.doors.transfers import Transfers
 from outlive.doors.updates import Updates
 from outlive.errors import (
     Conflict,
@@ -77,7 +78,7 @@ LEASE_SECONDS = 10.0
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Callbacks, Updates, Notices, Queries, Telling, Doors):
+class Outlive(Callbacks, Updates, Notices, Queries, Transfers, Telling, Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
@@ -142,6 +143,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Telling, Doors):
         signals: Mapping[str, Any] | None = None,
         rollback_on: tuple[type[Exception], ...] = (Exception,),
         deadline: float | None = None,
+        accepts: tuple[int, ...] = (),
         updates: Iterable[Update[Any, Any]] = (),
         callbacks: Mapping[str, Any] | None = None,
         notify: str = "",
@@ -158,7 +160,8 @@ class Outlive(Callbacks, Updates, Notices, Queries, Telling, Doors):
         start, by the store's clock, at which it is rolled back if it has not ended. `updates`: what
         it can be asked and answers. `callbacks`: the names of its callbacks and their types;
         without it any JSON is taken. `notify`: the address that is told of each end, unless a start
-        names another.
+        names another. `accepts`:
+        older versions whose processes this body goes on with; `run.since(n)` says what they get.
         """
 
         def declare(body: F) -> F:
@@ -168,16 +171,19 @@ class Outlive(Callbacks, Updates, Notices, Queries, Telling, Doors):
                 raise ValueError(f"notify of {body.__name__}: {error.detail}") from None
             made = Definition(
                 body, path, version, name, prefix, status_code, signals, rollback_on, deadline,
-                updates, callbacks, notify,
+                accepts, updates, callbacks, notify,
             )  # fmt: skip
-            if (made.name, version) in self._all:
-                raise ValueError(f"{made.label} is declared twice")
+            for each in made.versions:
+                if (made.name, each) in self._all:
+                    by = f"by {made.label} and by {self._all[made.name, each].label}"
+                    raise ValueError(f"{made.name} v{each} is declared twice: {by}")
             for other in self._all.values():
                 if other.path == path and other.name != made.name:
                     raise ValueError(f"{path} belongs to process {other.name} already")
                 if other.name == made.name and other.path != path:
                     raise ValueError(f"{made.label} and {other.label} have different paths")
-            self._all[made.name, version] = made
+            for each in made.versions:
+                self._all[made.name, each] = made
             self._bodies[body] = made
             return body
 
@@ -390,7 +396,11 @@ class Outlive(Callbacks, Updates, Notices, Queries, Telling, Doors):
             self._may_notify(notify)
         store = self.store
         owned = self._runtime.activations.leases if self._runtime is not None else {}
-        shard = self._runtime.activations.shard_for_start() if self._runtime is not None else None
+        shard = None
+        if self._runtime is not None:
+            shard = self._runtime.activations.shard_for_start()
+            if shard is None:
+                shard = await self._runtime.ownership.shard_elsewhere(made.label)
         id = ids.public_id(made.prefix, store.shards, shard)
         request = None
         if key is not None:

@@ -1,7 +1,7 @@
 """A service on PostgreSQL that says when each step ran, and on which node.
 
     /jobs      `steps` short steps, each with its line in a ledger outside; perhaps a wait; a row
-    VERSIONS   which versions of a job this build has: `1`, or `1,2`
+    VERSIONS   which versions of a job this build has: `1`, or `1,2`; empty: rollout.py declares it
 
 The ledger is one file for all nodes: a line when a step begins and one when it has ended. `/who`
 says which node answers. `LEASE_SECONDS` comes from the environment too.
@@ -82,7 +82,7 @@ def declare(version: int) -> None:
     place(body)
 
 
-for version in VERSIONS:
+for version in filter(None, VERSIONS):
     declare(int(version))
 
 

@@ -45,6 +45,8 @@ def test_one_is_shown_with_its_steps_and_journal(shop, process):
     assert told.startswith(f"{id}  order v1  waiting\n")
     assert "waits for  paid until " in told
     assert "reserve  done" in told
+    assert process("show", id, "--era", "1").stdout == told
+    assert "OL2070" in process("show", id, "--era", "2").stderr
     whole = json.loads(process("show", id, "-o", "json").stdout)
     assert whole["process"]["status"] == "waiting"
     assert [entry["n"] for entry in whole["journal"]] == list(range(len(whole["journal"])))

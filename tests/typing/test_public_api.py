@@ -43,6 +43,8 @@ async def make_one(name: str) -> list[str]:
     return []
 
 def right(run: BlockingRun) -> float:
+    if run.since(2):
+        run.again("a")
     return run(measure, "a")
 
 def left(run: BlockingRun) -> str:
@@ -113,9 +115,15 @@ async def thing(run: Run, name: str) -> bytes:
     await run.all([1], make_one, limit=5)       # refused
     run.deadline(60)
     run.deadline("60")                  # refused
+    assert_type(run.since(2), bool)
+    run.since("2")                      # refused
+    assert_type(run.era, int)
     async with run.scope():
         await run(make, name)
-    return b""
+    if name:
+        await run.again(name)           # does not return
+    else:
+        return b""
 
 async def use() -> None:
     handle = await app.start(thing, "x")
@@ -129,6 +137,12 @@ async def use() -> None:
     assert_type(await app.transact(insert, "x"), int)
     assert_type(await app.transact(insert_later, "x"), str)
     await app.transact(insert, 1)       # refused
+    text = await app.export_journal(handle.id, redact=lambda kind, data: data)
+    assert_type(text, str)
+    assert_type(await app.import_journal(text, within=3), str)
+    assert_type((await app.diff(text)).fits, bool)
+    assert_type((await app.journal(handle.id, era=2))[0].n, int)
+    await app.export_journal(3)         # refused
 
 def view() -> None:
     client = app.blocking()

@@ -6,6 +6,7 @@
     cancel ID               undo what it did, unless it is past its pivot
     retry ID                go on with one that is stuck or paused
     notify ID               tell its end once more to whoever asked to be told
+    export ID · import FILE · diff --against MODULE:APP …     whole journals (journals.py)
 
 The service need not run for any of this. What is asked is durable when the command ends.
 """
@@ -36,6 +37,12 @@ PAGE = 200
 UNDELIVERED_MAX = 1000
 
 commands = App(name="process", help="Look at processes; signal, cancel and retry them.")
+for _verb, _function, _help in (
+    ("export", "export", "Write the journal of a process to stdout."),
+    ("import", "take_in", "Take a process from an exported journal into this store."),
+    ("diff", "diff", "Would the processes go on with other code? Replays their journals."),
+):
+    commands.command(f"outlive.commands.journals:{_function}", name=_verb, help=_help)
 
 ListFormat = Annotated[
     Literal["text", "json", "ids"],
@@ -95,17 +102,26 @@ def list_processes(
 
 
 @commands.command
-def show(id: str, /, *, store: StoreAddress = None, output: Format = "text") -> None:
+def show(
+    id: str,
+    /,
+    *,
+    era: int | None = None,
+    store: StoreAddress = None,
+    output: Format = "text",
+) -> None:
     """Show one process: its states, steps, attempts and take-overs.
 
     Parameters
     ----------
     id
         The public id, as in its Location.
+    era
+        Of an endless process: whose journal is shown, that of the era under way without it.
     """
 
     async def question(app: Outlive) -> tuple[View, list[Entry]]:
-        return await app.view(id), await app.journal(id)
+        return await app.view(id), await app.journal(id, era=era)
 
     view, journal = ask(store, question)
     if output == "json":
@@ -210,7 +226,8 @@ def _time(micros: int | None) -> str:
 
 
 def _story(view: View, journal: list[Entry]) -> Iterator[str]:
-    yield f"{view.id}  {view.type} v{view.version}  {view.status}"
+    era = f", era {view.era}" if view.era > 1 else ""
+    yield f"{view.id}  {view.type} v{view.version}{era}  {view.status}"
     if view.waits_for:
         until = f" until {_time(view.due)}" if view.due else ""
         yield f"  waits for  {view.waits_for}{until}"

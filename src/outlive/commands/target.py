@@ -37,6 +37,15 @@ class Service(Protocol):
 
 
 def load(target: str) -> Any:
+    """The application that `target` names. Raises `CommandFailed` when there is none."""
+    found = named(target)
+    if not isinstance(found, Service) and not callable(found):
+        kind = type(found).__name__
+        raise CommandFailed(f"{target} is a {kind}: neither an Outlive nor an ASGI app", MISUSED)
+    return found
+
+
+def named(target: str) -> Any:
     """The object that `target` names. Raises `CommandFailed` when there is none."""
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
@@ -51,9 +60,6 @@ def load(target: str) -> Any:
         if not hasattr(found, name):
             raise CommandFailed(f"module {module_name} has no {attribute!r}", MISUSED)
         found = getattr(found, name)
-    if not isinstance(found, Service) and not callable(found):
-        kind = type(found).__name__
-        raise CommandFailed(f"{target} is a {kind}: neither an Outlive nor an ASGI app", MISUSED)
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Raw
 
 from outlive import codec
+from outlive.doors.journals import events_after, recorded
 from outlive.doors.opened import Opened
 from outlive.errors import ProcessFailed
 from outlive.kinds.processes import Entry, Node, Stats, Summary, View, entries, view_of
@@ -25,14 +26,14 @@ class Reading(Opened):
     """The questions an application answers."""
 
     async def view(self, id: str) -> View:
-        """Everything durable about a process, without what is redacted. Raises `NoSuchProcess`,
-        `ProcessGone`."""
+        """Everything durable about a process, of its era that is under way, without what is
+        redacted. Raises `NoSuchProcess`, `ProcessGone`."""
         view = await self._view(id)
         return shown(view, self._redact) if self._redact else view
 
     async def _view(self, id: str) -> View:
         head = await self._head(id)
-        return view_of(id, head, await self.store.events(head.stream))
+        return view_of(id, head, await recorded(self.store, head))
 
     def redacted(self, document: Raw) -> Raw:
         """`document` as it is shown: without the values of redacted members."""
@@ -42,17 +43,18 @@ class Reading(Opened):
         """How many durable events a process has: changes exactly when its view does. Raises as
         `view`."""
         head = await self._head(id)
-        return (await self.store.lengths((head.stream,))).get(head.stream, 0)
+        return head.before + (await self.store.lengths((head.stream,))).get(head.stream, 0)
 
     async def changed(self, id: str, seen: int, timeout_seconds: float) -> int:
         """Wait until a process has more than `seen` events, at most `timeout_seconds`; gives how
         many. Ends early when this node drains. Raises as `view`."""
         head = await self._head(id)
         if self._runtime is not None:
-            return await self._runtime.watchers.changed(id, head.stream, seen, timeout_seconds)
+            watchers, known = self._runtime.watchers, seen - head.before
+            return head.before + await watchers.changed(id, head.stream, known, timeout_seconds)
         ends, generation = self._clock.boot() + timeout_seconds, -1
         while True:
-            length = (await self.store.lengths((head.stream,))).get(head.stream, 0)
+            length = (await self.store.lengths((head.stream,))).get(head.stream, 0) + head.before
             left = ends - self._clock.boot()
             if length > seen or left <= 0:
                 return length
@@ -67,11 +69,14 @@ class Reading(Opened):
             return False
         return await self._runtime.activations.result_of(id, timeout_seconds) is not None
 
-    async def journal(self, id: str, after: int = -1) -> list[Entry]:
-        """The durable events of a process after position `after`, readable, without what is
-        redacted. Raises as `view`."""
+    async def journal(self, id: str, after: int = -1, *, era: int | None = None) -> list[Entry]:
+        """The durable events of a process after position `after`, readable: of its era that is
+        under way and, behind a position of an earlier one, of all since.
+
+        Without what is redacted. `era`: of that one only. Raises as `view`, and `NoSuchEra`.
+        """
         head = await self._head(id)
-        found = entries(await self.store.events(head.stream, after))
+        found = entries(await events_after(self.store, head, after, era))
         return [shown_entry(one, self._redact) for one in found] if self._redact else found
 
     async def result(self, id: str, within: float | None = None) -> Any:

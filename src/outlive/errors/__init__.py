@@ -26,6 +26,7 @@
     │   ├── NoSuchQuery · QueryTooSlow
     │   ├── NotifyRefused · NothingToNotify
     │   ├── ProcessFailed       it ended without a result
+    │   ├── NoSuchEra · AlreadyThere · BadJournal · NothingToExport
     │   └── Draining · Overloaded
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
@@ -33,7 +34,8 @@
         ├── WaitTimeout         no signal came within the time given
         ├── NonRetryable        raise it in a step: a business refusal, not to be tried again
         ├── Drift               the code no longer matches what was recorded
-        └── DeadlineExceeded    why a process was rolled back: it had not ended in time
+        ├── DeadlineExceeded    why a process was rolled back: it had not ended in time
+        └── EraNotOver          `run.again` was called where an era cannot end
     Cancelled (BaseException)   the process was cancelled; let it pass
     Discarded (BaseException)   this activation no longer owns its process; let it pass
 
@@ -49,11 +51,14 @@ from outlive.errors.bodies import (
     DeadlineExceeded,
     Discarded,
     Drift,
+    EraNotOver,
     NonRetryable,
     StepFailed,
     WaitTimeout,
 )
 from outlive.errors.processes import (
+    AlreadyThere,
+    BadJournal,
     CallbackExpired,
     CallbackUsed,
     Draining,
@@ -62,9 +67,11 @@ from outlive.errors.processes import (
     MalformedInput,
     MalformedKey,
     NoSuchCallback,
+    NoSuchEra,
     NoSuchProcess,
     NoSuchQuery,
     NoSuchUpdate,
+    NothingToExport,
     NothingToNotify,
     NotifyRefused,
     NotStuck,
@@ -119,10 +126,12 @@ from outlive.errors.store import (
 )
 
 __all__ = [
+    "AlreadyThere",
     "ArchiveDamaged",
     "BadAddress",
     "CallbackExpired",
     "CallbackUsed",
+    "BadJournal",
     "Cancelled",
     "Conflict",
     "DeadlineExceeded",
@@ -130,6 +139,7 @@ __all__ = [
     "Draining",
     "Drift",
     "EngineTooOld",
+    "EraNotOver",
     "Fenced",
     "InEventLoop",
     "InvalidInput",
@@ -141,6 +151,7 @@ __all__ = [
     "NewerSchema",
     "NoSession",
     "NoSuchCallback",
+    "NoSuchEra",
     "NoSuchProcess",
     "NoSuchQuery",
     "NoSuchUpdate",
@@ -149,6 +160,7 @@ __all__ = [
     "NotStuck",
     "NothingToNotify",
     "NotifyRefused",
+    "NothingToExport",
     "OutcomeUnknown",
     "OutliveError",
     "Overloaded",

@@ -62,6 +62,16 @@ class DeadlineExceeded(OutliveError):
     remedy = "Start it anew, with a later deadline if it needs more time."
 
 
+class EraNotOver(OutliveError):
+    """The era cannot end here.
+
+    `run.again` was called in a branch or a scope, or beside a step, wait or sleep that is under
+    way. Nothing was recorded, and the next era has not begun."""
+
+    code, slug = "OL3030", "era-not-over"
+    remedy = "Call it in the body itself, when everything that was begun has ended."
+
+
 class Cancelled(BaseException):
     """The process was cancelled: what it did is being undone. Let it pass."""
 

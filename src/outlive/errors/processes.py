@@ -219,6 +219,42 @@ class ProcessFailed(ProcessError):
     remedy = "Read its status and its steps."
 
 
+class NoSuchEra(ProcessError):
+    """The process has no such era, or keeps it no more.
+
+    Nothing was read."""
+
+    code, slug, status = "OL2070", "no-such-era", 404
+    remedy = "Read one of the eras named in the message."
+
+
+class AlreadyThere(ProcessError):
+    """The store has a process with this id already, or had one a while ago.
+
+    Nothing was imported; what is there was left as it is."""
+
+    code, slug = "OL2071", "already-there"
+    remedy = "Import it into another store."
+
+
+class BadJournal(ProcessError):
+    """The file is no exported journal, or is not as it was written.
+
+    Nothing was imported."""
+
+    code, slug, status = "OL2072", "bad-journal", 422
+    remedy = "Export the process again, with `outlive process export`."
+
+
+class NothingToExport(ProcessError):
+    """The process has not begun: it has no journal.
+
+    Nothing was written."""
+
+    code, slug = "OL2073", "nothing-to-export"
+    remedy = "Export it when a node has begun it."
+
+
 class Draining(ProcessError):
     """This instance is going down and takes no new work.
 

@@ -439,11 +439,15 @@ class Activation:
         """Pause with a diff: the code asks for something else than is recorded."""
         if self.journal.cancel is not None:
             raise Cancelled
+        await self.pause("drift", self.difference(against))
+
+    def difference(self, against: str) -> str:
+        """What speaks against going on, what is recorded, and the remedy."""
         recorded = ", ".join(
             record.id
             for record in sorted(self.journal.records.values(), key=lambda found: found.order)
         )
-        await self.pause("drift", f"{against}. Recorded so far: {recorded}. {Drift.remedy}")
+        return f"{against}. Recorded so far: {recorded}. {Drift.remedy}"
 
     # --- what the body sets beside its steps ------------------------------------------------------
 

@@ -29,6 +29,7 @@ from outlive.errors import (
     Overloaded,
 )
 from outlive.kinds.processes import FINAL, Definition, Failure, Head, Journal, Stats
+from outlive.kinds.processes.transfer import as_they_were
 from outlive.kinds.processes.vocabulary import (
     GONE,
     HALTED,
@@ -198,7 +199,8 @@ class Activations:
         if head.status == GONE:
             return None
         journal = Journal()
-        for event in await self.recovery.ahead.events(id, head.stream):
+        events = await self.recovery.ahead.events(id, head.stream)
+        for event in as_they_were(events) if head.imported else events:
             journal.apply(unpack(event.kind, event.data), event.time)
         definition = self.definitions.get((head.type, head.version))
         if definition is None:
@@ -217,12 +219,11 @@ class Activations:
     async def _strand(self, lease: Lease, ref: Ref, head: Head, journal: Journal) -> None:
         """Show that nobody here runs this type and version; whoever does takes it up after a
         take-over."""
-        if head.status in FINAL or head.status == "no_worker_for_version":
-            return
+        if head.status in FINAL or head.status in HALTED:
+            return  # it does not run now: who lets it go on waits for a node that can
         stranded = Activation(self, _NOBODY, ref, head, lease, journal)
-        await stranded.record(
-            Stranded(self.name), head=stranded.with_status("no_worker_for_version")
-        )
+        begun = () if journal.started is None else (Stranded(self.name),)
+        await stranded.record(*begun, head=stranded.with_status("no_worker_for_version"))
 
     # --- ends and times ---------------------------------------------------------------------------
 

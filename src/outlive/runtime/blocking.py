@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 if TYPE_CHECKING:
@@ -78,6 +78,15 @@ class BlockingRun:
         """See `Run.version`."""
         return self._run.version
 
+    def since(self, version: int) -> bool:
+        """See `Run.since`."""
+        return self._run.since(version)
+
+    @property
+    def era(self) -> int:
+        """See `Run.era`."""
+        return self._run.era
+
     @property
     def key(self) -> str:
         """See `Run.key`."""
@@ -115,6 +124,10 @@ class BlockingRun:
             self._run.deadline(seconds)
 
         self._do(set_it())
+
+    def again(self, value: Any = None) -> NoReturn:
+        """See `Run.again`."""
+        self._do(self._run.again(value))
 
     def keyed(self, key: str | int) -> BlockingRun:
         """See `Run.keyed`."""

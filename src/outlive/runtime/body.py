@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Raw
 
 from outlive import codec
-from outlive.errors import DeadlineExceeded, Discarded
+from outlive.errors import DeadlineExceeded, Discarded, Drift
 from outlive.kinds.processes import Failure
 from outlive.runtime import rollback
 from outlive.runtime.activation import Activation, failure_of
@@ -49,7 +49,7 @@ async def _forward(activation: Activation, value: Any, decoded: bool) -> None:
     assert started is not None
     try:
         if not decoded:
-            value = definition.input_type.read(started.input)
+            value = await input_of(activation, started.input)
         run, args = Run(activation), (value,) if definition.takes_input else ()
         if definition.is_async:
             result = await definition.body(run, *args)
@@ -69,10 +69,24 @@ async def _forward(activation: Activation, value: Any, decoded: bool) -> None:
             await activation.end("done", result=raw)
 
 
+async def input_of(activation: Activation, raw: Raw) -> Any:
+    """What the process was started with; code that cannot read it any more is no reason to roll
+    back what was done with it."""
+    made = activation.definition
+    try:
+        return made.input_type.read(raw)
+    except ValueError as error:
+        if not activation.loaded:
+            raise
+        raise Drift(f"the recorded input does not fit {made.label}: {str(error)[:500]}") from error
+
+
 async def _fail(activation: Activation, error: BaseException) -> None:
     """The body has raised `error`: what that means depends on what was asked of it."""
     if activation.gone:
         raise Discarded from error
+    if isinstance(error, Drift):
+        await activation.drift(error.detail)
     if _is_cancelled(activation):
         await _roll_back(activation)
         return

@@ -6,6 +6,7 @@
     retry      what has given up is tried afresh
     start      a process that was queued begins
     notify     its end is told once more (notices.py)
+    import     a process comes from another store, with its journal (imports.py)
 
 A command comes straight from this node, or out of the inbox of its shard; then its cell is dropped
 by the very commit that carries it out, so it is done once. Each verb is a function of its own in
@@ -39,7 +40,7 @@ from outlive.kinds.processes.vocabulary import (
     ref_of,
 )
 from outlive.model import Batch, Require
-from outlive.runtime import deliveries
+from outlive.runtime import deliveries, imports
 from outlive.runtime.activation import Activation
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class Commands:
         """
         node = self._node
         await node.recovery.passed(command.id)
+        if command.kind == "import":
+            await imports.take_in(node, command, done)
+            return
         activation = await node.load(command.id)
         if activation is None:
             raise await self._out_of_reach(command.id)

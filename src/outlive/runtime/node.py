@@ -28,6 +28,7 @@ from outlive.errors import (
     StoreWentBack,
 )
 from outlive.kinds.processes import FINAL, Definition, Stats
+from outlive.kinds.processes.definition import label_of
 from outlive.kinds.processes.requests import REQUESTS, read_request
 from outlive.kinds.processes.vocabulary import (
     inbox_of,
@@ -85,7 +86,7 @@ class NodeRuntime:
             retention_seconds,
             self.watchers.tell,
         )
-        runs = tuple(sorted(definition.label for definition in definitions.values()))
+        runs = tuple(sorted(label_of(name, version) for name, version in definitions))
         self.ownership = Ownership(
             store,
             self.name,

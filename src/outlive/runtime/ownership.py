@@ -78,6 +78,10 @@ class NodeCell(Struct, frozen=True, omit_defaults=True):
 _read = msgspec.json.Decoder(NodeCell).decode
 
 
+SETTLE_SECONDS = 3.0
+"""How long a start waits for a node that runs its version to own a shard."""
+
+
 class Ownership:
     """The shards of one node: taken, kept and handed back.
 
@@ -200,6 +204,23 @@ class Ownership:
     async def keep(self, ahead_seconds: float) -> None:
         """Renew as of `ahead_seconds` from now, before a test moves its clock so far."""
         await self._renew(ahead_seconds)
+
+    async def shard_elsewhere(self, label: str) -> int | None:
+        """Where this node starts a process of `label` while it owns no shard; None: anywhere.
+
+        While a deploy rolls, not in a shard of a node that does not run it. When nobody who does
+        owns a shard, this node waits a moment for one of its own.
+        """
+        alive = (await self._look())[0]
+        runs = {name for name, cell in working(alive) if label in cell.runs}
+        if len(runs) == len(working(alive)):
+            return None
+        ends = self._clock.boot() + SETTLE_SECONDS
+        while True:
+            fit = [shard.id for shard in await self._store.owners() if shard.owner in runs]
+            if fit or self._clock.boot() >= ends:
+                return next(iter(fit), None)
+            await asyncio.sleep(QUICK_TICK_SECONDS)
 
     # --- the steps of a tick ----------------------------------------------------------------------
 

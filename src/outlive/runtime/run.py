@@ -16,13 +16,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from outlive import ids, steps
 from outlive.clock import MICROS
 from outlive.codec import ANYTHING, Shape, fingerprint
-from outlive.errors import Discarded, WaitTimeout
+from outlive.errors import Discarded, Drift, WaitTimeout
 from outlive.kinds.processes.updates import Update
 from outlive.kinds.processes.vocabulary import (
     SleepBegan,
@@ -32,7 +32,16 @@ from outlive.kinds.processes.vocabulary import (
     Woke,
     is_taken,
 )
-from outlive.runtime import attempts, branches, callbacks, fanout, scopes, transactions, updates
+from outlive.runtime import (
+    attempts,
+    branches,
+    callbacks,
+    eras,
+    fanout,
+    scopes,
+    transactions,
+    updates,
+)
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import Course
 
@@ -74,10 +83,29 @@ class Run:
         """The version this process was started under."""
         return self._activation.head.version
 
+    def since(self, version: int) -> bool:
+        """Whether this process was started under `version` or a later one.
+
+        For small changes in a body that `accepts` older versions: `if run.since(2): … else: …`. The
+        same on every replay and on every node; a process keeps its answer for its whole life, an
+        endless one until its next era. Costs no record. Raises `ValueError` for a version that this
+        body does not run.
+        """
+        known = self._activation.definition
+        if version not in known.versions:
+            runs = ", ".join(str(each) for each in sorted(known.versions))
+            raise ValueError(f"{known.label} runs version {runs}; it cannot ask for {version}")
+        return self._activation.head.version >= version
+
+    @property
+    def era(self) -> int:
+        """How many times this process has begun: 1 at first, one more after each `run.again`."""
+        return self._activation.head.era
+
     @property
     def key(self) -> str:
-        """A stable, opaque key of this process for the outside; a step has its own in
-        `attempt().key`."""
+        """A stable, opaque key of this process for the outside, another one in each era; a step has
+        its own in `attempt().key`."""
         return steps.step_key(self._activation.head.stream, "")
 
     def now(self) -> datetime:
@@ -144,6 +172,17 @@ class Run:
             wall = activation.node.clock.wall()
             until = None if seconds is None else wall + round(seconds * MICROS)
             activation.add_deadline(until, course.deadlines)
+
+    async def again(self, value: Any = None) -> NoReturn:
+        """End this era and begin the next one with the input `value`: for processes without an end.
+
+        One commit. The next era has the same id and a journal of its own; its steps have other
+        keys. Signals that no wait has taken go along. It runs under the newest version declared
+        here whose input `value` is. What this era did counts as done: it is not rolled back any
+        more. Does not return; let `Discarded` pass. Raises `EraNotOver` in a branch, in a scope, or
+        while something is under way beside it; `InvalidInput`, `TooLarge`.
+        """
+        await eras.begin_next(self, value)
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -297,7 +336,10 @@ class Run:
         self._pass(done.id)
         if done.error is not None:
             raise attempts.step_failed(done.id, done.error)
-        return shape.read(done.result)
+        try:
+            return shape.read(done.result)
+        except ValueError as error:
+            raise Drift(f"what {done.id} gave does not fit its type: {str(error)[:500]}") from error
 
     # --- parts of a body --------------------------------------------------------------------------
 

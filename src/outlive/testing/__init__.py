@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from outlive.testing.blocking import BlockingTrial
     from outlive.testing.idleness import Drifted, NotIdle
+    from outlive.testing.journals import journals_in, replay_journal
     from outlive.testing.killing import KillEverywhere, Outcome
     from outlive.testing.trial import Trial
     from outlive.testing.virtual import VirtualClock
@@ -25,6 +26,8 @@ _HOMES = {
     "Outcome": "killing",
     "Trial": "trial",
     "VirtualClock": "virtual",
+    "journals_in": "journals",
+    "replay_journal": "journals",
 }
 
 __all__ = [
@@ -35,6 +38,8 @@ __all__ = [
     "Outcome",
     "Trial",
     "VirtualClock",
+    "journals_in",
+    "replay_journal",
 ]
 
 

@@ -1,8 +1,12 @@
-"""The pytest plugin: `outlive`, `blocking_outlive` and `kill_everywhere` for a user's own tests.
+"""The pytest plugin: a user's processes on trial, killed, and replayed from exported journals.
+
+    outlive · blocking_outlive · kill_everywhere     the application on a store and clock of its own
+    exported_journal · replay_journal                what is under way elsewhere, on this code
 
     [tool.pytest.ini_options]
     outlive_app = "shop:app"            or override the fixture `outlive_app`
     outlive_store = "memory://"         sqlite://, or postgresql://… (a schema for each test)
+    outlive_journals = "tests/journals" a folder of what `outlive process export` wrote
 
     @pytest.mark.outlive(store="sqlite://", always_replay=True)
     --outlive-store sqlite://  --outlive-always-replay
@@ -27,6 +31,7 @@ import pytest
 if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.testing.blocking import BlockingTrial
+    from outlive.testing.journals import Replaying
     from outlive.testing.killing import KillEverywhere
     from outlive.testing.places import Place
     from outlive.testing.trial import Trial
@@ -39,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The settings."""
     parser.addini("outlive_app", "the application under test, as module:name", default="")
     parser.addini("outlive_store", "where each test's store lies", default="memory://")
+    parser.addini("outlive_journals", "the folder of exported journals", default="")
     group = parser.getgroup("outlive")
     group.addoption("--outlive-store", metavar="ADDRESS", help="where each test's store lies")
     group.addoption(
@@ -51,6 +57,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The marker."""
     config.addinivalue_line("markers", MARKER)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `exported_journal` is run once for each file of the folder."""
+    if "exported_journal" not in metafunc.fixturenames:
+        return
+    from outlive.testing.journals import journals_in
+
+    named = str(metafunc.config.getini("outlive_journals"))
+    if not named:
+        raise pytest.UsageError(
+            "Where are the exported journals? Set outlive_journals in the pytest settings."
+        )
+    try:
+        found = journals_in(metafunc.config.rootpath / named)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    metafunc.parametrize("exported_journal", found, ids=[file.stem for file in found])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -133,6 +157,17 @@ def kill_everywhere(
     from outlive.testing.killing import KillEverywhere
 
     made = KillEverywhere(outlive_app, _store_of(request), _folder_of(request))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def replay_journal(outlive_app: Outlive) -> Iterator[Replaying]:
+    """Replays an exported journal on the application under test; see
+    `outlive.testing.journals.replay_journal`."""
+    from outlive.testing.journals import Replaying
+
+    made = Replaying(outlive_app)
     yield made
     made.close()
 

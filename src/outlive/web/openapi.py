@@ -377,45 +377,20 @@ def _process_schema(definition: Definition, types: Types) -> Json:
     return {"allOf": [{"$ref": _SCHEMAS + "OutliveProcess"}, {"properties": narrow}]}
 
 
+STEP_KINDS = (
+    "step", "undo", "wait", "callback", "sleep", "transact", "gather", "first", "scope"
+)  # fmt: skip
+
+
 def _shared_schemas() -> Json:
     links = {"type": "object", "required": ["self"], "additionalProperties": _TEXT}
     identity = {"id": _TEXT, "type": _TEXT, "version": _WHOLE, "status": {"enum": list(STATUSES)}}
+    era = {"type": "integer", "minimum": 2, "description": "Left out in the first era."}
     times = {"startedAt": _TIME, "changedAt": _TIME}
     required = [*identity, *times, "links"]
-    attempt = _object(
-        {
-            "number": _WHOLE,
-            "beganAt": _TIME,
-            "endedAt": {"anyOf": [_TIME, {"type": "null"}]},
-            "outcome": {"enum": ["done", "failed", "interrupted", "running"]},
-            "error": {"type": ["object", "null"]},
-            "node": _TEXT,
-        }
-    )
-    step = _object(
-        {
-            "name": _TEXT,
-            "kind": {
-                "enum": [
-                    "step",
-                    "undo",
-                    "wait",
-                    "callback",
-                    "sleep",
-                    "transact",
-                    "gather",
-                    "first",
-                    "scope",
-                ]
-            },
-            "outcome": _TEXT,
-            "beganAt": _TIME,
-            "endedAt": {"anyOf": [_TIME, {"type": "null"}]},
-            "attempts": {"type": "array", "items": attempt},
-        }
-    )
     whole = {
         **identity,
+        "era": era,
         "data": {},
         "result": {},
         "problem": {"type": "object"},
@@ -426,7 +401,7 @@ def _shared_schemas() -> Json:
             "type": "array",
             "items": _object({"status": _TEXT, "at": _TIME, "why": _TEXT}),
         },
-        "steps": {"type": "array", "items": step},
+        "steps": {"type": "array", "items": _step_schema()},
         "links": links,
     }
     problem = {
@@ -447,6 +422,29 @@ def _shared_schemas() -> Json:
         "OutliveAccepted": _object(accepted),
         "OutliveProblem": _object(problem),
     }
+
+
+def _step_schema() -> Json:
+    attempt = _object(
+        {
+            "number": _WHOLE,
+            "beganAt": _TIME,
+            "endedAt": {"anyOf": [_TIME, {"type": "null"}]},
+            "outcome": {"enum": ["done", "failed", "interrupted", "running"]},
+            "error": {"type": ["object", "null"]},
+            "node": _TEXT,
+        }
+    )
+    return _object(
+        {
+            "name": _TEXT,
+            "kind": {"enum": list(STEP_KINDS)},
+            "outcome": _TEXT,
+            "beganAt": _TIME,
+            "endedAt": {"anyOf": [_TIME, {"type": "null"}]},
+            "attempts": {"type": "array", "items": attempt},
+        }
+    )
 
 
 def _object(properties: Json) -> Json:

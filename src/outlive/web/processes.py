@@ -261,6 +261,8 @@ def representation(view: View, url: str, root: str) -> bytes:
         "status": view.status,
         "data": raw(view.data),
     }
+    if view.era > 1:
+        body["era"] = view.era
     if view.result is not None:
         body["result"] = raw(view.result)
     if view.status in _WITH_PROBLEM or (view.status == "paused" and view.failure is not None):

@@ -127,7 +127,7 @@ def status_at(view: View, entry: Entry) -> str:
     """The status the process had once `entry` was durable."""
     if entry.n >= view.seq - 1:
         return view.status
-    status = "queued"
+    status = "queued" if view.era == 1 else "running"
     for past in view.history:
         if past.at > entry.at:
             break

@@ -77,3 +77,13 @@ def test_a_deadline_is_above_zero() -> None:
     assert Definition(body, "/a", 1, None, None, 202, None, (), 5).deadline == 5
     with pytest.raises(ValueError, match="deadline of body is 0"):
         Definition(body, "/a", 1, None, None, 202, None, (), 0)
+
+
+@pytest.mark.parametrize("accepts", [(2,), (3,), (0,), (1, 1)])
+def test_a_body_accepts_older_versions_each_once(accepts: tuple[int, ...]) -> None:
+    async def body(run: Any) -> None: ...
+
+    made = Definition(body, "/a", 3, None, None, 202, None, (), accepts=(1, 2))
+    assert made.versions == (3, 1, 2)
+    with pytest.raises(ValueError, match="it names older versions"):
+        Definition(body, "/a", 2, None, None, 202, None, (), accepts=accepts)

@@ -36,6 +36,9 @@ ONE_OF_EACH = (
     words.Resumed("who"),
     words.Stranded("n"),
     words.Ended("done", RAW, ERROR),
+    words.Again(2, 1, 3),
+    words.Carried(("k",)),
+    words.Imported((4, 5)),
 )
 
 

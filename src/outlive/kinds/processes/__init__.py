@@ -24,6 +24,8 @@ with the same key.
     vocabulary.py   the events of a journal and the cell beside it
     journal.py      the fold that replay and decisions stand on
     view.py         the fold that people read; entries.py: the same line by line
+    eras.py         how an endless process goes from one journal to the next
+    transfer.py     a journal as a file; difference.py: what came of replaying one on other code
 
 References: Garcia-Molina & Salem, "Sagas" (1987); RFC 9110 section 15.3.3 (202 Accepted).
 """

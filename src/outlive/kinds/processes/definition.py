@@ -31,6 +31,7 @@ class Definition:
     """What `@app.process` declared about a function: one per type and version."""
 
     __slots__ = (
+        "accepts",
         "body",
         "callbacks",
         "deadline",
@@ -60,6 +61,7 @@ class Definition:
         signals: Mapping[str, Any] | None,
         rollback_on: tuple[type[Exception], ...],
         deadline: float | None = None,
+        accepts: tuple[int, ...] = (),
         updates: Iterable[Update[Any, Any]] = (),
         callbacks: Mapping[str, Any] | None = None,
         notify: str = "",
@@ -77,6 +79,7 @@ class Definition:
             None if callbacks is None else {key: Shape(found) for key, found in callbacks.items()}
         )
         self.notify = notify
+        self.accepts = tuple(accepts)
         self.is_async = inspect.iscoroutinefunction(body)
         self._check()
         given, result = shapes(body, skip=1)
@@ -103,6 +106,12 @@ class Definition:
         if not 1 <= self.version < 2**31:
             raise ValueError(
                 f"version {self.version} of {self.name} must be a whole number above 0"
+            )
+        older = all(1 <= version < self.version for version in self.accepts)
+        if not older or len(set(self.accepts)) < len(self.accepts):
+            raise ValueError(
+                f"accepts of {self.name} v{self.version} is {self.accepts}; it names older "
+                f"versions, from 1 on, each once"
             )
         if self.deadline is not None and self.deadline <= 0:
             raise ValueError(
@@ -160,6 +169,11 @@ class Definition:
     def label(self) -> str:
         """The type and version in words."""
         return label_of(self.name, self.version)
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The versions whose processes it runs: its own, and those it accepts."""
+        return (self.version, *self.accepts)
 
 
 def label_of(name: str, version: int) -> str:

@@ -39,7 +39,16 @@ def line_of(event: Any) -> str:
     """An event in words."""
     match event:
         case words.Started():
-            return f"started as {event.type} version {event.version}"
+            era = f", era {event.era}" if event.era > 1 else ""
+            return f"started as {event.type} version {event.version}{era}"
+        case words.Again():
+            let_go = f"; undos let go: {event.undos}" if event.undos else ""
+            carried = f"; signals taken along: {event.signals}" if event.signals else ""
+            return f"era {event.era} begins{let_go}{carried}"
+        case words.Carried():
+            return f"{len(event.keys)} keys of earlier signals are known"
+        case words.Imported():
+            return f"imported with {len(event.times)} events of another store"
         case words.Taken():
             return f"taken over by {event.node}" + (" after a crash" if event.crash else "")
         case words.StepDone(error=None):

@@ -26,6 +26,7 @@ from msgspec import Raw
 
 from outlive.kinds.processes.heard import Heard
 from outlive.kinds.processes.vocabulary import (
+    Again,
     Answered,
     Armed,
     Asked,
@@ -33,6 +34,7 @@ from outlive.kinds.processes.vocabulary import (
     CallbackMade,
     CalledBack,
     Cancel,
+    Carried,
     Compensating,
     Deadline,
     Decided,
@@ -66,6 +68,7 @@ class Journal:
     __slots__ = (
         "attempts",
         "cancel",
+        "carried",
         "closed",
         "compensating",
         "consumed",
@@ -112,6 +115,8 @@ class Journal:
         self.keys: set[str] = set()
         self.heard: Heard | None = None
         """Updates and callbacks; None: there were none."""
+        self.carried: tuple[str, ...] = ()
+        """Those of `keys` that come from earlier eras."""
         self.closed: set[str] = set()
         """Steps, waits and sleeps that were under way when their branch or scope was ended: nobody
         has seen an outcome of them, and nobody will."""
@@ -252,6 +257,11 @@ class Journal:
                 self._resume()
             case Ended():
                 self.ended = event
+            case Carried():
+                self.carried = event.keys
+                self.keys.update(event.keys)
+            case Again():
+                self.ended = Ended("again")
 
     def _resume(self) -> None:
         """An operator asked to go on: what had given up is tried afresh."""

@@ -75,6 +75,7 @@ class View(Struct, frozen=True):
     cancel_requested: bool
     notice: NoticeView | None = None
     """Who is told of its end, and how that stands; None: nobody."""
+    era: int = 1
 
     @property
     def final(self) -> bool:
@@ -346,6 +347,11 @@ def _stranded(fold: _Fold, event: words.Stranded, at: int) -> None:
     fold.become("no_worker_for_version", at, why)
 
 
+def _again(fold: _Fold, event: words.Again, at: int) -> None:
+    fold.ended = at
+    fold.history.append(PastState(fold.status, at, f"era {event.era} begins"))
+
+
 def _ended(fold: _Fold, event: words.Ended, at: int) -> None:
     fold.result = event.result if event.status == "done" else None
     fold.failure = event.error or (fold.failure if event.status != "done" else None)
@@ -355,6 +361,7 @@ def _ended(fold: _Fold, event: words.Ended, at: int) -> None:
 
 _HANDLERS: dict[str, Any] = {
     "started": _started,
+    "again": _again,
     "taken": _taken,
     "step": _step,
     "attempt": _attempt,
@@ -383,18 +390,19 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
     fold = _Fold(head)
     for event in events:
         fold.take(event.kind, unpack(event.kind, event.data), event.time)
-    if not fold.history:
-        fold.history.append(PastState("queued", head.started))
+    if not fold.history:  # nothing has happened: its cell says what is wanted
+        why = "no node runs this version" if head.status == "no_worker_for_version" else ""
+        fold.become(head.status, head.started, why)
     return View(
         id=id,
         type=head.type,
         version=head.version,
         status=fold.status,
-        seq=len(events),
+        seq=head.before + len(events),
         data=fold.state if fold.state is not None else fold.input,
         result=fold.result,
         failure=fold.failure,
-        started=events[0].time if events else head.started,
+        started=events[0].time if events and head.era == 1 else head.started,
         changed=events[-1].time if events else head.started,
         ended=fold.ended,
         waits_for=fold.waits_for,
@@ -417,6 +425,7 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
         takeovers=fold.takeovers,
         cancel_requested=fold.cancelled,
         notice=None if head.notice is None else notice_view(head.notice),
+        era=head.era,
     )
 
 

@@ -63,6 +63,35 @@ class Started(Struct, frozen=True, omit_defaults=True, gc=False):
     version: int
     input: Raw
     node: str = ""
+    era: int = 1
+    before: int = 0
+    """How many events its earlier eras have."""
+
+
+class Again(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The last event of an era: the next one has begun, in a stream of its own, by the same
+    commit."""
+
+    era: int
+    """The number of the era that has begun."""
+    undos: int = 0
+    """How many undos were armed and are let go: an era that has ended is not rolled back."""
+    signals: int = 0
+    """How many signals no wait had taken: they are in the next era."""
+
+
+class Carried(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Keys of signals of earlier eras: one that is sent again with such a key is not counted."""
+
+    keys: tuple[str, ...]
+
+
+class Imported(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The events before this one come from another store, where they were committed at other
+    times."""
+
+    times: tuple[int, ...]
+    """The time of each of them there."""
 
 
 class Taken(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -281,6 +310,9 @@ class Ended(Struct, frozen=True, omit_defaults=True, gc=False):
 
 KINDS: dict[str, type[Struct]] = {
     "started": Started,
+    "again": Again,
+    "carried": Carried,
+    "imported": Imported,
     "taken": Taken,
     "step": StepDone,
     "attempt": AttemptFailed,
@@ -343,6 +375,11 @@ class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     """Only while queued: afterwards it stands in the journal."""
     notice: Notice | None = None
     """Who is told of its end; None: nobody, or whoever its type names."""
+    era: int = 1
+    before: int = 0
+    """How many events its earlier eras have."""
+    imported: bool = False
+    """Whether its journal has an `imported`, which says when its first events were committed."""
 
 
 class Command(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -350,7 +387,7 @@ class Command(Struct, frozen=True, omit_defaults=True, gc=False):
     has acted."""
 
     kind: str
-    """start · signal · update · callback · cancel · retry · notify"""
+    """start · signal · update · callback · cancel · retry · notify · import"""
     id: str
     name: str = ""
     payload: Raw = NULL

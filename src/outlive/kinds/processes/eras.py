@@ -1,0 +1,83 @@
+"""Eras: an endless process is a row of processes under one id, each with a journal of its own.
+
+    era 1    started ─ … ─ again
+                             │ one commit
+    era 2                 started ─ carried ─ signal … ─ … ─ again
+                                                               │
+    era 3                                                   started ─ …
+
+The last event of an era and the first ones of the next are one commit, which also makes the cell
+name the new journal. What no wait has taken goes along: signals as they are, and the keys of the
+last ones that were taken, so that one that is sent again still counts once.
+
+The journal of era 7 lies in the stream of era 1 with `.7` behind its name; so no list of them grows
+with their number, and every key of a step is another one in another era. Events are counted on from
+era to era (`before`), so that a position names one moment of the whole process.
+
+Not promised: that an era is kept for ever. The newest `ERAS_KEPT_MAX` can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from outlive.errors import NoSuchEra
+from outlive.kinds.processes.journal import Journal
+from outlive.kinds.processes.vocabulary import Again, Carried, Head, Started
+
+ERAS_KEPT_MAX = 100
+"""Eras of one process that can be read, the one under way among them."""
+KEYS_CARRIED_MAX = 100
+"""Keys of signals that an era takes over from the ones before it, the newest."""
+
+
+def stream_of(head: Head, era: int) -> str:
+    """The stream of the era number `era` of the process. Raises `NoSuchEra` when it has none, or
+    keeps it no more."""
+    first = max(1, head.era - ERAS_KEPT_MAX + 1)
+    if not first <= era <= head.era:
+        raise NoSuchEra(f"Era {era} cannot be read: this process keeps {first} to {head.era}.")
+    return _stream(head.stream, era)
+
+
+def _stream(stream: str, era: int) -> str:
+    root = stream.partition(".")[0]
+    return root if era == 1 else f"{root}.{era}"
+
+
+def next_head(head: Head, version: int, events: int, now: int) -> Head:
+    """What the cell says from the next era on; `events`: how many this era has, its last one
+    too."""
+    era = head.era + 1
+    return msgspec.structs.replace(
+        head,
+        stream=_stream(head.stream, era),
+        version=version,
+        status="running",
+        changed=now,
+        waits_for="",
+        era=era,
+        before=head.before + events,
+        imported=False,
+    )
+
+
+def farewell(journal: Journal, era: int) -> Again:
+    """The last event of an era, with what it leaves behind, before the era number `era`."""
+    return Again(era, len(journal.armed()), journal.waiting_signals())
+
+
+def opening(id: str, head: Head, raw: Raw, node: str, before: Journal) -> Iterator[Any]:
+    """The first events of the era of `head`: its start, and what it takes over."""
+    yield Started(id, head.type, head.version, raw, node, head.era, head.before)
+    left = [signal for n, signal in before.signals.items() if n not in before.consumed]
+    known = {signal.key for signal in left}
+    ever = (*before.carried, *(signal.key for signal in before.signals.values() if signal.key))
+    keys = tuple(key for key in dict.fromkeys(ever) if key not in known)
+    if keys:
+        yield Carried(keys[-KEYS_CARRIED_MAX:])
+    yield from left

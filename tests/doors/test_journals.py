@@ -1,0 +1,51 @@
+"""What is read of a process that has had several eras: each one, and what came since a position."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.service import Place
+
+from outlive import Outlive, Run
+from outlive.errors import NoSuchEra
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    await made.close()
+
+
+def counting(app: Outlive) -> None:
+    @app.process("/counts", version=1)
+    async def count(run: Run, number: int) -> int:
+        run.state = number
+        await run.sleep(0)
+        if number == 3:
+            return number
+        await run.again(number + 1)
+
+
+def texts(entries: Any) -> list[tuple[int, str]]:
+    return [(entry.n, entry.text) for entry in entries]
+
+
+async def test_positions_are_counted_on_so_that_nobody_who_watches_misses_an_era(
+    place: Place,
+) -> None:
+    app = await place.open(counting)
+    id = (await app.begin("count", b"1")).id
+    await app.result(id, within=10)
+    whole = [text for era in (1, 2, 3) for text in texts(await app.journal(id, era=era))]
+    assert [n for n, _ in whole] == list(range(len(whole)))
+    assert await app.seq(id) == (await app.view(id)).seq == len(whole)
+    assert texts(await app.journal(id, 0)) == whole[1:]
+    assert texts(await app.journal(id, 4)) == whole[5:]
+    assert texts(await app.journal(id)) == texts(await app.journal(id, era=3))
+    assert await app.changed(id, 2, 5) == len(whole)
+    with pytest.raises(NoSuchEra, match="keeps 1 to 3"):
+        await app.journal(id, era=4)
