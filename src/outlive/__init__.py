@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from outlive.doors.blocking import BlockingHandle, BlockingOutlive
     from outlive.errors import (
         Cancelled,
+        ChildFailed,
         Drift,
         NonRetryable,
         OutcomeUnknown,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from outlive.handle import Handle
     from outlive.kinds.processes import Unknown, View
     from outlive.runtime.blocking import BlockingRun
+    from outlive.runtime.children import Child
     from outlive.runtime.run import Run
     from outlive.steps import Attempt, Retry, attempt, step
 
@@ -32,6 +34,8 @@ _HOMES = {
     "BlockingOutlive": "doors.blocking",
     "BlockingRun": "runtime.blocking",
     "Cancelled": "errors",
+    "Child": "runtime.children",
+    "ChildFailed": "errors",
     "Drift": "errors",
     "Handle": "handle",
     "NonRetryable": "errors",
@@ -55,6 +59,8 @@ __all__ = [
     "BlockingOutlive",
     "BlockingRun",
     "Cancelled",
+    "Child",
+    "ChildFailed",
     "Drift",
     "Handle",
     "NonRetryable",

@@ -26,6 +26,7 @@ from msgspec import Raw
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
+from outlive.doors.publishing import Publishing
 from outlive.doors.telling import Telling
 from outlive.errors import (
     Conflict,
@@ -42,6 +43,7 @@ from outlive.kinds.processes import (
 from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.pending import queued
 from outlive.kinds.processes.requests import request_of, started_by
+from outlive.kinds.processes.subscriptions import Subscriptions
 from outlive.kinds.processes.vocabulary import ref_of
 from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
 
@@ -65,7 +67,7 @@ LEASE_SECONDS = 10.0
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Telling, Doors):
+class Outlive(Publishing, Telling, Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
@@ -95,6 +97,7 @@ class Outlive(Telling, Doors):
         self._lease_seconds = lease_seconds
         self._all: dict[tuple[str, int], Definition] = {}
         self._bodies: dict[Callable[..., Any], Definition] = {}
+        self._subscriptions = Subscriptions()
         self._schemas: list[Callable[[Any], Any]] = []
         self._phase: Phase = "new"
         self._runtime: NodeRuntime | None = None
@@ -203,6 +206,7 @@ class Outlive(Telling, Doors):
             self._runtime = NodeRuntime(
                 self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds
             )
+            self._runtime.activations.subscriptions = self._subscriptions
             await self._runtime.start()
         except BaseException:
             self._phase = "stopped"

@@ -29,7 +29,9 @@
         ├── WaitTimeout         no signal came within the time given
         ├── NonRetryable        raise it in a step: a business refusal, not to be tried again
         ├── Drift               the code no longer matches what was recorded
-        └── DeadlineExceeded    why a process was rolled back: it had not ended in time
+        ├── DeadlineExceeded    why a process was rolled back: it had not ended in time
+        ├── ChildFailed         a child ended without a result, with how it did
+        └── TooManyChildren     they have not ended, so the next one was not started
     Cancelled (BaseException)   the process was cancelled; let it pass
     Discarded (BaseException)   this activation no longer owns its process; let it pass
 
@@ -42,11 +44,13 @@ from __future__ import annotations
 
 from outlive.errors.bodies import (
     Cancelled,
+    ChildFailed,
     DeadlineExceeded,
     Discarded,
     Drift,
     NonRetryable,
     StepFailed,
+    TooManyChildren,
     WaitTimeout,
 )
 from outlive.errors.processes import (
@@ -106,6 +110,7 @@ __all__ = [
     "ArchiveDamaged",
     "BadAddress",
     "Cancelled",
+    "ChildFailed",
     "Conflict",
     "DeadlineExceeded",
     "Discarded",
@@ -152,6 +157,7 @@ __all__ = [
     "StoreWentBack",
     "StreamConflict",
     "TooLarge",
+    "TooManyChildren",
     "TooManySignals",
     "TransactTooLong",
     "WaitTimeout",

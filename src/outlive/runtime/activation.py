@@ -33,14 +33,18 @@ from outlive.kinds.processes.vocabulary import (
     StateSet,
     StepDone,
     Stuck,
+    WaitsOn,
     pack,
     put_head,
 )
-from outlive.model import Append, Batch, Committed, Lease, Ref, Require
+from outlive.model import Append, Batch, Committed, Lease, Put, Ref, Require
+from outlive.runtime.mail import news_of
 
 if TYPE_CHECKING:
     from outlive.kinds.processes import Definition
     from outlive.runtime.activations import Activations
+    from outlive.runtime.mail import Mail
+    from outlive.runtime.offspring import Offspring
     from outlive.runtime.scopes import Scope
     from outlive.runtime.timers import Timer
 
@@ -76,6 +80,7 @@ class Activation:
         "leaving",
         "loaded",
         "node",
+        "offspring",
         "parked_at",
         "parking",
         "recovered",
@@ -133,6 +138,8 @@ class Activation:
         """How many of its tasks could go on: the body, or the branches for which it waits."""
         self.joins = 0
         """How many times its body, or a branch, waits for branches right now."""
+        self.offspring: Offspring | None = None
+        """Who in it waits for which child; None while nobody has."""
         self.alarm: Timer | None = None
         """Goes off when its deadline has passed."""
         self.forward = False
@@ -147,11 +154,16 @@ class Activation:
     # --- writing ----------------------------------------------------------------------------------
 
     def batch(
-        self, events: tuple[Any, ...], head: Head | None, due: int | None, done: tuple[Require, ...]
+        self,
+        events: tuple[Any, ...],
+        head: Head | None,
+        due: int | None,
+        done: tuple[Require, ...],
+        puts: tuple[Put, ...] = (),
     ) -> Batch:
         """The write that appends `events` and makes the cell say `head`; applied to memory at once.
 
-        `done` names commands' cells, at their versions, that it drops.
+        `done` names commands' cells, at their versions, that it drops; `puts` go with it.
         """
         journal, stream = self.journal, self.head.stream
         drop = tuple(command.ref for command in done)
@@ -160,7 +172,7 @@ class Activation:
             appends.append(Append(stream, journal.next_n, KIND_OF[type(event)], pack(event)))
             journal.apply(event, 0)
         if head is None:
-            return Batch(lease=self.lease, require=done, append=tuple(appends), drop=drop)
+            return Batch(self.lease, done, puts, drop, tuple(appends))
         self.head = head
         if head.status == "waiting":
             parked = (found.until for found in self.parking.values())
@@ -174,7 +186,7 @@ class Activation:
             lease=self.lease,
             require=done,
             append=tuple(appends),
-            put=(put_head(self.ref, head, due),),
+            put=(put_head(self.ref, head, due), *puts),
             drop=drop,
         )
 
@@ -191,9 +203,15 @@ class Activation:
         batch = self.batch(events, head, due, done)
         return self.node.committer.submit(batch, patient=patient)
 
-    async def record(self, *events: Any, head: Head | None = None, due: int | None = None) -> int:
+    async def record(
+        self,
+        *events: Any,
+        head: Head | None = None,
+        due: int | None = None,
+        mail: Mail | None = None,
+    ) -> int:
         """Append and pass the gate; gives the time of the commit. Raises `Discarded` when it was
-        refused."""
+        refused. `mail` leaves with it."""
         while self.transacting is not None:
             await asyncio.shield(self.transacting)
         if self.gone or self.journal.ended is not None:
@@ -202,8 +220,12 @@ class Activation:
             events = (*self.extras, *events)
             self.extras = []
         try:
-            batch = self.batch(events, head, due, ())
-            committed = await self.node.committer.submit(batch, patient=True)
+            if mail is None:
+                batch = self.batch(events, head, due, ())
+                committed = await self.node.committer.submit(batch, patient=True)
+            else:
+                batch = self.batch(events, head, due, (), tuple(mail.puts))
+                committed = await mail.post(batch)
         except OutliveError as error:
             raise self.refused(error) from error
         if self.gone:
@@ -381,8 +403,13 @@ class Activation:
 
     async def wait_on(self) -> None:
         """Record that it waits, so that it can leave memory."""
-        if self.may_wait(self.node.clock.boot()):
-            await self.record(head=self.with_status("waiting", self.journal.waits_for()))
+        if not self.may_wait(self.node.clock.boot()):
+            return
+        name, events = self.journal.waits_for(), tuple[Any, ...]()
+        if self.journal.family is not None:
+            name = name or (self.offspring.first if self.offspring is not None else "")
+            events = (WaitsOn(name, min(self.journal.dues(), default=None)),)
+        await self.record(*events, head=self.with_status("waiting", name))
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -402,7 +429,8 @@ class Activation:
         """Record the end; its cell is kept until its retention is over."""
         due = self.node.clock.wall() + self.node.retention
         event = Ended(status, result, error)
-        await self.record(event, head=self.with_status(status), due=due)
+        mail = news_of(self, event) if self.head.parent and not self.head.detached else None
+        await self.record(event, head=self.with_status(status), due=due, mail=mail)
         self.tell_end(event)
         ended = self.node.stats.ended
         ended[status] = ended.get(status, 0) + 1

@@ -3,6 +3,7 @@
     signal     kept in its journal; ends the wait for it, if there is one
     cancel     recorded, and what runs is interrupted
     retry      what has given up is tried afresh
+    ended      a child has: its parent records how, and goes on
     start      a process that was queued begins
 
 A command comes straight from this node, or out of the inbox of its shard; then its cell is dropped
@@ -40,6 +41,8 @@ from outlive.kinds.processes.vocabulary import (
 )
 from outlive.model import Batch, Require
 from outlive.runtime.activation import Activation
+from outlive.runtime.deliveries import deliver
+from outlive.runtime.offspring import take_news
 
 if TYPE_CHECKING:
     from outlive.runtime.activations import Activations
@@ -61,6 +64,9 @@ class Commands:
         Raises a `ProcessError` when it cannot be done, or the store's refusal: nothing was written.
         """
         node = self._node
+        if command.kind == "publish":
+            await deliver(node, command, done)
+            return
         await node.recovery.passed(command.id)
         activation = await node.load(command.id)
         if activation is None:
@@ -93,7 +99,10 @@ class Commands:
         else:
             raw = head.input
             running = activation.with_status("running")
-            event = Started(activation.id, head.type, head.version, raw, self._node.name)
+            event = Started(
+                activation.id, head.type, head.version, raw, self._node.name,
+                head.parent, head.detached,
+            )  # fmt: skip
             time = await self.append(activation, event, head=running, done=done)
             activation.journal.times[""] = time
             activation.loaded = activation.recovered = False
@@ -195,6 +204,19 @@ async def _retry(
     activation.run()
 
 
+async def _ended(
+    to: Commands, activation: Activation, command: Command, done: tuple[Require, ...]
+) -> None:
+    taken = take_news(activation, command)
+    if taken is None:
+        await to.only_drop(activation, done)
+        return
+    time = await to.append(activation, taken.event, head=taken.head, done=done)
+    taken.let_go_on(time)
+    if activation.head.status not in HALTED:
+        activation.run()
+
+
 def demand_open(activation: Activation) -> None:
     """Raise `ProcessTerminal` when it has ended."""
     if activation.head.status in FINAL:
@@ -207,4 +229,5 @@ VERBS: Mapping[str, Verb] = {
     "signal": _signal,
     "cancel": _cancel,
     "retry": _retry,
+    "ended": _ended,
 }

@@ -29,6 +29,7 @@ from outlive.errors import (
 )
 from outlive.kinds.processes import FINAL, Definition, Stats
 from outlive.kinds.processes.requests import REQUESTS, read_request
+from outlive.kinds.processes.undelivered import UNDELIVERED, undelivered
 from outlive.kinds.processes.vocabulary import (
     inbox_of,
     read_command,
@@ -265,7 +266,8 @@ class NodeRuntime:
         except ProcessError as error:
             if not error.retryable:
                 log.info("a command was not carried out: %s", error.code)
-                await self._drop(cell)
+                now, kept = self.clock.wall(), self.activations.retention
+                await self._drop(cell, undelivered(command, error.detail, now, kept))
         except (Refused, StoreUnavailable, OutcomeUnknown) as error:
             log.info("a command is tried again later: %s", error.code)
         except Exception:
@@ -273,8 +275,8 @@ class NodeRuntime:
         finally:
             self._obeying.discard(cell.key)
 
-    async def _drop(self, cell: Cell) -> None:
-        batch = Batch(require=(Require(cell.ref, cell.version),), drop=(cell.ref,))
+    async def _drop(self, cell: Cell, puts: tuple[Put, ...] = ()) -> None:
+        batch = Batch(require=(Require(cell.ref, cell.version),), drop=(cell.ref,), put=puts)
         try:
             await self.store.commit(batch)
         except OutliveError as error:
@@ -301,9 +303,12 @@ class NodeRuntime:
     async def _expire_requests(self) -> int:
         """Idempotency keys past their retention go, unless their process is still under way."""
         self._requests_at = self.clock.boot()
-        cells = await self.store.claim((REQUESTS,), COMMANDS_MAX, 60.0)
-        if cells:
-            await self._end_requests(cells)
+        cells = await self.store.claim((REQUESTS, UNDELIVERED), COMMANDS_MAX, 60.0)
+        if requests := [cell for cell in cells if cell.space == REQUESTS]:
+            await self._end_requests(requests)
+        for cell in cells:
+            if cell.space == UNDELIVERED:
+                await self._drop(cell)
         return len(cells)
 
     async def _end_requests(self, cells: Sequence[Cell]) -> None:

@@ -6,6 +6,8 @@
     row = await run.transact(activate, account)         the caller's own tables, same commit
     paid, sent = await run.gather(pay, ship)            branches; `run.first` races them
     async with run.scope():                             an error that leaves it undoes this part
+    number = await run.call(ship, order)                another process, as a child of this one
+    await run.publish(Shipped(order.id))                an event, for whoever subscribes
 
 A body must be deterministic between these calls: the time from `run.now()`, ids from `run.uuid()`,
 chance from `run.random()`, and everything that touches the world inside a step.
@@ -27,6 +29,7 @@ from outlive.kinds.processes.vocabulary import SleepBegan, StepDone, WaitBegan, 
 from outlive.runtime import attempts, branches, fanout, scopes, transactions
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import Course
+from outlive.runtime.reaching import Reaching
 
 if TYPE_CHECKING:
     from random import Random
@@ -44,7 +47,7 @@ Branch = Callable[["Run"], Awaitable[R]]
 KEY_CHARACTERS_MAX = 200
 
 
-class Run:
+class Run(Reaching):
     """The process that is running, as its body sees it."""
 
     __slots__ = ("_activation", "_course", "_key")

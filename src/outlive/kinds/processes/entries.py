@@ -60,6 +60,16 @@ def line_of(event: Any) -> str:
             return f"{event.id} began"
         case words.Woke():
             return f"{event.id} is over"
+        case words.ChildStarted():
+            apart = ", detached" if event.detached else ""
+            return f"{event.id}: {event.child} ({event.type} version {event.version}{apart})"
+        case words.ChildEnded():
+            why = "" if event.error is None else f": {event.error.message}"
+            return f"child {event.child} ended: {event.status}{why}"
+        case words.WaitsOn():
+            return f"waits for {event.name}"
+        case words.Published():
+            return f"published {event.name} as {event.event}"
         case words.Decided():
             return words.decision(event)
         case words.Undone():

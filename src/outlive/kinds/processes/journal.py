@@ -24,10 +24,13 @@ from typing import Any
 
 from msgspec import Raw
 
+from outlive.kinds.processes.family import Family
 from outlive.kinds.processes.vocabulary import (
     Armed,
     AttemptFailed,
     Cancel,
+    ChildEnded,
+    ChildStarted,
     Compensating,
     Deadline,
     Decided,
@@ -35,6 +38,7 @@ from outlive.kinds.processes.vocabulary import (
     Failure,
     Paused,
     Pivot,
+    Published,
     Resumed,
     Signal,
     SleepBegan,
@@ -50,9 +54,12 @@ from outlive.kinds.processes.vocabulary import (
     Woke,
 )
 
-Record = StepDone | WaitBegan | SleepBegan | Decided
+Record = StepDone | WaitBegan | SleepBegan | Decided | ChildStarted | Published
 UNKNOWN = Failure("Unknown", "it was under way when its branch was ended", retryable=False)
 """What is recorded of a step whose branch did not wait for it."""
+
+
+_WITH_ARGS = (StepDone, ChildStarted, Published)
 
 
 class Journal:
@@ -68,6 +75,7 @@ class Journal:
         "deadline",
         "deadlines",
         "ended",
+        "family",
         "keys",
         "last_order",
         "next_n",
@@ -122,6 +130,8 @@ class Journal:
         self.paused: Paused | None = None
         self.ended: Ended | None = None
         self.crashes = 0
+        self.family: Family | None = None
+        """The children it has started; None while it has none."""
 
     def apply(self, event: Any, time: int) -> None:
         """Take in the next event; `time` is its commit's, 0 while that is not known."""
@@ -159,6 +169,14 @@ class Journal:
                 self.woken.add(event.id)
             case Decided():
                 self._decide(event)
+            case ChildStarted() | Published():
+                self.records[event.id] = event
+                self.crashes = 0
+                if isinstance(event, ChildStarted):
+                    self.family = self.family or Family()
+                    self.family.children[event.child] = event
+            case ChildEnded():
+                self._child_ended(event, time)
             case StateSet():
                 self.state = event.state
                 self.states[event.branch] = event.count
@@ -191,12 +209,26 @@ class Journal:
                 armed.id, armed.name, event.order, "", 0,
                 error=UNKNOWN, undo=armed.undo, given=armed.given, transact=armed.transact,
             )  # fmt: skip
+        if self.family is not None and event.children:
+            self.closed.update(self.family.let_go_of(event.children))
         for id in event.waits:
             self.closed.add(id)
             if isinstance(self.records[id], WaitBegan):
                 self.waited[id] = WaitDone(id)
             else:
                 self.woken.add(id)
+
+    def _child_ended(self, event: ChildEnded, time: int) -> None:
+        """A child has ended: if it can be undone, its turn is that of its end."""
+        if self.family is None:
+            return
+        self.family.ends[event.child] = event
+        self.crashes = 0
+        started = self.family.children[event.child]
+        if started.undo and started.id in self.records:
+            self.records[started.id] = self.records.pop(started.id)
+        if time:
+            self.times[event.child] = time
 
     def _undecide(self, failed: str) -> None:
         """The step `failed` is tried again: what was decided because it had failed is open
@@ -207,6 +239,9 @@ class Journal:
             for id in (record.id, *(armed.id for armed in record.unknown)):
                 self.records.pop(id, None)
                 self.closed.discard(id)
+            if self.family is not None:
+                for child in record.children:
+                    self.records.pop(self.family.children[child].id, None)
             for id in record.waits:
                 self.closed.discard(id)
                 self.waited.pop(id, None)
@@ -303,7 +338,9 @@ class Journal:
                 f"{id} is recorded as number {record.order + 1}, the code asks for it later",
             )
         self._arrive(record.order, branch)
-        if isinstance(record, StepDone) and record.args != args and id not in self.closed:
+        if not isinstance(record, _WITH_ARGS):
+            return record, ""
+        if record.args != args and id not in self.closed:
             return record, f"{id} is recorded with arguments {record.args}, the code gives {args}"
         return record, ""
 
@@ -367,25 +404,28 @@ class Journal:
         asked for."""
         left = self.left_to_ask() - self.closed
         for record in self.records.values():
-            if isinstance(record, StepDone) and record.undo and record.id in left:
+            if record.id not in left:
+                continue
+            if isinstance(record, StepDone) and record.undo:
                 return f"{record.id} is recorded and can be undone, but the code did not ask for it"
+            if isinstance(record, ChildStarted) and not record.detached:
+                return f"{record.id} is recorded ({record.child}), but the code did not ask for it"
         return ""
 
     def armed(self) -> list[Armed]:
         """The undos still to be called, in the order they must be called: the last completed step
         first."""
-        found = [
-            Armed(
-                record.id,
-                record.name,
-                record.undo,
-                record.given,
-                None if record.error is not None else record.result,
-                record.transact,
-            )
-            for record in self.records.values()
-            if isinstance(record, StepDone) and record.undo
-        ]
+        found = []
+        for record in self.records.values():
+            if isinstance(record, StepDone) and record.undo:
+                result = None if record.error is not None else record.result
+                found.append(
+                    Armed(
+                        record.id, record.name, record.undo, record.given, result, record.transact
+                    )
+                )
+            elif isinstance(record, ChildStarted) and self.family is not None:
+                found += self.family.armed(record)
         unknown = self.compensating.unknown if self.compensating is not None else ()
         return [armed for armed in reversed([*found, *unknown]) if armed.id not in self.undone]
 
@@ -408,5 +448,6 @@ def _noun(record: Record) -> str:
 
 def _word(kind: type[Record]) -> str:
     return {
-        StepDone: "step", WaitBegan: "wait", SleepBegan: "sleep", Decided: "decision"
+        StepDone: "step", WaitBegan: "wait", SleepBegan: "sleep", Decided: "decision",
+        ChildStarted: "start of a child", Published: "published event",
     }[kind]  # fmt: skip
