@@ -107,17 +107,18 @@ def start(
     if detached and undo is not None:
         raise TypeError("a child that was started detached is not taken back: leave out undo=")
     run = run if key is None else run.keyed(key)
-    return _start(run, run._identify(f"start {made.name}"), made, value, detached, undo)
+    return begin(run, run._identify(f"start {made.name}"), made, value, detached, undo)
 
 
-async def _start(
+async def begin(
     run: Run,
     id: str,
     made: Definition,
     value: Any,
-    detached: bool,
-    undo: Callable[..., Any] | None,
+    detached: bool = False,
+    undo: Callable[..., Any] | None = None,
 ) -> Child[Any]:
+    """The child `id`: the one that is recorded, or a new one."""
     activation, hashed = run._activation, fingerprint(value)
     if activation.loaded and (found := await _recorded(run, id, hashed)) is not None:
         return Child(run, found)
@@ -125,7 +126,7 @@ async def _start(
         activation.check()
     raw = _input(made, value)
     journal, node = activation.journal, activation.node
-    under_way = 0 if journal.family is None else len(journal.family.open())
+    under_way = 0 if journal.family is None else journal.family.under_way
     if under_way >= OPEN_MAX and not detached:
         raise TooManyChildren(
             f"{under_way} children of {activation.id} have not ended; {id} was not started."

@@ -354,6 +354,15 @@ class Run(Reaching):
     async def all(
         self,
         items: Iterable[T],
+        step: Callable[[Run, T], Awaitable[R]],
+        *,
+        limit: int,
+        key: Callable[[T], str | int] | None = None,
+    ) -> fanout.Outcomes[T, R]: ...
+    @overload
+    async def all(
+        self,
+        items: Iterable[T],
         step: Callable[[T], R],
         *,
         limit: int,
@@ -362,7 +371,7 @@ class Run(Reaching):
     async def all(
         self,
         items: Iterable[Any],
-        step: Callable[[Any], Any],
+        step: Callable[..., Any],
         *,
         limit: int,
         key: Callable[[Any], str | int] | None = None,
@@ -372,7 +381,8 @@ class Run(Reaching):
         Gives `.results`, and `.failures` for the items whose step gave up: they stop nothing. Each
         item is a step with one record, found by `key(item)`, by its place without it; give a key
         when the items may come in another order on a replay. At most 100,000 items, no two with one
-        key. When the service dies, recorded items are not run again.
+        key. When the service dies, recorded items are not run again. A declared process in the
+        place of `step` makes each item a child; see `start`.
         """
         return await fanout.perform_all(self, items, step, limit, key)
 

@@ -19,12 +19,25 @@ from outlive.kinds.processes.vocabulary import Armed, ChildEnded, ChildStarted
 class Family:
     """The children of one process, in the order in which they were started."""
 
-    __slots__ = ("children", "ends", "let_go")
+    __slots__ = ("children", "ends", "let_go", "under_way")
 
     def __init__(self) -> None:
         self.children: dict[str, ChildStarted] = {}
         self.ends: dict[str, ChildEnded] = {}
         self.let_go: set[str] = set()
+        self.under_way = 0
+        """How many attached children have not ended."""
+
+    def start(self, started: ChildStarted) -> None:
+        """A child was started."""
+        self.children[started.child] = started
+        self.under_way += not started.detached
+
+    def end(self, ended: ChildEnded) -> ChildStarted:
+        """A child has ended, an attached one: the others' ends are not told. Gives its start."""
+        self.ends[ended.child] = ended
+        self.under_way -= 1
+        return self.children[ended.child]
 
     def open(self) -> list[ChildStarted]:
         """The attached children that have not ended."""

@@ -174,7 +174,7 @@ class Journal:
                 self.crashes = 0
                 if isinstance(event, ChildStarted):
                     self.family = self.family or Family()
-                    self.family.children[event.child] = event
+                    self.family.start(event)
             case ChildEnded():
                 self._child_ended(event, time)
             case StateSet():
@@ -222,9 +222,8 @@ class Journal:
         """A child has ended: if it can be undone, its turn is that of its end."""
         if self.family is None:
             return
-        self.family.ends[event.child] = event
         self.crashes = 0
-        started = self.family.children[event.child]
+        started = self.family.end(event)
         if started.undo and started.id in self.records:
             self.records[started.id] = self.records.pop(started.id)
         if time:
