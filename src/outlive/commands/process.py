@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 LIST_MAX = 100_000
 """Processes one command lists."""
 PAGE = 200
+CHILDREN_SHOWN = 50
 
 commands = App(name="process", help="Look at processes; signal, cancel and retry them.")
 
@@ -193,6 +194,12 @@ def _story(view: View, journal: list[Entry]) -> Iterator[str]:
     if view.ended is not None:
         took = (view.ended - view.started) / MICROS
         yield f"  ended      {rfc3339(view.ended)} (after {took:.3f} s)"
+    if view.parent:
+        yield f"  parent     {view.parent}"
+    for child in view.children[:CHILDREN_SHOWN]:
+        yield f"  child      {child.id}  {child.type}  {child.status}"
+    if len(view.children) > CHILDREN_SHOWN:
+        yield f"  …and {len(view.children) - CHILDREN_SHOWN} more children: see the journal"
     yield f"  node       {view.node or '-'}, epoch {view.epoch}, take-overs {view.takeovers}"
     yield f"  data       {bytes(view.data).decode()}"
     if view.result is not None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from outlive.kinds.processes import STATUSES
+from outlive.kinds.processes import FINAL, STATUSES
 from outlive.web.messages import JSON, WAIT_SECONDS_MAX, Request, Response
 from outlive.web.problems import PAGES, by_slug
 from outlive.web.processes import PAGE_ITEMS, PAGE_ITEMS_MAX
@@ -390,7 +390,10 @@ def _shared_schemas() -> Json:
         {
             "name": _TEXT,
             "kind": {
-                "enum": ["step", "undo", "wait", "sleep", "transact", "gather", "first", "scope"]
+                "enum": [
+                    *("step", "undo", "wait", "sleep", "transact", "gather", "first", "scope"),
+                    *("child", "publish"),
+                ]
             },
             "outcome": _TEXT,
             "beganAt": _TIME,
@@ -398,6 +401,9 @@ def _shared_schemas() -> Json:
             "attempts": {"type": "array", "items": attempt},
         }
     )
+    ends = {"enum": ["open", "cancelling", "detached", *sorted(FINAL)]}
+    ended = {"anyOf": [_TIME, {"type": "null"}]}
+    child = {**identity, "name": _TEXT, "status": ends, "beganAt": _TIME, "endedAt": ended}
     whole = {
         **identity,
         "data": {},
@@ -406,6 +412,8 @@ def _shared_schemas() -> Json:
         **times,
         "endedAt": _TIME,
         "waitsFor": _TEXT,
+        "parent": _TEXT,
+        "children": {"type": "array", "items": _object(child)},
         "history": {
             "type": "array",
             "items": _object({"status": _TEXT, "at": _TIME, "why": _TEXT}),
