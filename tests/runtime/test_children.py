@@ -103,6 +103,19 @@ def test_a_child_that_fails_takes_its_parent_and_its_sibling_back(kill: KillEver
     assert kill(strict_order, "tea", check=check, reset=reset)
 
 
+def test_they_survive_on_postgresql_too(postgres: str, tmp_path: Path) -> None:
+    made = KillEverywhere(shop(), postgres, tmp_path)
+
+    def check(outcome: Outcome) -> None:
+        assert outcome.status == "rolled_back"
+        for what in ("tea", "money", "order"):
+            assert world.made(f"make {what}") == world.made(f"unmake {what}"), what
+
+    for death in ("2-after", "5-before", "8-after", "11-after"):
+        assert made(strict_order, "tea", check=check, reset=reset, only=death)
+    made.close()
+
+
 # --- many, and on several nodes -------------------------------------------------------------------
 
 
