@@ -45,7 +45,6 @@ UNTESTED: Mapping[str, str] = {
     "errors.root": "one tree: tests/test_errors.py holds every error to it",
     "errors.store": "one tree: tests/test_errors.py holds every error to it",
     "handle": "a process seen from outside: tests/test_app.py asks and tells through it",
-    "runtime.reaching": "a part of Run: test_children.py and test_deliveries.py call it",
     "testing.carrier_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.cell_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.conformance": "a suite itself: tests/conformance runs it on every store",
