@@ -11,7 +11,9 @@ import pytest
 from tests.service import Outside, Place, has_status, until
 
 from outlive import Outlive, Run, attempt, step
+from outlive.stores.memory import MemoryStore
 from outlive.testing.killing import KillEverywhere, Outcome
+from outlive.testing.trial import Trial
 
 world = Outside()
 
@@ -79,13 +81,17 @@ def kill(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[KillEverywh
     made.close()
 
 
-def test_two_subscribers_hear_once_of_what_is_published(kill: KillEverywhere) -> None:
+def test_two_subscribers_hear_once_of_what_is_published(
+    kill: KillEverywhere, request: pytest.FixtureRequest
+) -> None:
+    nested = "memory" in request.node.name
+
     def check(outcome: Outcome) -> None:
         assert outcome.status == "done" and outcome.result.startswith("evt_")
         assert world.made("ship tea") == world.made("bill tea 3") == 1
         assert sorted(set(world.log)) == ["bill tea 3", "place tea", "placed tea", "ship tea"]
 
-    assert kill(place_order, "tea", check=check, reset=reset)
+    assert kill(place_order, "tea", check=check, reset=reset, nested=nested)
 
 
 async def test_an_event_from_outside_signals_the_process_it_names(place: Place) -> None:
@@ -131,6 +137,36 @@ async def test_what_is_published_by_a_client_is_delivered_by_a_node(place: Place
 
     await until(ended, "both subscribers are done")
     assert sorted(world.log) == ["bill tea 0", "ship tea"]
+
+
+async def test_what_was_not_delivered_is_kept_as_long_as_an_ended_process() -> None:
+    app = Outlive("memory://")
+    shop(app)
+    async with Trial(app, lambda clock: MemoryStore(4, clock)) as trial:
+        await app.publish(Paid("dun_nobody"))
+        await trial.run_until_idle()
+        await trial.advance(days=29)
+        assert len(await app.undelivered()) == 1
+        await trial.advance(days=2)
+        assert await app.undelivered() == []
+
+
+async def test_two_nodes_deliver_each_event_once(place: Place) -> None:
+    one, other = await place.open(shop), await place.open(shop)
+    runtimes = [app._runtime for app in (one, other)]
+    await until(
+        lambda: all(runtime and runtime.activations.leases for runtime in runtimes),
+        "both nodes have shards",
+    )
+    for at in range(20):
+        await (one if at % 2 else other).publish(Placed(str(at)))
+
+    async def all_done() -> bool:
+        found, _ = await one.processes(status="done", limit=200)
+        return len(found) >= 40
+
+    await until(all_done, "every subscriber is done")
+    assert len(world.log) == len(set(world.log)) == 40
 
 
 async def test_a_subscriber_that_cannot_read_the_event_does_not_hold_up_the_others(

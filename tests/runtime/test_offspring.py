@@ -83,6 +83,11 @@ async def held(run: Run, what: str) -> str:
     return what
 
 
+async def mother(run: Run, what: str) -> str:
+    await run(make, what)
+    return await run.call(held, "child")
+
+
 async def past_pivot(run: Run, what: str) -> str:
     await run(make, what)
     run.pivot()
@@ -100,7 +105,7 @@ async def refused(run: Run, what: str) -> str:
     return await run(refuse, what)
 
 
-BODIES = (quick, held, past_pivot, stubborn, refused)
+BODIES = (quick, held, mother, past_pivot, stubborn, refused)
 
 
 def family(body: Any, **options: Any) -> Any:
@@ -253,6 +258,39 @@ async def test_a_stuck_child_holds_its_parent_until_somebody_sees_to_it(place: P
     await app.retry(child)
     await settled(app, id, "cancelled")
     assert world.log[-2:] == ["unmake child", "unmake own"]
+
+
+async def test_a_cancel_goes_down_to_the_last_generation_first(place: Place) -> None:
+    async def body(run: Run) -> None:
+        await run(make, "grandmother")
+        await run.call(mother, "mother")
+
+    app = await place.open(family(body))
+    id = await begun(app)
+    await until(lambda: world.made("make child"), "the last one is there")
+    await app.cancel(id)
+    await settled(app, id, "cancelled")
+    assert world.log[-3:] == ["unmake child", "unmake mother", "unmake grandmother"]
+
+
+async def test_news_for_a_parent_out_of_memory_wakes_only_who_waits_for_it(place: Place) -> None:
+    async def body(run: Run) -> str:
+        child = await run.start(held, "held")
+        word = await run.wait("word")
+        return str(word) + await child
+
+    app = await place.open(family(body))
+    id = await begun(app)
+    child = await child_of(app, id, "held")
+    await until(lambda: app.stats().active == 0, "both have left memory")
+    await app.signal(child, "go", b"")
+    await app.result(child, within=10)
+    view = await has_status(app, id, "waiting")
+    await until(lambda: app.stats().active == 0, "the parent has left memory again")
+    view = await app.view(id)
+    assert (view.status, view.waits_for) == ("waiting", "word")
+    await app.signal(id, "word", b'"well "')
+    assert await app.result(id, within=10) == "well held"
 
 
 # --- parts of a body ------------------------------------------------------------------------------

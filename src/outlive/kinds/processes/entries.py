@@ -67,7 +67,7 @@ def line_of(event: Any) -> str:
             why = "" if event.error is None else f": {event.error.message}"
             return f"child {event.child} ended: {event.status}{why}"
         case words.WaitsOn():
-            return f"waits for {event.name}"
+            return f"waits for {event.name}" if event.name else "sleeps"
         case words.Published():
             return f"published {event.name} as {event.event}"
         case words.Decided():

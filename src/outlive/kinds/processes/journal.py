@@ -169,14 +169,6 @@ class Journal:
                 self.woken.add(event.id)
             case Decided():
                 self._decide(event)
-            case ChildStarted() | Published():
-                self.records[event.id] = event
-                self.crashes = 0
-                if isinstance(event, ChildStarted):
-                    self.family = self.family or Family()
-                    self.family.start(event)
-            case ChildEnded():
-                self._child_ended(event, time)
             case StateSet():
                 self.state = event.state
                 self.states[event.branch] = event.count
@@ -189,6 +181,10 @@ class Journal:
             case Started():
                 self.started = event
                 self.times[""] = time
+            case ChildStarted() | Published():
+                self._reach(event)
+            case ChildEnded():
+                self._child_ended(event, time)
             case _:
                 self._apply_ending(event)
 
@@ -217,6 +213,14 @@ class Journal:
                 self.waited[id] = WaitDone(id)
             else:
                 self.woken.add(id)
+
+    def _reach(self, event: ChildStarted | Published) -> None:
+        """Another process was started by this one, or may be by what it has published."""
+        self.records[event.id] = event
+        self.crashes = 0
+        if isinstance(event, ChildStarted):
+            self.family = self.family or Family()
+            self.family.start(event)
 
     def _child_ended(self, event: ChildEnded, time: int) -> None:
         """A child has ended: if it can be undone, its turn is that of its end."""

@@ -322,7 +322,7 @@ def _cancelling(fold: _Fold, children: Sequence[str]) -> None:
 
 
 def _waits_on(fold: _Fold, event: words.WaitsOn, at: int) -> None:
-    fold.become("waiting", at, f"waits for {event.name}")
+    fold.become("waiting", at, f"waits for {event.name}" if event.name else "sleeps")
     fold.waits_for, fold.due = event.name, event.until
 
 
