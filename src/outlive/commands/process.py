@@ -1,7 +1,8 @@
 """`outlive process …`: what the processes in a store do, and what a person may ask of one.
 
     list                    the newest first; filters by status and type
-    show ID                 one process: states, steps, attempts, take-overs
+    show ID                 one process: states, steps, attempts, take-overs, children
+    undelivered             published events that did not reach a subscriber, and why
     signal ID NAME [JSON]   give it the signal it waits for (or will)
     cancel ID               undo what it did, unless it is past its pivot
     retry ID                go on with one that is stuck or paused
@@ -166,6 +167,28 @@ def retry(id: str, /, *, store: StoreAddress = None) -> None:
     lines((f"{id} is asked to go on",))
 
 
+@commands.command
+def undelivered(
+    *,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1000))] = 100,
+    store: StoreAddress = None,
+    output: Format = "text",
+) -> None:
+    """Show published events that did not reach one of their subscribers, and why.
+
+    Parameters
+    ----------
+    limit
+        At most this many (1 to 1000).
+    """
+    found = ask(store, lambda app: app.undelivered(limit))
+    if output == "json":
+        document(found)
+    else:
+        rows = [(kept.event, kept.subscriber, _time(kept.at), kept.why) for kept in found]
+        table(("event", "subscriber", "at", "why"), rows)
+
+
 def _who() -> str:
     """Who sits at the keyboard, for the journal."""
     try:
@@ -176,7 +199,8 @@ def _who() -> str:
 
 def _row(item: Summary) -> tuple[str, ...]:
     kind = f"{item.type} v{item.version}"
-    waits = item.waits_for and f"{item.waits_for} until {_time(item.due)}"
+    until = f" until {_time(item.due)}" if item.due else ""
+    waits = item.waits_for and f"{item.waits_for}{until}"
     return item.id, kind, item.status, _time(item.started), _time(item.changed), waits
 
 
