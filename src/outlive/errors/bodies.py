@@ -73,12 +73,12 @@ class ChildFailed(OutliveError):
     code, slug = "OL3010", "child-failed"
     remedy = "Catch it to go another way; let it pass to roll the parent back."
 
-    def __init__(self, id: str, status: str, failure: Any = None) -> None:
+    def __init__(self, id: str = "", outcome: str = "failed", failure: Any = None) -> None:
         why = "" if failure is None else f": {failure.type}: {failure.message}"
-        super().__init__(f"child {id} ended: {status}{why}", child=id)
+        super().__init__(f"child {id} ended: {outcome}{why}", child=id)
         self.id = id
+        self.outcome = outcome
         self.failure = failure
-        self.outcome = status
         self.failure_type: str = "" if failure is None else failure.type
 
 
