@@ -150,6 +150,16 @@ async def test_a_thousand_children_of_one_parent(place: Place, body: Any) -> Non
     assert len(view.children) == 1000 - (body is double_beside)
 
 
+async def test_what_is_near_is_not_taken_up_twice_though_clocks_differ(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlive.runtime.mail.NEAR_SECONDS", -5.0)  # due at once: the pump sees it
+    app = await place.open(many)
+    handle = await app.start(double_all, 200)
+    assert await handle.result(within=60) == 39_800 - 26
+    assert not [child for child in (await handle.view()).children if child.ended is None]
+
+
 class Pair:
     """Two nodes on one store file, each with shards."""
 

@@ -99,6 +99,8 @@ class Activations:
         self.commands = Commands(self)
         self.live_body = live
         self.subscriptions = Subscriptions()
+        self.obeying: set[str] = set()
+        """Cells of commands that are being carried out: nobody takes them up beside that."""
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._empty = asyncio.Event()

@@ -7,7 +7,8 @@ so it is there exactly if that is; and it is dropped by the commit that carries 
     far     the shard is another node's: its pump finds the cell by the store's hint
     near    the shard is ours: the cell is due only after `NEAR_SECONDS`, as if it had been claimed,
             and is carried out as soon as the commit has come back; if this node dies over it, the
-            next owner finds it when that time has passed
+            next owner finds it when that time has passed. The pump leaves it alone meanwhile: what
+            one of two has decided and not made durable, the other must not take for done
 
 Nothing is asked of the store on the near way but the commit that drops the cell.
 """
@@ -76,11 +77,14 @@ class Mail:
         Whoever waits for it may be cancelled: what was committed is carried out all the same.
         """
         future = self._node.committer.submit(batch, patient=True)
+        self._node.obeying.update(self.puts[at].ref.key for at, _, _ in self._near)
         future.add_done_callback(self._posted)
         return await asyncio.shield(future)
 
     def _posted(self, future: asyncio.Future[Committed]) -> None:
         if future.cancelled() or future.exception() is not None:
+            keys = (self.puts[at].ref.key for at, _, _ in self._near)
+            self._node.obeying.difference_update(keys)
             return
         versions = future.result().versions[-len(self.puts) :]
         for at, command, head in self._near:
@@ -98,9 +102,9 @@ def news_of(activation: Activation, ended: Ended) -> Mail:
 
 async def _carry_out(node: Activations, command: Command, head: Head | None, cell: Require) -> None:
     """Do here what was committed here; what fails is left to the pump, when its cell is due."""
-    if node.draining:
-        return
     try:
+        if node.draining:
+            return
         if head is not None:
             await node.begin_queued(command.id, head, (cell,))
         else:
@@ -112,3 +116,5 @@ async def _carry_out(node: Activations, command: Command, head: Head | None, cel
             await node.committer.submit(Batch(require=(cell,), drop=(cell.ref,), put=puts))
     except OutliveError as error:
         log.info("a command is tried again later: %s", error.code)
+    finally:
+        node.obeying.discard(cell.ref.key)

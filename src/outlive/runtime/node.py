@@ -102,7 +102,7 @@ class NodeRuntime:
         )
         self._leaving_until: float | None = None
         self._loops: list[asyncio.Task[None]] = []
-        self._obeying: set[str] = set()
+        self._obeying = self.activations.obeying
         self._requests_at = 0.0
 
     async def start(self) -> None:
