@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pydantic
 import pytest
 from tests.service import Outside, Place, has_status, until
 
@@ -194,3 +196,32 @@ async def test_a_subscriber_that_cannot_read_the_event_does_not_hold_up_the_othe
     kept = await until(both, "both are kept")
     assert kept["strict"].startswith("The body does not fit")
     assert "AttributeError" in kept["dun signal paid"]
+
+
+@dataclasses.dataclass
+class Told:
+    word: str
+
+
+class Asked(pydantic.BaseModel):
+    word: str
+
+
+@pytest.mark.parametrize("kind", [Told, Asked])
+async def test_dataclasses_and_pydantic_models_are_events_too(place: Place, kind: Any) -> None:
+    async def hear(run: Run, event: kind) -> str:
+        assert type(event) is kind
+        return await run(note, f"heard {event.word}")
+
+    hear.__annotations__["event"] = kind
+
+    async def say(run: Run, word: str) -> str:
+        return await run.publish(kind(word=word))
+
+    def declare(app: Outlive) -> None:
+        app.process("/say", version=1)(say)
+        app.on(kind)(app.process("/hear", version=1)(hear))
+
+    app = await place.open(declare)
+    await app.start(say, "hello")
+    await until(lambda: world.made("heard hello"), "it was heard")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from outlive import (
     attempt,
     step,
 )
-from outlive.errors import InvalidInput
+from outlive.errors import InvalidInput, ProcessTerminal
 from outlive.testing.killing import KillEverywhere, Outcome
 from outlive.testing.oracles import grammar_flaws
 
@@ -455,3 +456,31 @@ def test_a_lost_race_survives_every_death(kill: KillEverywhere) -> None:
 
     parent = kill._app.definitions["parent"].body
     assert kill(parent, client=client, check=check, reset=reset)
+
+
+def test_a_cancel_that_goes_down_survives_every_death(tmp_path: Path) -> None:
+    async def body(run: Run) -> None:
+        await run(make, "own")
+        await run.call(quick, "done", undo=take_back)
+        await run.start(mother, "mother")
+        await run.call(held, "held")
+
+    app = Outlive("memory://")
+    family(body)(app)
+    kill = KillEverywhere(app, "memory://", tmp_path)
+
+    async def client(outlive: Any, handle: Any) -> None:
+        await outlive.run_until_idle()
+        with suppress(ProcessTerminal):
+            await handle.cancel(reason="enough")
+
+    def check(outcome: Outcome) -> None:
+        assert outcome.status == "cancelled"
+        for what in ("own", "mother", "child", "held"):
+            assert world.made(f"make {what}") == world.made(f"unmake {what}") == 1, what
+        assert world.made("take back make done") == 1
+        assert world.log[-1] == "unmake own"
+
+    parent = app.definitions["parent"].body
+    assert kill(parent, client=client, check=check, reset=reset)
+    kill.close()
