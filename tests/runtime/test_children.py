@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.service import Outside, Place, check_grammar, has_status, until
 
-from outlive import ChildFailed, Outlive, Retry, Run, Unknown, attempt, step
+from outlive import ChildFailed, Outlive, Retry, Run, Unknown, attempt, ids, step
 from outlive.testing.killing import KillEverywhere, Outcome
 
 world = Outside()
@@ -220,6 +220,26 @@ async def test_children_live_on_other_nodes_than_their_parent(place: Place) -> N
             assert view.parent == handle.id
             await other.signal(child, "go", b"")
         assert await handle.result(within=20) == [f"x {at} went" for at in range(8)]
+
+
+async def test_parent_and_children_on_two_nodes_of_postgresql(postgres: str) -> None:
+    address = f"{postgres}?schema=store_{ids.token(40)}"
+    one, other = Outlive(address), Outlive(address)
+    for app in (one, other):
+        holds(app)
+    async with one, other:
+        await until(lambda: shards_of(one) and shards_of(other), "both nodes have shards")
+        ended, cancelled = [await app.start(holding, "x") for app in (one, other)]
+        children = await open_children(one, ended.id, 8)
+        assert len({(await one.view(child)).node for child in children}) == 2
+        for child in children:
+            await other.signal(child, "go", b"")
+        assert await ended.result(within=30) == [f"x {at} went" for at in range(8)]
+        await open_children(one, cancelled.id, 8)
+        await one.cancel(cancelled.id)
+        view = await has_status(one, cancelled.id, "cancelled")
+        assert {child.status for child in view.children} == {"cancelled"}
+        assert world.log[-1] == "unmake parent"
 
 
 async def test_a_cancel_reaches_children_on_other_nodes_first(place: Place) -> None:
