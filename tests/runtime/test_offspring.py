@@ -400,6 +400,20 @@ async def test_a_child_that_failed_unasked_fails_its_parent(place: Place) -> Non
     assert world.log == ["make own", "unmake own"]
 
 
+@pytest.mark.parametrize(
+    ("declared", "status"), [(RuntimeError, "rolled_back"), (LookupError, "stuck")]
+)
+async def test_a_failed_child_counts_as_what_it_failed_with(
+    place: Place, declared: type[Exception], status: str
+) -> None:
+    async def body(run: Run) -> None:
+        await run(make, "own")
+        await run.call(refused, "x")
+
+    app = await place.open(family(body, rollback_on=(declared,)))
+    await settled(app, await begun(app), status)
+
+
 async def test_a_detached_child_goes_its_own_way(place: Place) -> None:
     async def body(run: Run) -> str:
         child = await run.start(held, "held", detached=True)
