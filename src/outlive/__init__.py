@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from outlive.doors.blocking import BlockingHandle, BlockingOutlive
     from outlive.errors import (
         Cancelled,
+        ChildFailed,
         Drift,
         NonRetryable,
         OutcomeUnknown,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from outlive.kinds.processes.webhooks import Webhooks
     from outlive.runtime.blocking import BlockingRun
     from outlive.runtime.callbacks import Callback
+    from outlive.runtime.children import Child
     from outlive.runtime.run import Run
     from outlive.runtime.updates import Asked
     from outlive.steps import Attempt, Retry, attempt, step
@@ -40,6 +42,8 @@ _HOMES = {
     "BlockingRun": "runtime.blocking",
     "Callback": "runtime.callbacks",
     "Cancelled": "errors",
+    "Child": "runtime.children",
+    "ChildFailed": "errors",
     "Drift": "errors",
     "Handle": "handle",
     "Keys": "stores.keys",
@@ -69,6 +73,8 @@ __all__ = [
     "BlockingRun",
     "Callback",
     "Cancelled",
+    "Child",
+    "ChildFailed",
     "Drift",
     "Handle",
     "Keys",

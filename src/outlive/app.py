@@ -28,6 +28,7 @@ from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
 from outlive.doors.callbacks import Callbacks
 from outlive.doors.notices import Notices
+from outlive.doors.publishing import Publishing
 from outlive.doors.queries import Queries
 from outlive.doors.telling import Telling
 from outlive.doors.transfers import Transfers
@@ -50,6 +51,7 @@ from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.pending import queued
 from outlive.kinds.processes.requests import request_of, started_by
 from outlive.kinds.processes.seen import Query
+from outlive.kinds.processes.subscriptions import Subscriptions
 from outlive.kinds.processes.updates import Update
 from outlive.kinds.processes.vocabulary import ref_of
 from outlive.kinds.processes.webhooks import Webhooks
@@ -78,7 +80,7 @@ LEASE_SECONDS = 10.0
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Callbacks, Updates, Notices, Queries, Transfers, Telling, Doors):
+class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telling, Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
@@ -124,6 +126,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Transfers, Telling, Doors):
         self._queries: dict[tuple[str, str], Query] = {}
         self._query_of: dict[Callable[..., Any], Query] = {}
         self._computing: set[Thread] = set()
+        self._subscriptions = Subscriptions()
         self._schemas: list[Callable[[Any], Any]] = []
         self._phase: Phase = "new"
         self._runtime: NodeRuntime | None = None
@@ -252,6 +255,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Transfers, Telling, Doors):
             activations.addresses.base = self.public_url
             activations.notices.webhooks = self.webhooks
             activations.notices.describe = self._describe
+            self._runtime.activations.subscriptions = self._subscriptions
             await self._runtime.start()
         except BaseException:
             self._phase = "stopped"

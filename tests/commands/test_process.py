@@ -5,8 +5,11 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
-from tests.commands.conftest import ROOT
+from tests.commands.conftest import ROOT, until
+
+from outlive import Outlive, Run
 
 
 @pytest.fixture
@@ -134,7 +137,7 @@ def test_an_end_that_nobody_was_told_of_is_listed_and_told_again(outlive, tmp_pa
     id = ran.stdout.strip()
     assert id, ran.stderr
     store = ("--store", address)
-    listed = ("process", "list", "--undelivered", "-o", "ids", *store)
+    listed = ("process", "list", "--unnotified", "-o", "ids", *store)
     assert outlive(*listed).stdout.split() == [id]
     assert outlive(*listed, "--status", "failed").stdout.split() == []
     shown = outlive("process", "show", id, *store).stdout
@@ -154,3 +157,37 @@ def test_a_store_that_does_not_exist_gives_5_and_is_not_made(outlive, tmp_path):
     assert done.returncode == 5
     assert "there is no store at none.db" in done.stderr
     assert not (tmp_path / "none.db").exists()
+
+
+class Told(msgspec.Struct):
+    id: str
+
+
+async def child(run: Run) -> None: ...
+
+
+async def parent(run: Run) -> None:
+    await run.call(child)
+    await run.publish(Told("child_nobody"))
+
+
+def test_children_and_undelivered_events_are_shown(outlive, tmp_path):
+    place = f"sqlite:///{tmp_path}/family.db"
+    app = Outlive(place)
+    app.process("/children", version=1, signals={"told": Told})(child)
+    app.process("/parents", version=1)(parent)
+    app.on(Told, signal="told", to=lambda event: event.id)(child)
+    with app.blocking(run=True) as client:
+        handle = client.start(parent)
+        handle.result(within=20)
+        until(lambda: client.call(lambda app: app.undelivered()), "it is said")
+        (born,) = handle.view().children
+    told = outlive("process", "show", handle.id, "--store", place).stdout
+    assert f"  child      {born.id}  child  done\n" in told
+    told = outlive("process", "show", born.id, "--store", place).stdout
+    assert f"  parent     {handle.id}\n" in told
+    (row,) = outlive("process", "undelivered", "--store", place).stdout.splitlines()
+    assert row.startswith("evt_")
+    assert row.endswith("there is no child child_nobody")
+    found = json.loads(outlive("process", "undelivered", "--store", place, "-o", "json").stdout)
+    assert found[0]["payload"] == {"id": "child_nobody"}

@@ -173,12 +173,12 @@ async def test_what_cannot_be_told_is_shown_listed_and_told_again_when_asked(
     id = (await app.begin("work", b'"x"', notify=URL)).id
     found = await stands(app, id, "undelivered")
     assert (found.said, found.attempts) == (said, attempts)
-    assert [line.id for line in await app.undelivered()] == [id]
+    assert [line.id for line in await app.unnotified()] == [id]
     world.told.clear()
     reader = await place.client(works)
     await reader.notify(id, who="ann")
     await stands(app, id, "delivered")
-    assert list(world.told.values()) == [1] and await app.undelivered() == []
+    assert list(world.told.values()) == [1] and await app.unnotified() == []
     await app.notify(id)
     await until(lambda: list(world.told.values()) == [2], "it is told with the same webhook-id")
 
@@ -298,7 +298,7 @@ async def test_it_is_the_same_on_postgres(postgres: str) -> None:
     async with app:
         id = (await app.begin("work", b'"x"', notify=URL)).id
         await stands(app, id, "undelivered")
-        assert [line.id for line in await app.undelivered()] == [id]
+        assert [line.id for line in await app.unnotified()] == [id]
         await app.notify(id)
         await stands(app, id, "delivered")
 

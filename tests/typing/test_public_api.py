@@ -11,8 +11,10 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = """
 from typing import Any, assert_type
 
-from outlive import BlockingHandle, BlockingRun, Handle, Outlive, Retry, Run, Unknown, attempt, step
 from outlive import Asked, Callback, Seen, Update, Webhooks
+from outlive import (
+    BlockingHandle, BlockingRun, Child, Handle, Outlive, Retry, Run, Unknown, attempt, step
+)
 
 app = Outlive("memory://")
 
@@ -53,6 +55,8 @@ def left(run: BlockingRun) -> str:
     assert_type(run.all(["a"], measure, limit=3).results, tuple[float, ...])
     with run.scope():
         assert_type(run.first(left, left), str)
+    assert_type(run.call(parcel, 1), str)
+    assert_type(run.start(parcel, 1).result(), str)
     return ""
 
 rename = Update("rename", str, bool)
@@ -90,6 +94,17 @@ def ask_plainly(handle: BlockingHandle[bytes], run: BlockingRun) -> None:
     assert_type(run.callback("scan", type=int).result(), int)
     assert_type(run.wait_update(rename).value, str)
 
+class Moved: ...
+
+@step
+async def take_back(number: int, made: str | Unknown) -> None: ...
+
+@app.on(Moved, signal="moved", to=lambda event: str(event))
+@app.process("/parcels", version=1)
+async def parcel(run: Run, number: int) -> str:
+    return ""
+
+@app.on(Moved, signal=3)                # refused
 @app.process("/things", version=1)
 async def thing(run: Run, name: str) -> bytes:
     assert_type(await run(make, name), list[str])
@@ -120,6 +135,13 @@ async def thing(run: Run, name: str) -> bytes:
     assert_type(run.era, int)
     async with run.scope():
         await run(make, name)
+    child = await run.start(parcel, 1, key=name, undo=take_back)
+    assert_type(child, Child[str])
+    assert_type(await child, str)
+    assert_type(await run.call(parcel, 1), str)
+    assert_type((await run.all([1], parcel, limit=5)).results, tuple[str, ...])
+    assert_type(await run.publish(Moved()), str)
+    await run.call(parcel, 1, after=3)  # refused
     if name:
         await run.again(name)           # does not return
     else:
@@ -143,6 +165,8 @@ async def use() -> None:
     assert_type((await app.diff(text)).fits, bool)
     assert_type((await app.journal(handle.id, era=2))[0].n, int)
     await app.export_journal(3)         # refused
+    assert_type(await app.publish(Moved()), str)
+    assert_type(await app.within(object()).publish(Moved()), str)
 
 def view() -> None:
     client = app.blocking()

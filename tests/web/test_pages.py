@@ -8,7 +8,7 @@ from msgspec import Raw
 from tests.web.conftest import client_of
 from tests.web.fake import START, Fake, declare
 
-from outlive.kinds.processes import AttemptView, Failure, PastState, StepView
+from outlive.kinds.processes import AttemptView, ChildView, Failure, PastState, StepView
 from outlive.web.asgi import create
 
 OWN = {"Origin": "http://localhost:8000"}
@@ -95,6 +95,17 @@ async def test_a_process_shows_attempts_kills_take_overs_and_data(
     assert "Refused: &lt;b&gt;no&lt;/b&gt;" in text
     assert "<script>alert" not in text
     assert 'data-events="/registrations/reg_1"' in text
+
+
+async def test_a_process_leads_to_its_parent_and_its_children(
+    client: httpx.AsyncClient, fake: Fake
+) -> None:
+    child = ChildView("pay_1", "start pay", "pay", 2, "cancelling", False, START)
+    fake.add("reg_1", "register", parent="shop_1", waits_for="pay_1", children=(child,))
+    text = (await client.get(PAGE)).text
+    assert '/outlive/processes/shop_1"' in text and '/outlive/processes/pay_1"' in text
+    assert "1, 1 not ended" in text and "cancelling" in text
+    assert 'name="name" value="pay_1"' not in text, "a child is not the name of a signal"
 
 
 async def test_a_process_that_does_not_exist_has_a_page_that_says_so(

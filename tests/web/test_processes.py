@@ -13,7 +13,7 @@ from tests.web.driver import Exchange
 from tests.web.fake import START, Fake, Form, declare
 
 from outlive import errors
-from outlive.kinds.processes import AttemptView, Failure, PastState, StepView
+from outlive.kinds.processes import AttemptView, ChildView, Failure, PastState, StepView
 from outlive.web.asgi import Face, create
 
 BODY = {"email": "a@example.org"}
@@ -266,6 +266,21 @@ async def test_the_status_tells_everything_that_is_durable(
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", body["endedAt"])
     assert body["links"]["cancel"] == f"/registrations/{ID}/cancel"
     assert "result" not in body and "waitsFor" not in body
+
+
+async def test_the_status_names_the_parent_and_the_children(
+    client: httpx.AsyncClient, fake: Fake
+) -> None:
+    child = ChildView("pay_1", "start pay", "pay", 2, "done", False, START, START + 3)
+    fake.add(ID, "register", parent="shop_1", children=(child,))
+    body = (await client.get(f"/registrations/{ID}")).json()
+    assert body["parent"] == "shop_1"
+    (found,) = body["children"]
+    assert (found["id"], found["type"], found["version"]) == ("pay_1", "pay", 2)
+    assert (found["name"], found["status"]) == ("start pay", "done")
+    fake.add(ID, "register")
+    body = (await client.get(f"/registrations/{ID}")).json()
+    assert "parent" not in body and "children" not in body
 
 
 async def test_a_running_process_says_when_to_come_back_and_a_final_one_does_not(

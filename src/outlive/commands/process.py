@@ -1,7 +1,8 @@
 """`outlive process …`: what the processes in a store do, and what a person may ask of one.
 
     list                    the newest first; filters by status and type
-    show ID                 one process: states, steps, attempts, take-overs
+    show ID                 one process: states, steps, attempts, take-overs, children
+    undelivered             published events that did not reach a subscriber, and why
     signal ID NAME [JSON]   give it the signal it waits for (or will)
     cancel ID               undo what it did, unless it is past its pivot
     retry ID                go on with one that is stuck or paused
@@ -35,6 +36,7 @@ LIST_MAX = 100_000
 """Processes one command lists."""
 PAGE = 200
 UNDELIVERED_MAX = 1000
+CHILDREN_SHOWN = 50
 
 commands = App(name="process", help="Look at processes; signal, cancel and retry them.")
 for _verb, _function, _help in (
@@ -56,7 +58,7 @@ def list_processes(
     *,
     status: str | None = None,
     type: str | None = None,
-    undelivered: bool = False,
+    unnotified: bool = False,
     limit: Limit = 50,
     store: StoreAddress = None,
     output: ListFormat = "text",
@@ -69,7 +71,7 @@ def list_processes(
         Only those in this state: queued, running, waiting, paused, stuck, done …
     type
         Only those of this type.
-    undelivered
+    unnotified
         Only those that have ended without anybody being told who should be; at most 1000.
     limit
         At most this many (1 to 100000).
@@ -78,8 +80,8 @@ def list_processes(
         raise CommandFailed(f"{status!r} is no status; one of {', '.join(STATUSES)}", MISUSED)
 
     async def question(app: Outlive) -> list[Summary]:
-        if undelivered:
-            untold = await app.undelivered(min(limit, UNDELIVERED_MAX))
+        if unnotified:
+            untold = await app.unnotified(min(limit, UNDELIVERED_MAX))
             return [line for line in untold if _fits(line, status, type)]
         found: list[Summary] = []
         cursor = ""
@@ -202,6 +204,28 @@ def notify(id: str, /, *, store: StoreAddress = None) -> None:
     lines((f"the end of {id} is told once more",))
 
 
+@commands.command
+def undelivered(
+    *,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1000))] = 100,
+    store: StoreAddress = None,
+    output: Format = "text",
+) -> None:
+    """Show published events that did not reach one of their subscribers, and why.
+
+    Parameters
+    ----------
+    limit
+        At most this many (1 to 1000).
+    """
+    found = ask(store, lambda app: app.undelivered(limit))
+    if output == "json":
+        document(found)
+    else:
+        rows = [(kept.event, kept.subscriber, _time(kept.at), kept.why) for kept in found]
+        table(("event", "subscriber", "at", "why"), rows)
+
+
 def _fits(line: Summary, status: str | None, type: str | None) -> bool:
     return status in (None, line.status) and type in (None, line.type)
 
@@ -216,7 +240,8 @@ def _who() -> str:
 
 def _row(item: Summary) -> tuple[str, ...]:
     kind = f"{item.type} v{item.version}"
-    waits = item.waits_for and f"{item.waits_for} until {_time(item.due)}"
+    until = f" until {_time(item.due)}" if item.due else ""
+    waits = item.waits_for and f"{item.waits_for}{until}"
     return item.id, kind, item.status, _time(item.started), _time(item.changed), waits
 
 
@@ -235,6 +260,12 @@ def _story(view: View, journal: list[Entry]) -> Iterator[str]:
     if view.ended is not None:
         took = (view.ended - view.started) / MICROS
         yield f"  ended      {rfc3339(view.ended)} (after {took:.3f} s)"
+    if view.parent:
+        yield f"  parent     {view.parent}"
+    for child in view.children[:CHILDREN_SHOWN]:
+        yield f"  child      {child.id}  {child.type}  {child.status}"
+    if len(view.children) > CHILDREN_SHOWN:
+        yield f"  …and {len(view.children) - CHILDREN_SHOWN} more children: see the journal"
     yield f"  node       {view.node or '-'}, epoch {view.epoch}, take-overs {view.takeovers}"
     if (notice := view.notice) is not None:
         said = f", {notice.attempts} attempts: {notice.said}" if notice.attempts else ""

@@ -171,6 +171,10 @@ class BlockingOutlive:
         """The process with this public id, from outside its body. Asks nothing yet."""
         return BlockingHandle(self, id)
 
+    def publish(self, event: Any) -> str:
+        """See `Outlive.publish`."""
+        return self.call(lambda app: app.publish(event))
+
     def processes(
         self,
         status: str | None = None,

@@ -46,7 +46,7 @@ class Notices(Telling):
             raise NothingToNotify(f"Nobody is to be told of {id}, which is {head.status}.")
         return NoticeView(masked(made.notify), "planned", 0, "", None)
 
-    async def undelivered(self, limit: int = 50) -> list[Summary]:
+    async def unnotified(self, limit: int = 50) -> list[Summary]:
         """Processes whose end could not be told, the newest first. `limit`: 1 to 1000."""
         if not 1 <= limit <= UNDELIVERED_MAX:
             raise ValueError(f"limit is {limit}; it must be 1 to {UNDELIVERED_MAX}")

@@ -40,6 +40,7 @@ from outlive.kinds.processes.pending import queued, told
 from outlive.kinds.processes.requests import started_by
 from outlive.kinds.processes.vocabulary import GONE, read_head, ref_of
 from outlive.model import Put, Ref
+from outlive.runtime.publications import letter
 from outlive.store import AsyncCarrier, Carrier, Sight
 
 if TYPE_CHECKING:
@@ -106,6 +107,14 @@ class Within:
         sight = await self._carrier.look(ref_of(id, sight.shards))
         await self._carrier.carry(tell.puts(sight))
 
+    async def publish(self, event: Any) -> str:
+        """Publish an event when the transaction is committed; gives its id. Raises as
+        `Outlive.publish`, `NotAllowed`, or the driver's error."""
+        sight = _checked(self._app, await self._carrier.look(_NOWHERE))
+        id, put = letter(event, sight.shards, sight.time)
+        await self._carrier.carry((put,))
+        return id
+
 
 class BlockingWithin:
     """`Within` without `await`; see `BlockingOutlive.within`."""
@@ -145,6 +154,13 @@ class BlockingWithin:
         sight = _checked(self._client.app, self._carrier.look(_NOWHERE))
         sight = self._carrier.look(ref_of(id, sight.shards))
         self._carrier.carry(tell.puts(sight))
+
+    def publish(self, event: Any) -> str:
+        """See `Within.publish`."""
+        sight = _checked(self._client.app, self._carrier.look(_NOWHERE))
+        id, put = letter(event, sight.shards, sight.time)
+        self._carrier.carry((put,))
+        return id
 
 
 class _Start:

@@ -35,7 +35,9 @@
         ├── NonRetryable        raise it in a step: a business refusal, not to be tried again
         ├── Drift               the code no longer matches what was recorded
         ├── DeadlineExceeded    why a process was rolled back: it had not ended in time
-        └── EraNotOver          `run.again` was called where an era cannot end
+        ├── EraNotOver          `run.again` was called where an era cannot end
+        ├── ChildFailed         a child ended without a result, with how it did
+        └── TooManyChildren     they have not ended, so the next one was not started
     Cancelled (BaseException)   the process was cancelled; let it pass
     Discarded (BaseException)   this activation no longer owns its process; let it pass
 
@@ -48,12 +50,14 @@ from __future__ import annotations
 
 from outlive.errors.bodies import (
     Cancelled,
+    ChildFailed,
     DeadlineExceeded,
     Discarded,
     Drift,
     EraNotOver,
     NonRetryable,
     StepFailed,
+    TooManyChildren,
     WaitTimeout,
 )
 from outlive.errors.processes import (
@@ -133,6 +137,7 @@ __all__ = [
     "CallbackUsed",
     "BadJournal",
     "Cancelled",
+    "ChildFailed",
     "Conflict",
     "DeadlineExceeded",
     "Discarded",
@@ -189,6 +194,7 @@ __all__ = [
     "StoreWentBack",
     "StreamConflict",
     "TooLarge",
+    "TooManyChildren",
     "TooManySignals",
     "TransactTooLong",
     "UpdateNotExpected",

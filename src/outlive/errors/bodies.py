@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from outlive.errors.root import OutliveError
 
 
@@ -70,6 +72,33 @@ class EraNotOver(OutliveError):
 
     code, slug = "OL3030", "era-not-over"
     remedy = "Call it in the body itself, when everything that was begun has ended."
+
+
+class ChildFailed(OutliveError):
+    """A child process ended without a result.
+
+    Its end is recorded in its parent; it has undone what it could by itself. `id` names it,
+    `outcome` (its final status) and `failure` (as recorded, or None) say how it ended."""
+
+    code, slug = "OL3010", "child-failed"
+    remedy = "Catch it to go another way; let it pass to roll the parent back."
+
+    def __init__(self, id: str = "", outcome: str = "failed", failure: Any = None) -> None:
+        why = "" if failure is None else f": {failure.type}: {failure.message}"
+        super().__init__(f"child {id} ended: {outcome}{why}", child=id)
+        self.id = id
+        self.outcome = outcome
+        self.failure = failure
+        self.failure_type: str = "" if failure is None else failure.type
+
+
+class TooManyChildren(OutliveError):
+    """A process has too many children that have not ended.
+
+    The next one was not started."""
+
+    code, slug = "OL3011", "too-many-children"
+    remedy = "Await some of them first, use run.all with a limit, or start them detached."
 
 
 class Cancelled(BaseException):

@@ -33,14 +33,18 @@ from outlive.kinds.processes.vocabulary import (
     StateSet,
     StepDone,
     Stuck,
+    WaitsOn,
     pack,
     put_head,
 )
 from outlive.model import Append, Batch, Committed, Lease, Put, Ref, Require
+from outlive.runtime.mail import news_of
 
 if TYPE_CHECKING:
     from outlive.kinds.processes import Definition
     from outlive.runtime.activations import Activations
+    from outlive.runtime.mail import Mail
+    from outlive.runtime.offspring import Offspring
     from outlive.runtime.scopes import Scope
     from outlive.runtime.timers import Timer
 
@@ -76,6 +80,7 @@ class Activation:
         "leaving",
         "loaded",
         "node",
+        "offspring",
         "parked_at",
         "parking",
         "recovered",
@@ -133,6 +138,8 @@ class Activation:
         """How many of its tasks could go on: the body, or the branches for which it waits."""
         self.joins = 0
         """How many times its body, or a branch, waits for branches right now."""
+        self.offspring: Offspring | None = None
+        """Who in it waits for which child; None while nobody has."""
         self.alarm: Timer | None = None
         """Goes off when its deadline has passed."""
         self.forward = False
@@ -202,9 +209,10 @@ class Activation:
         head: Head | None = None,
         due: int | None = None,
         puts: tuple[Put, ...] = (),
+        mail: Mail | None = None,
     ) -> int:
         """Append and pass the gate; gives the time of the commit. Raises `Discarded` when it was
-        refused."""
+        refused. `mail` leaves with it."""
         while self.transacting is not None:
             await asyncio.shield(self.transacting)
         if self.gone or self.journal.ended is not None:
@@ -213,8 +221,12 @@ class Activation:
             events = (*self.extras, *events)
             self.extras = []
         try:
-            batch = self.batch(events, head, due, (), puts)
-            committed = await self.node.committer.submit(batch, patient=True)
+            if mail is None:
+                batch = self.batch(events, head, due, (), puts)
+                committed = await self.node.committer.submit(batch, patient=True)
+            else:
+                batch = self.batch(events, head, due, (), (*puts, *mail.puts))
+                committed = await mail.post(batch)
         except OutliveError as error:
             raise self.refused(error) from error
         if self.gone:
@@ -392,8 +404,13 @@ class Activation:
 
     async def wait_on(self) -> None:
         """Record that it waits, so that it can leave memory."""
-        if self.may_wait(self.node.clock.boot()):
-            await self.record(head=self.with_status("waiting", self.journal.waits_for()))
+        if not self.may_wait(self.node.clock.boot()):
+            return
+        name, events = self.journal.waits_for(), tuple[Any, ...]()
+        if self.journal.family is not None:
+            name = name or (self.offspring.first if self.offspring is not None else "")
+            events = (WaitsOn(name, min(self.journal.dues(), default=None)),)
+        await self.record(*events, head=self.with_status("waiting", name))
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -416,7 +433,8 @@ class Activation:
         if head.notice is not None or self.definition.notify:
             head = self.node.notices.announce(head, self.definition.notify)
             due = head.changed
-        await self.record(event, head=head, due=due)
+        mail = news_of(self, event) if head.parent and not head.detached else None
+        await self.record(event, head=head, due=due, mail=mail)
         if head.notice is not None:
             self.node.note_due(due)  # now that it is there to be found
         self.tell_end(event)

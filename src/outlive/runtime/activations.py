@@ -29,6 +29,7 @@ from outlive.errors import (
     Overloaded,
 )
 from outlive.kinds.processes import FINAL, Definition, Failure, Head, Journal, Stats
+from outlive.kinds.processes.subscriptions import Subscriptions
 from outlive.kinds.processes.transfer import as_they_were
 from outlive.kinds.processes.vocabulary import (
     GONE,
@@ -104,6 +105,9 @@ class Activations:
         self.addresses = Addresses(store)
         self.notices = Notices(self)
         self.live_body = live
+        self.subscriptions = Subscriptions()
+        self.obeying: set[str] = set()
+        """Cells of commands that are being carried out: nobody takes them up beside that."""
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._empty = asyncio.Event()
@@ -165,6 +169,28 @@ class Activations:
         self._adopt(activation)
         activation.run(value, decoded=True)
         return committed
+
+    async def begin_queued(self, id: str, head: Head, done: tuple[Require, ...]) -> None:
+        """Begin a process that was queued by a commit of this node in a shard of its own: nothing
+        need be read.
+
+        Leaves it to whoever finds its command when it is not to begin here and now.
+        """
+        await self.recovery.passed(id)
+        lease = self.leases.get(shard_of(id, self.store.shards))
+        made = self.definitions.get((head.type, head.version))
+        known = id in self.live or id in self._loading
+        if lease is None or made is None or known or len(self.live) >= ACTIVE_MAX:
+            return
+        ref = ref_of(id, self.store.shards)
+        activation = Activation(self, made, ref, head, lease, Journal())
+        self._adopt(activation)
+        activation.users += 1
+        try:
+            await self.commands.begin(activation, done)
+        finally:
+            activation.users -= 1
+            self.put_down_idle(activation)
 
     def _adopt(self, activation: Activation) -> None:
         if activation.lease != self.leases.get(activation.lease.shard):

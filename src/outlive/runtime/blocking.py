@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from types import TracebackType
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from outlive.kinds.processes.updates import Update
     from outlive.runtime.activations import Activations
     from outlive.runtime.callbacks import Callback
+    from outlive.runtime.children import Child
     from outlive.runtime.fanout import Outcomes
     from outlive.runtime.run import Run
     from outlive.runtime.scopes import Scope
@@ -148,6 +149,53 @@ class BlockingRun:
         done: R = self._do(self._run.transact(function, *args, **kwargs))
         return done
 
+    @overload
+    def start(
+        self, body: Callable[..., Awaitable[R]], value: Any = None, *,
+        key: str | int | None = None, detached: bool = False,
+        undo: Callable[..., Any] | None = None,
+    ) -> BlockingChild[R]: ...  # fmt: skip
+    @overload
+    def start(
+        self, body: Callable[..., R], value: Any = None, *, key: str | int | None = None,
+        detached: bool = False, undo: Callable[..., Any] | None = None,
+    ) -> BlockingChild[R]: ...  # fmt: skip
+    def start(
+        self, body: Callable[..., Any], value: Any = None, *, key: str | int | None = None,
+        detached: bool = False, undo: Callable[..., Any] | None = None,
+    ) -> BlockingChild[Any]:  # fmt: skip
+        """See `Run.start`."""
+
+        async def begin() -> Child[Any]:  # the run is for the loop's thread
+            return await self._run.start(body, value, key=key, detached=detached, undo=undo)
+
+        return BlockingChild(self, self._do(begin()))
+
+    @overload
+    def call(
+        self, body: Callable[..., Awaitable[R]], value: Any = None, *,
+        key: str | int | None = None, undo: Callable[..., Any] | None = None,
+    ) -> R: ...  # fmt: skip
+    @overload
+    def call(
+        self, body: Callable[..., R], value: Any = None, *, key: str | int | None = None,
+        undo: Callable[..., Any] | None = None,
+    ) -> R: ...  # fmt: skip
+    def call(
+        self, body: Callable[..., Any], value: Any = None, *, key: str | int | None = None,
+        undo: Callable[..., Any] | None = None,
+    ) -> Any:  # fmt: skip
+        """See `Run.call`."""
+        return self._do(self._run.call(body, value, key=key, undo=undo))
+
+    def publish(self, event: Any) -> str:
+        """See `Run.publish`."""
+
+        async def publish() -> str:
+            return await self._run.publish(event)
+
+        return self._do(publish())
+
     def wait(self, signal: str | BlockingCallback[Any], *, within: float | None = None) -> Any:
         """See `Run.wait`."""
         if isinstance(signal, BlockingCallback):
@@ -260,6 +308,23 @@ class BlockingCallback(Generic[T]):
         """Wait for what it is told."""
         told: T = self._run._do(self._run._run.wait(self._callback))
         return told
+
+
+class BlockingChild(Generic[R]):
+    """A `Child` in a synchronous body: `result()` waits for its end."""
+
+    def __init__(self, run: BlockingRun, child: Child[R]) -> None:
+        self._run = run
+        self._child = child
+
+    @property
+    def id(self) -> str:
+        """See `Child.id`."""
+        return self._child.id
+
+    def result(self) -> R:
+        """See `Child.result`."""
+        return self._run._do(self._child.result())
 
 
 class BlockingScope:

@@ -17,7 +17,7 @@ from msgspec import Raw
 from outlive import codec
 from outlive.errors import DeadlineExceeded, Discarded, Drift
 from outlive.kinds.processes import Failure
-from outlive.runtime import rollback
+from outlive.runtime import offspring, rollback
 from outlive.runtime.activation import Activation, failure_of
 from outlive.runtime.blocking import call_blocking
 from outlive.runtime.run import Run
@@ -57,6 +57,8 @@ async def _forward(activation: Activation, value: Any, decoded: bool) -> None:
             result = await call_blocking(activation.node, definition.body, run, args)
         if activation.loaded and (against := activation.journal.forgotten()):
             await activation.drift(against)
+        if activation.journal.family is not None:
+            await offspring.stay(activation)
         raw = Raw(codec.encode(result))
     except Discarded:
         raise

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from outlive.errors import Cancelled, Discarded
 from outlive.kinds.processes.vocabulary import Armed, Decided, SleepBegan, WaitBegan
+from outlive.runtime import offspring
 from outlive.runtime.activation import failure_of
 from outlive.runtime.rollback import undo_part
 
@@ -337,16 +338,20 @@ async def decide(
     )
     waits = tuple(_open_waits(activation, inside))
     undos = tuple(armed.id for armed in _armed(activation, unknown) if undo(armed.id))
-    if not (needed or unknown or waits or undos):
+    children, mail = tuple[str, ...](), None
+    if journal.family is not None:
+        children, mail = offspring.let_go(activation, inside)
+        undos = (*offspring.to_take_back(activation, children, undo), *undos)
+    if not (needed or unknown or waits or undos or mail):
         return None
     failure = None if error is None else failure_of(error)
     order = run._ask(id)
-    decided = Decided(id, what, order, branch, failure, unknown, waits, undos)
+    decided = Decided(id, what, order, branch, failure, unknown, waits, undos, children)
     for armed in unknown:
         activation.started.pop(armed.id, None)
     waiting = activation.head.status == "waiting"
     head = activation.with_status("running") if waiting else None
-    activation.journal.times[id] = await activation.record(decided, head=head)
+    activation.journal.times[id] = await activation.record(decided, head=head, mail=mail)
     run._pass(id)
     await undo_decided(run, decided)
     return decided
@@ -373,6 +378,8 @@ async def undo_decided(run: Run, decided: Decided) -> None:
     """Undo what is to be undone because of `decided`; what is left over when this branch is ended
     on the way is left to whoever ends it."""
     try:
+        if decided.children:
+            await offspring.ended_for_good(run._activation, decided.children)
         await undo_part(run._activation, frozenset(decided.undo))
     except asyncio.CancelledError:
         run._course.cut |= set(decided.undo)

@@ -4,6 +4,7 @@
     update     the same, and answered; callback: the same, once (deliveries.py)
     cancel     recorded, and what runs is interrupted
     retry      what has given up is tried afresh
+    ended      a child has: its parent records how, and goes on
     start      a process that was queued begins
     notify     its end is told once more (notices.py)
     import     a process comes from another store, with its journal (imports.py)
@@ -31,6 +32,7 @@ from outlive.errors import (
 from outlive.kinds.processes import FINAL, Command, Head
 from outlive.kinds.processes.vocabulary import (
     GONE,
+    HALTED,
     LIVE,
     Cancel,
     Resumed,
@@ -42,6 +44,8 @@ from outlive.kinds.processes.vocabulary import (
 from outlive.model import Batch, Require
 from outlive.runtime import deliveries, imports
 from outlive.runtime.activation import Activation
+from outlive.runtime.offspring import take_news
+from outlive.runtime.publications import deliver
 
 if TYPE_CHECKING:
     from outlive.runtime.activations import Activations
@@ -63,6 +67,9 @@ class Commands:
         Raises a `ProcessError` when it cannot be done, or the store's refusal: nothing was written.
         """
         node = self._node
+        if command.kind == "publish":
+            await deliver(node, command, done)
+            return
         await node.recovery.passed(command.id)
         if command.kind == "import":
             await imports.take_in(node, command, done)
@@ -98,7 +105,10 @@ class Commands:
         else:
             raw = head.input
             running = activation.with_status("running")
-            event = Started(activation.id, head.type, head.version, raw, self._node.name)
+            event = Started(
+                activation.id, head.type, head.version, raw, self._node.name,
+                parent=head.parent, detached=head.detached,
+            )  # fmt: skip
             time = await self.append(activation, event, head=running, done=done)
             activation.journal.times[""] = time
             activation.loaded = activation.recovered = False
@@ -188,6 +198,19 @@ async def _retry(
     activation.run()
 
 
+async def _ended(
+    to: Commands, activation: Activation, command: Command, done: tuple[Require, ...]
+) -> None:
+    taken = take_news(activation, command)
+    if taken is None:
+        await to.only_drop(activation, done)
+        return
+    time = await to.append(activation, taken.event, head=taken.head, done=done)
+    taken.let_go_on(time)
+    if activation.head.status not in HALTED:
+        activation.run()
+
+
 def demand_open(activation: Activation) -> None:
     """Raise `ProcessTerminal` when it has ended."""
     if activation.head.status in FINAL:
@@ -209,4 +232,5 @@ VERBS: Mapping[str, Verb] = {
     "cancel": _cancel,
     "retry": _retry,
     "notify": _notify,
+    "ended": _ended,
 }

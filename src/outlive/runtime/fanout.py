@@ -8,6 +8,8 @@ Each item is a step of its own (`charge:17`), with its retries, its undo and its
 is recorded beside them, and steps that end together share a commit. After a crash the recorded
 items are answered from the journal before the rest is begun. At most `limit` items are under way,
 and there are no more tasks than that, however many items there are.
+
+In the place of a step a declared process may stand: then each item is a child (`start charge:17`).
 """
 
 from __future__ import annotations
@@ -15,15 +17,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
 
 from outlive import steps
 from outlive.codec import fingerprint
-from outlive.errors import StepFailed
-from outlive.kinds.processes.vocabulary import StepDone
-from outlive.runtime import attempts
+from outlive.errors import ChildFailed, StepFailed
+from outlive.kinds.processes import Definition
+from outlive.kinds.processes.vocabulary import ChildStarted, StepDone
+from outlive.runtime import attempts, children
 from outlive.runtime.branches import beside
 
 if TYPE_CHECKING:
@@ -43,7 +47,7 @@ class Missed(Struct, Generic[T], frozen=True):
 
     item: T
     key: str
-    error: StepFailed
+    error: StepFailed | ChildFailed
 
 
 class Outcomes(Struct, Generic[T, R], frozen=True):
@@ -68,29 +72,34 @@ class _Item(Struct):
     id: str
     hashed: str
     result: Any = None
-    error: StepFailed | None = None
+    error: StepFailed | ChildFailed | None = None
+    child: children.Child[Any] | None = None
 
 
 async def perform_all(
     run: Run,
     items: Iterable[Any],
-    step: Callable[[Any], Any],
+    step: Callable[..., Any],
     limit: int,
     key: Callable[[Any], Any] | None,
 ) -> Outcomes[Any, Any]:
     """See `Run.all`."""
     if not 1 <= limit <= LIMIT_MAX:
         raise ValueError(f"limit is {limit}; it must be 1 to {LIMIT_MAX}")
-    spec = steps.spec_of(step)
-    found = _identified(run, list(items), spec, key)
-    here = run._branch()
-    left = await _replayed(run, found, spec, here) if run._activation.loaded else found
-    waiting = iter(left)
-    activation = run._activation
+    activation, here = run._activation, run._branch()
+    made = children.declared(activation.node, step)
+    if made is None:
+        spec = steps.spec_of(step)
+        found = _identified(run, list(items), spec.name, key)
+        left = await _replayed(run, found, spec, here) if activation.loaded else found
+        work = partial(_work, run, spec, iter(left), here)
+    else:
+        left = found = _identified(run, list(items), f"start {made.name}", key)
+        if activation.loaded:
+            await _started(run, found, here)
+        work = partial(_call, run, made, iter(left), here)
     loop = asyncio.get_running_loop()
-    workers = [
-        loop.create_task(_work(run, spec, waiting, here)) for _ in range(min(limit, len(left)))
-    ]
+    workers = [loop.create_task(work()) for _ in range(min(limit, len(left)))]
 
     def ended(_: object) -> None:
         activation.active -= 1
@@ -109,8 +118,8 @@ async def perform_all(
             raise error
     if len(errors) < len(workers):
         raise asyncio.CancelledError
-    if run._activation.loaded:
-        run._activation.journal.join(workers, here)
+    if activation.loaded:
+        activation.journal.join(workers, here)
     return Outcomes(
         tuple((one.item, one.result) for one in found if one.error is None),
         tuple(Missed(one.item, one.key, one.error) for one in found if one.error is not None),
@@ -118,7 +127,7 @@ async def perform_all(
 
 
 def _identified(
-    run: Run, items: list[Any], spec: steps.Spec, key: Callable[[Any], Any] | None
+    run: Run, items: list[Any], name: str, key: Callable[[Any], Any] | None
 ) -> list[_Item]:
     """The items with their keys. Raises `ValueError` before anything is begun."""
     if len(items) > ITEMS_MAX:
@@ -128,7 +137,7 @@ def _identified(
         twice = Counter(keys).most_common(1)[0][0]
         raise ValueError(f"two items have the key {twice[:64]!r}; nothing was begun")
     return [
-        _Item(item, one, run.keyed(one)._identify(spec.name), fingerprint((item,)))
+        _Item(item, one, run.keyed(one)._identify(name), fingerprint((item,)))
         for item, one in zip(items, keys, strict=True)
     ]
 
@@ -180,6 +189,34 @@ async def _work(run: Run, spec: steps.Spec, left: Iterator[_Item], here: object)
                 activation, course, spec, one.id, order, one.hashed, (one.item,), {}
             )
         except StepFailed as error:
+            one.error = error
+
+
+async def _started(run: Run, found: list[_Item], here: object) -> None:
+    """Find the children that were started for items before; what they came to is waited for."""
+    journal, places = run._activation.journal, []
+    for one in found:
+        if one.id not in journal.records:
+            continue
+        journal.fork(one.id, here)
+        started, against = journal.find(one.id, ChildStarted, fingerprint(one.item), one.id)
+        if against:
+            await run._activation.drift(against)
+        one.child = children.Child(run, started)
+        places.append(one.id)
+    journal.join(places, here)
+
+
+async def _call(run: Run, made: Definition, left: Iterator[_Item], here: object) -> None:
+    """Let one child after the other do an item until there is none left."""
+    activation = run._activation
+    if activation.loaded:
+        activation.journal.fork(run._branch(), here)
+    for one in left:
+        child = one.child or await children.begin(run, one.id, made, one.item)
+        try:
+            one.result = await child
+        except ChildFailed as error:
             one.error = error
 
 

@@ -30,6 +30,7 @@ from outlive.errors import (
 from outlive.kinds.processes import FINAL, Definition, Stats
 from outlive.kinds.processes.definition import label_of
 from outlive.kinds.processes.requests import REQUESTS, read_request
+from outlive.kinds.processes.undelivered import UNDELIVERED, undelivered
 from outlive.kinds.processes.vocabulary import (
     inbox_of,
     read_command,
@@ -102,7 +103,7 @@ class NodeRuntime:
         )
         self._leaving_until: float | None = None
         self._loops: list[asyncio.Task[None]] = []
-        self._obeying: set[str] = set()
+        self._obeying = self.activations.obeying
         self._requests_at = 0.0
 
     async def start(self) -> None:
@@ -266,7 +267,8 @@ class NodeRuntime:
         except ProcessError as error:
             if not error.retryable:
                 log.info("a command was not carried out: %s", error.code)
-                await self._drop(cell)
+                now, kept = self.clock.wall(), self.activations.retention
+                await self._drop(cell, undelivered(command, error.detail, now, kept))
         except (Refused, StoreUnavailable, OutcomeUnknown) as error:
             log.info("a command is tried again later: %s", error.code)
         except Exception:
@@ -274,8 +276,8 @@ class NodeRuntime:
         finally:
             self._obeying.discard(cell.key)
 
-    async def _drop(self, cell: Cell) -> None:
-        batch = Batch(require=(Require(cell.ref, cell.version),), drop=(cell.ref,))
+    async def _drop(self, cell: Cell, puts: tuple[Put, ...] = ()) -> None:
+        batch = Batch(require=(Require(cell.ref, cell.version),), drop=(cell.ref,), put=puts)
         try:
             await self.store.commit(batch)
         except OutliveError as error:
@@ -302,9 +304,12 @@ class NodeRuntime:
     async def _expire_requests(self) -> int:
         """Idempotency keys past their retention go, unless their process is still under way."""
         self._requests_at = self.clock.boot()
-        cells = await self.store.claim((REQUESTS,), COMMANDS_MAX, 60.0)
-        if cells:
-            await self._end_requests(cells)
+        cells = await self.store.claim((REQUESTS, UNDELIVERED), COMMANDS_MAX, 60.0)
+        if requests := [cell for cell in cells if cell.space == REQUESTS]:
+            await self._end_requests(requests)
+        for cell in cells:
+            if cell.space == UNDELIVERED:
+                await self._drop(cell)
         return len(cells)
 
     async def _end_requests(self, cells: Sequence[Cell]) -> None:

@@ -38,6 +38,7 @@ from outlive.runtime.timers import Timers
 
 if TYPE_CHECKING:
     from outlive.model import Batch, Committed
+    from outlive.runtime.mail import Mail
 
 REST_SECONDS = 10.0
 """Real seconds for one body to come to its end, or to where nothing is recorded any more."""
@@ -215,6 +216,7 @@ class Rehearsal(Activation):
         head: Head | None = None,
         due: int | None = None,
         puts: tuple[Put, ...] = (),
+        mail: Mail | None = None,
     ) -> int:
         await self.hold()
         raise AssertionError("what is held is not let go")

@@ -1,5 +1,7 @@
 """Rolling back: completed steps are undone, the last one first, each undo recorded and tried again.
 
+Children that have not ended are cancelled first, and their ends are waited for (offspring.py).
+
 The decision to roll back is one commit, and it names the steps that had been started and not
 recorded; from then on the body is not needed: what an undo is given stands in the journal. Undos
 are shielded from cancellation. One that gives up makes the process `stuck`, never silently
@@ -17,9 +19,10 @@ import msgspec
 
 from outlive import codec, ids, steps
 from outlive.clock import MICROS
-from outlive.errors import Discarded, StepFailed
+from outlive.errors import ChildFailed, Discarded, StepFailed
 from outlive.kinds.processes import Failure, Unknown
 from outlive.kinds.processes.vocabulary import Armed, Compensating, UndoFailed, Undone
+from outlive.runtime import offspring
 from outlive.runtime.activation import Activation, failure_of, spec_for_undo
 from outlive.runtime.attempts import call
 from outlive.runtime.transactions import bound, transact
@@ -53,12 +56,12 @@ async def begin(
     unknown = tuple(
         armed for armed in activation.started.values() if armed.id not in journal.records
     )
-    if not unknown and not journal.armed():
+    children, mail = offspring.cancel_open(activation)
+    if not (unknown or children or journal.armed()):
         await activation.end("cancelled" if cancelled else "failed", error=failure)
         return
-    await activation.record(
-        Compensating(failure, cancelled, unknown), head=activation.with_status("compensating")
-    )
+    decided = Compensating(failure, cancelled, unknown, children)
+    await activation.record(decided, head=activation.with_status("compensating"), mail=mail)
     await undo_all(activation)
 
 
@@ -82,7 +85,9 @@ def is_any(error: BaseException, declared: tuple[type[Exception], ...]) -> bool:
     """Whether `error`, or what a step gave up with, is one of `declared`."""
     if isinstance(error, declared) or isinstance(error.__cause__, declared):
         return True
-    return isinstance(error, StepFailed) and error.failure_type in _names_of(declared)
+    if not isinstance(error, (ChildFailed, StepFailed)):
+        return False
+    return error.failure_type in _names_of(declared)
 
 
 def _names_of(declared: tuple[type[Exception], ...]) -> set[str]:
@@ -100,6 +105,9 @@ async def undo_all(activation: Activation) -> None:
     """Undo what is still to be undone, then record the end."""
     activation.shielded = True
     journal = activation.journal
+    if journal.family is not None:
+        _demand_time(activation)
+        await offspring.ended(activation, [child.child for child in journal.family.open()])
     for armed in journal.armed():
         _demand_time(activation)
         if not await _undo(activation, armed):
@@ -167,6 +175,10 @@ def _demand_time(activation: Activation) -> None:
 
 
 async def _undo_outside(activation: Activation, armed: Armed) -> None:
+    if armed.child:
+        taking_back, given = offspring.taking_back(activation, armed)
+        await call(activation, taking_back, given, {})
+        return
     spec = spec_for_undo(activation, armed)
     args, kwargs, made = _arguments(spec, armed, skip=0)
     undo = steps.spec_of(spec.undo())

@@ -6,6 +6,8 @@
     row = await run.transact(activate, account)         the caller's own tables, same commit
     paid, sent = await run.gather(pay, ship)            branches; `run.first` races them
     async with run.scope():                             an error that leaves it undoes this part
+    number = await run.call(ship, order)                another process, as a child of this one
+    await run.publish(Shipped(order.id))                an event, for whoever subscribes
 
 A body must be deterministic between these calls: the time from `run.now()`, ids from `run.uuid()`,
 chance from `run.random()`, and everything that touches the world inside a step.
@@ -44,6 +46,7 @@ from outlive.runtime import (
 )
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import Course
+from outlive.runtime.reaching import Reaching
 
 if TYPE_CHECKING:
     from random import Random
@@ -61,7 +64,7 @@ Branch = Callable[["Run"], Awaitable[R]]
 KEY_CHARACTERS_MAX = 200
 
 
-class Run:
+class Run(Reaching):
     """The process that is running, as its body sees it."""
 
     __slots__ = ("_activation", "_course", "_key")
@@ -401,6 +404,15 @@ class Run:
     async def all(
         self,
         items: Iterable[T],
+        step: Callable[[Run, T], Awaitable[R]],
+        *,
+        limit: int,
+        key: Callable[[T], str | int] | None = None,
+    ) -> fanout.Outcomes[T, R]: ...
+    @overload
+    async def all(
+        self,
+        items: Iterable[T],
         step: Callable[[T], R],
         *,
         limit: int,
@@ -409,7 +421,7 @@ class Run:
     async def all(
         self,
         items: Iterable[Any],
-        step: Callable[[Any], Any],
+        step: Callable[..., Any],
         *,
         limit: int,
         key: Callable[[Any], str | int] | None = None,
@@ -419,7 +431,8 @@ class Run:
         Gives `.results`, and `.failures` for the items whose step gave up: they stop nothing. Each
         item is a step with one record, found by `key(item)`, by its place without it; give a key
         when the items may come in another order on a replay. At most 100,000 items, no two with one
-        key. When the service dies, recorded items are not run again.
+        key. When the service dies, recorded items are not run again. A declared process in the
+        place of `step` makes each item a child; see `start`.
         """
         return await fanout.perform_all(self, items, step, limit, key)
 

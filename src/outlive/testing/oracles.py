@@ -220,6 +220,7 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
     parts: list[list[str]] = []
     branches: list[tuple[str, list[str]]] = []
     stuck, rolling, unknown = "", False, list[str]()
+    children: dict[str, tuple[str, bool]] = {}
     for event in events:
         said: Any = msgspec.json.decode(event.data)
         match event.kind:
@@ -229,6 +230,10 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
                 if said["id"] in armed:
                     flaws.append(f"step {said['id']} was recorded twice")
                 armed[said["id"]] = bool(said.get("undo"))
+            case "child":
+                children[said["child"]] = (said["id"], bool(said.get("undo")))
+            case "child_ended":
+                flaws += _child_ended(said, children, armed, parts)
             case "compensating":
                 if rolling:
                     flaws.append("it was rolled back twice")
@@ -254,6 +259,26 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
     if undone != (wanted if rolling and "ended" in kinds else wanted[: len(undone)]):
         flaws.append(f"undone were {undone}, not {wanted}")
     return flaws
+
+
+def _child_ended(
+    said: Any,
+    children: dict[str, tuple[str, bool]],
+    armed: dict[str, bool],
+    parts: list[list[str]],
+) -> list[str]:
+    """What is wrong with the end of a child; its undo's turn is that of its end."""
+    if said["child"] not in children:
+        return [f"child {said['child']} ended twice, or was never started"]
+    id, undoable = children.pop(said["child"])
+    if undoable and said["status"] == "done":
+        armed[id] = True
+    for part in parts:
+        if id in part:
+            part.remove(id)
+            if said["status"] == "done":
+                part.insert(0, id)
+    return []
 
 
 def _undone_in_part(id: str, parts: list[list[str]]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from outlive.kinds.processes import STATUSES
+from outlive.kinds.processes import FINAL, STATUSES
 from outlive.web.messages import JSON, WAIT_SECONDS_MAX, Request, Response
 from outlive.web.problems import PAGES, by_slug
 from outlive.web.processes import PAGE_ITEMS, PAGE_ITEMS_MAX
@@ -378,7 +378,8 @@ def _process_schema(definition: Definition, types: Types) -> Json:
 
 
 STEP_KINDS = (
-    "step", "undo", "wait", "callback", "sleep", "transact", "gather", "first", "scope"
+    "step", "undo", "wait", "callback", "sleep", "transact", "gather", "first", "scope",
+    "child", "publish",
 )  # fmt: skip
 
 
@@ -388,6 +389,9 @@ def _shared_schemas() -> Json:
     era = {"type": "integer", "minimum": 2, "description": "Left out in the first era."}
     times = {"startedAt": _TIME, "changedAt": _TIME}
     required = [*identity, *times, "links"]
+    ends = {"enum": ["open", "cancelling", "detached", *sorted(FINAL)]}
+    ended = {"anyOf": [_TIME, {"type": "null"}]}
+    child = {**identity, "name": _TEXT, "status": ends, "beganAt": _TIME, "endedAt": ended}
     whole = {
         **identity,
         "era": era,
@@ -397,6 +401,8 @@ def _shared_schemas() -> Json:
         **times,
         "endedAt": _TIME,
         "waitsFor": _TEXT,
+        "parent": _TEXT,
+        "children": {"type": "array", "items": _object(child)},
         "history": {
             "type": "array",
             "items": _object({"status": _TEXT, "at": _TIME, "why": _TEXT}),

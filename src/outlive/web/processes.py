@@ -44,7 +44,7 @@ from outlive.web.waiting import Vigil, Waiting
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
-    from outlive.kinds.processes import Definition, StepView, Summary, View
+    from outlive.kinds.processes import ChildView, Definition, StepView, Summary, View
 
 START_BYTES_MAX = 1024 * 1024
 SIGNAL_BYTES_MAX = 64 * 1024
@@ -273,12 +273,29 @@ def representation(view: View, url: str, root: str) -> bytes:
         body["endedAt"] = rfc3339(view.ended)
     if view.waits_for:
         body["waitsFor"] = view.waits_for
+    if view.parent:
+        body["parent"] = view.parent
+    if view.children:
+        body["children"] = [child(found) for found in view.children]
     body["history"] = [
         {"status": past.status, "at": rfc3339(past.at), "why": past.why} for past in view.history
     ]
     body["steps"] = [step(found) for found in view.steps]
     body["links"] = links(url)
     return msgspec.json.encode(body)
+
+
+def child(found: ChildView) -> dict[str, Any]:
+    """One process that was started by another, as that one knows it."""
+    return {
+        "id": found.id,
+        "name": found.name,
+        "type": found.type,
+        "version": found.version,
+        "status": found.status,
+        "beganAt": rfc3339(found.began),
+        "endedAt": None if found.ended is None else rfc3339(found.ended),
+    }
 
 
 def step(found: StepView) -> dict[str, Any]:

@@ -37,3 +37,19 @@ def test_what_was_decided_is_said_in_words() -> None:
 
 def test_a_deadline_is_set_or_lifted() -> None:
     assert texts(words.Deadline(5), words.Deadline()) == ["deadline set", "no deadline"]
+
+
+def test_children_and_events_are_said_in_words() -> None:
+    assert texts(
+        words.ChildStarted("start t", 0, "t_1", "t", 2, "h", detached=True),
+        words.ChildEnded("t_1", "done"),
+        words.ChildEnded("t_1", "failed", error=ERROR),
+        words.WaitsOn("t_1"),
+        words.Published("publish E", 1, "evt_1", "E", "h"),
+    ) == [
+        "start t: t_1 (t version 2, detached)",
+        "child t_1 ended: done",
+        "child t_1 ended: failed: went wrong",
+        "waits for t_1",
+        "published E as evt_1",
+    ]

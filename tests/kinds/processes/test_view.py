@@ -132,3 +132,36 @@ def test_a_deadline_that_passes_is_no_request_to_cancel() -> None:
     found = view(STARTED, words.Deadline(2000), words.Cancel(deadline=2000))
     assert not found.cancel_requested
     assert found.history[-1].why == "its deadline has passed"
+
+
+CHILD = words.ChildStarted("start t", 0, "t_1", "t", 2, "h")
+
+
+def test_children_are_shown_with_how_they_stand_and_as_points_of_their_parent() -> None:
+    apart = words.ChildStarted("start u", 1, "u_1", "u", 1, "h", detached=True)
+    found = view(STARTED, CHILD, apart)
+    assert [(one.id, one.status) for one in found.children] == [
+        ("t_1", "open"),
+        ("u_1", "detached"),
+    ]
+    assert [(one.kind, one.outcome) for one in found.steps] == [
+        ("child", "running"),
+        ("child", "done"),
+    ]
+    told = view(STARTED, CHILD, words.Compensating(ERROR, children=("t_1",)))
+    assert [one.status for one in told.children] == ["cancelling"]
+    ended = view(STARTED, CHILD, words.ChildEnded("t_1", "rolled_back", error=ERROR))
+    assert [(one.status, one.ended is None) for one in ended.children] == [("rolled_back", False)]
+    assert [(one.outcome, one.error) for one in ended.steps] == [("failed", ERROR)]
+
+
+def test_a_parent_that_waits_for_a_child_says_for_which() -> None:
+    found = view(STARTED, CHILD, words.WaitsOn("t_1"))
+    assert (found.status, found.waits_for) == ("waiting", "t_1")
+    found = view(STARTED, CHILD, words.WaitsOn("t_1"), words.ChildEnded("t_1", "done"))
+    assert (found.status, found.history[-1].why) == ("running", "child t_1 ended: done")
+
+
+def test_what_was_published_is_a_point_of_its_own() -> None:
+    (step,) = view(STARTED, words.Published("publish E", 0, "evt_1", "E", "h")).steps
+    assert (step.name, step.kind, step.outcome) == ("publish E", "publish", "done")

@@ -10,7 +10,7 @@ from outlive.model import Ref, shard_of
 RAW = msgspec.Raw(b'{"a":1}')
 ERROR = words.Failure("E", "message", "c", False)
 ONE_OF_EACH = (
-    words.Started("p", "t", 1, RAW, "n"),
+    words.Started("p", "t", 1, RAW, "n", 2, 7, "q", True),
     words.Taken("n", 3, True),
     words.StepDone("s#2", "s", 4, "hash", 5, 2, RAW, None, "undo", RAW, True),
     words.AttemptFailed("s", "s", 1, 2, ERROR, 3),
@@ -27,7 +27,13 @@ ONE_OF_EACH = (
     words.Pivot(),
     words.Cancel("why", "who", 5),
     words.Deadline(5, 2),
-    words.Decided("first", "first", 3, "a/", ERROR, (words.Armed("s", "s", "u"),), ("w",), ("s",)),
+    words.Decided(
+        "first", "first", 3, "a/", ERROR, (words.Armed("s", "s", "u"),), ("w",), ("s",), ("c_1",)
+    ),
+    words.ChildStarted("start t", 3, "t_1", "t", 1, "hash", True, "undo", RAW),
+    words.ChildEnded("t_1", "done", RAW, ERROR),
+    words.WaitsOn("t_1", 5),
+    words.Published("publish E", 3, "evt_1", "E", "hash"),
     words.Compensating(ERROR, True, (words.Armed("s", "s", "u", RAW, None),)),
     words.UndoFailed("s", "s", 1, 2, ERROR, 3),
     words.Undone("s", "s", 2, 3),

@@ -22,6 +22,8 @@ with the same key.
 
     definition.py   what is declared about a type of process
     vocabulary.py   the events of a journal and the cell beside it
+    family.py       the children a process has started, as its journal knows them
+    subscriptions.py   who hears of which published event
     journal.py      the fold that replay and decisions stand on
     view.py         the fold that people read; entries.py: the same line by line
     eras.py         how an endless process goes from one journal to the next
@@ -36,6 +38,7 @@ from outlive.kinds.processes.journal import Journal
 from outlive.kinds.processes.view import (
     AttemptView,
     Begun,
+    ChildView,
     Node,
     PastState,
     Stats,
@@ -62,6 +65,7 @@ __all__ = [
     "STATUSES",
     "AttemptView",
     "Begun",
+    "ChildView",
     "Command",
     "Definition",
     "Entry",

@@ -41,14 +41,6 @@ def line_of(event: Any) -> str:
         case words.Started():
             era = f", era {event.era}" if event.era > 1 else ""
             return f"started as {event.type} version {event.version}{era}"
-        case words.Again():
-            let_go = f"; undos let go: {event.undos}" if event.undos else ""
-            carried = f"; signals taken along: {event.signals}" if event.signals else ""
-            return f"era {event.era} begins{let_go}{carried}"
-        case words.Carried():
-            return f"{len(event.keys)} keys of earlier signals are known"
-        case words.Imported():
-            return f"imported with {len(event.times)} events of another store"
         case words.Taken():
             return f"taken over by {event.node}" + (" after a crash" if event.crash else "")
         case words.StepDone(error=None):
@@ -65,17 +57,6 @@ def line_of(event: Any) -> str:
             )
         case words.WaitDone():
             return f"{event.id}: " + ("signal came" if event.signal is not None else "time is up")
-        case words.Signal():
-            return f"signal {event.name}"
-        case words.Asked():
-            return f"update {event.name} accepted"
-        case words.Answered():
-            why = "" if event.error is None else f": {event.error.message}"
-            return f"update at {event.n} " + ("refused" if why else "answered") + why
-        case words.CallbackMade():
-            return f"{event.id} may be called back"
-        case words.CalledBack():
-            return f"{event.of} was called back"
         case words.SleepBegan():
             return f"{event.id} began"
         case words.Woke():
@@ -102,4 +83,39 @@ def line_of(event: Any) -> str:
             return "its deadline has passed"
         case words.Cancel():
             return f"cancel requested: {event.reason}".rstrip(": ")
+    return _line_beside(event)
+
+
+def _line_beside(event: Any) -> str:
+    """An event between a process and others: signals, updates, children, eras, other stores."""
+    match event:
+        case words.Again():
+            let_go = f"; undos let go: {event.undos}" if event.undos else ""
+            carried = f"; signals taken along: {event.signals}" if event.signals else ""
+            return f"era {event.era} begins{let_go}{carried}"
+        case words.Carried():
+            return f"{len(event.keys)} keys of earlier signals are known"
+        case words.Imported():
+            return f"imported with {len(event.times)} events of another store"
+        case words.Signal():
+            return f"signal {event.name}"
+        case words.Asked():
+            return f"update {event.name} accepted"
+        case words.Answered():
+            why = "" if event.error is None else f": {event.error.message}"
+            return f"update at {event.n} " + ("refused" if why else "answered") + why
+        case words.CallbackMade():
+            return f"{event.id} may be called back"
+        case words.CalledBack():
+            return f"{event.of} was called back"
+        case words.ChildStarted():
+            apart = ", detached" if event.detached else ""
+            return f"{event.id}: {event.child} ({event.type} version {event.version}{apart})"
+        case words.ChildEnded():
+            why = "" if event.error is None else f": {event.error.message}"
+            return f"child {event.child} ended: {event.status}{why}"
+        case words.WaitsOn():
+            return f"waits for {event.name}" if event.name else "sleeps"
+        case words.Published():
+            return f"published {event.name} as {event.event}"
     return KIND_OF[type(event)]

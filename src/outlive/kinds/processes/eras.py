@@ -73,7 +73,9 @@ def farewell(journal: Journal, era: int) -> Again:
 
 def opening(id: str, head: Head, raw: Raw, node: str, before: Journal) -> Iterator[Any]:
     """The first events of the era of `head`: its start, and what it takes over."""
-    yield Started(id, head.type, head.version, raw, node, head.era, head.before)
+    yield Started(
+        id, head.type, head.version, raw, node, head.era, head.before, head.parent, head.detached
+    )
     left = [signal for n, signal in before.signals.items() if n not in before.consumed]
     known = {signal.key for signal in left}
     ever = (*before.carried, *(signal.key for signal in before.signals.values() if signal.key))

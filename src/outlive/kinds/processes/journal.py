@@ -24,6 +24,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from outlive.kinds.processes.family import Family
 from outlive.kinds.processes.heard import Heard
 from outlive.kinds.processes.vocabulary import (
     Again,
@@ -35,6 +36,8 @@ from outlive.kinds.processes.vocabulary import (
     CalledBack,
     Cancel,
     Carried,
+    ChildEnded,
+    ChildStarted,
     Compensating,
     Deadline,
     Decided,
@@ -42,6 +45,7 @@ from outlive.kinds.processes.vocabulary import (
     Failure,
     Paused,
     Pivot,
+    Published,
     Resumed,
     Signal,
     SleepBegan,
@@ -57,9 +61,12 @@ from outlive.kinds.processes.vocabulary import (
     Woke,
 )
 
-Record = StepDone | WaitBegan | SleepBegan | Decided | CallbackMade
+Record = StepDone | WaitBegan | SleepBegan | Decided | CallbackMade | ChildStarted | Published
 UNKNOWN = Failure("Unknown", "it was under way when its branch was ended", retryable=False)
 """What is recorded of a step whose branch did not wait for it."""
+
+
+_WITH_ARGS = (StepDone, ChildStarted, Published)
 
 
 class Journal:
@@ -76,6 +83,7 @@ class Journal:
         "deadline",
         "deadlines",
         "ended",
+        "family",
         "heard",
         "keys",
         "last_order",
@@ -135,6 +143,8 @@ class Journal:
         self.paused: Paused | None = None
         self.ended: Ended | None = None
         self.crashes = 0
+        self.family: Family | None = None
+        """The children it has started; None while it has none."""
 
     def apply(self, event: Any, time: int) -> None:
         """Take in the next event; `time` is its commit's, 0 while that is not known."""
@@ -186,6 +196,10 @@ class Journal:
                 self.times[""] = time
             case Asked() | Answered() | CallbackMade() | CalledBack():
                 self._hear(n, event)
+            case ChildStarted() | Published():
+                self._reach(event)
+            case ChildEnded():
+                self._child_ended(event, time)
             case _:
                 self._apply_ending(event)
 
@@ -217,12 +231,33 @@ class Journal:
                 armed.id, armed.name, event.order, "", 0,
                 error=UNKNOWN, undo=armed.undo, given=armed.given, transact=armed.transact,
             )  # fmt: skip
+        if self.family is not None and event.children:
+            self.closed.update(self.family.let_go_of(event.children))
         for id in event.waits:
             self.closed.add(id)
             if isinstance(self.records[id], WaitBegan):
                 self.waited[id] = WaitDone(id)
             else:
                 self.woken.add(id)
+
+    def _reach(self, event: ChildStarted | Published) -> None:
+        """Another process was started by this one, or may be by what it has published."""
+        self.records[event.id] = event
+        self.crashes = 0
+        if isinstance(event, ChildStarted):
+            self.family = self.family or Family()
+            self.family.start(event)
+
+    def _child_ended(self, event: ChildEnded, time: int) -> None:
+        """A child has ended: if it can be undone, its turn is that of its end."""
+        if self.family is None:
+            return
+        self.crashes = 0
+        started = self.family.end(event)
+        if started.undo and started.id in self.records:
+            self.records[started.id] = self.records.pop(started.id)
+        if time:
+            self.times[event.child] = time
 
     def _undecide(self, failed: str) -> None:
         """The step `failed` is tried again: what was decided because it had failed is open
@@ -233,6 +268,9 @@ class Journal:
             for id in (record.id, *(armed.id for armed in record.unknown)):
                 self.records.pop(id, None)
                 self.closed.discard(id)
+            if self.family is not None:
+                for child in record.children:
+                    self.records.pop(self.family.children[child].id, None)
             for id in record.waits:
                 self.closed.discard(id)
                 self.waited.pop(id, None)
@@ -344,7 +382,9 @@ class Journal:
                 f"{id} is recorded as number {record.order + 1}, the code asks for it later",
             )
         self._arrive(record.order, branch)
-        if isinstance(record, StepDone) and record.args != args and id not in self.closed:
+        if not isinstance(record, _WITH_ARGS):
+            return record, ""
+        if record.args != args and id not in self.closed:
             return record, f"{id} is recorded with arguments {record.args}, the code gives {args}"
         return record, ""
 
@@ -408,25 +448,28 @@ class Journal:
         asked for."""
         left = self.left_to_ask() - self.closed
         for record in self.records.values():
-            if isinstance(record, StepDone) and record.undo and record.id in left:
+            if record.id not in left:
+                continue
+            if isinstance(record, StepDone) and record.undo:
                 return f"{record.id} is recorded and can be undone, but the code did not ask for it"
+            if isinstance(record, ChildStarted) and not record.detached:
+                return f"{record.id} is recorded ({record.child}), but the code did not ask for it"
         return ""
 
     def armed(self) -> list[Armed]:
         """The undos still to be called, in the order they must be called: the last completed step
         first."""
-        found = [
-            Armed(
-                record.id,
-                record.name,
-                record.undo,
-                record.given,
-                None if record.error is not None else record.result,
-                record.transact,
-            )
-            for record in self.records.values()
-            if isinstance(record, StepDone) and record.undo
-        ]
+        found = []
+        for record in self.records.values():
+            if isinstance(record, StepDone) and record.undo:
+                result = None if record.error is not None else record.result
+                found.append(
+                    Armed(
+                        record.id, record.name, record.undo, record.given, result, record.transact
+                    )
+                )
+            elif isinstance(record, ChildStarted) and self.family is not None:
+                found += self.family.armed(record)
         unknown = self.compensating.unknown if self.compensating is not None else ()
         return [armed for armed in reversed([*found, *unknown]) if armed.id not in self.undone]
 
@@ -451,4 +494,5 @@ def _word(kind: type[Record]) -> str:
     return {
         StepDone: "step", WaitBegan: "wait", SleepBegan: "sleep", Decided: "decision",
         CallbackMade: "callback",
+        ChildStarted: "start of a child", Published: "published event",
     }[kind]  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from outlive.codec import NULL
 from outlive.kinds.processes import vocabulary as words
@@ -51,6 +52,21 @@ class StepView(Struct, frozen=True):
     error: Failure | None = None
 
 
+class ChildView(Struct, frozen=True):
+    """A process that was started by this one, as this one's journal knows it."""
+
+    id: str
+    name: str
+    """What it is called in the journal of its parent: `start ship`."""
+    type: str
+    version: int
+    status: str
+    """`open`, `cancelling` (told to, and not ended), the status of its end, or `detached`."""
+    detached: bool
+    began: int
+    ended: int | None = None
+
+
 class View(Struct, frozen=True):
     """Everything there is to say about a process at position `seq` of its journal."""
 
@@ -76,6 +92,9 @@ class View(Struct, frozen=True):
     notice: NoticeView | None = None
     """Who is told of its end, and how that stands; None: nobody."""
     era: int = 1
+    parent: str = ""
+    """The process that has started it; empty when it was started from outside."""
+    children: tuple[ChildView, ...] = ()
 
     @property
     def final(self) -> bool:
@@ -171,6 +190,7 @@ class _Fold:
         self.cancelled = False
         self.interrupted: AttemptView | None = None
         self.before = "running"
+        self.children: dict[str, ChildView] = {}
 
     def become(self, status: str, at: int, why: str = "") -> None:
         self.status = status
@@ -282,8 +302,46 @@ def _decided(fold: _Fold, event: words.Decided, at: int) -> None:
     for id in (*event.waits, *(armed.id for armed in event.unknown)):
         if (open_one := fold.steps.get(id)) is not None and open_one.ended is None:
             open_one.outcome, open_one.ended = "abandoned", at
+    _cancelling(fold, event.children)
     if fold.status == "waiting":
         fold.become("running", at, words.decision(event))
+
+
+def _child(fold: _Fold, event: words.ChildStarted, at: int) -> None:
+    step = fold.step(event.id, event.id, "child", at)
+    status = "detached" if event.detached else "open"
+    if event.detached:
+        step.outcome, step.ended = "done", at
+    fold.children[event.child] = ChildView(
+        event.child, event.id, event.type, event.version, status, event.detached, at
+    )
+
+
+def _child_ended(fold: _Fold, event: words.ChildEnded, at: int) -> None:
+    child = fold.children[event.child]
+    fold.children[event.child] = replace(child, status=event.status, ended=at)
+    if (step := fold.steps.get(child.name)) is not None:
+        step.ended, step.error = at, event.error
+        step.outcome = "done" if event.status == "done" else "failed"
+    if fold.status == "waiting":
+        fold.become("running", at, f"child {event.child} ended: {event.status}")
+
+
+def _cancelling(fold: _Fold, children: Sequence[str]) -> None:
+    """These children are told to cancel, if they have not ended."""
+    for id in children:
+        if (child := fold.children[id]).ended is None:
+            fold.children[id] = replace(child, status="cancelling")
+
+
+def _waits_on(fold: _Fold, event: words.WaitsOn, at: int) -> None:
+    fold.become("waiting", at, f"waits for {event.name}" if event.name else "sleeps")
+    fold.waits_for, fold.due = event.name, event.until
+
+
+def _published(fold: _Fold, event: words.Published, at: int) -> None:
+    step = fold.step(event.id, event.id, "publish", at)
+    step.ended, step.outcome = at, "done"
 
 
 def _state(fold: _Fold, event: words.StateSet, at: int) -> None:
@@ -305,8 +363,9 @@ def _compensating(fold: _Fold, event: words.Compensating, at: int) -> None:
     fold.failure = event.error
     fold.become("compensating", at, f"{event.error.type}: {event.error.message}")
     for step in fold.order:
-        if step.outcome in ("running", "waiting"):
+        if step.outcome in ("running", "waiting") and step.kind != "child":
             step.outcome, step.ended = "abandoned", at
+    _cancelling(fold, event.children)
 
 
 def _undo_failed(fold: _Fold, event: words.UndoFailed, at: int) -> None:
@@ -371,6 +430,10 @@ _HANDLERS: dict[str, Any] = {
     "called_back": _called_back,
     "sleep": _sleep,
     "woke": _woke,
+    "child": _child,
+    "child_ended": _child_ended,
+    "waits": _waits_on,
+    "published": _published,
     "decided": _decided,
     "state": _state,
     "cancel": _cancel,
@@ -426,6 +489,8 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
         cancel_requested=fold.cancelled,
         notice=None if head.notice is None else notice_view(head.notice),
         era=head.era,
+        parent=head.parent,
+        children=tuple(fold.children.values()),
     )
 
 

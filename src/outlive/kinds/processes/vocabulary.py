@@ -66,6 +66,10 @@ class Started(Struct, frozen=True, omit_defaults=True, gc=False):
     era: int = 1
     before: int = 0
     """How many events its earlier eras have."""
+    parent: str = ""
+    """The process that has started it; empty: it was started from outside."""
+    detached: bool = False
+    """Whether its parent neither waits for it nor takes it along when it is cancelled."""
 
 
 class Again(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -229,6 +233,50 @@ class Armed(Struct, frozen=True, omit_defaults=True, gc=False):
     given: Raw = NULL
     result: Raw | None = None
     transact: bool = False
+    child: str = ""
+    """The child that is taken back, in the place of a step; `name` is its type then."""
+
+
+class ChildStarted(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Another process was started by this one, in the same commit."""
+
+    id: str
+    order: int
+    child: str
+    type: str
+    version: int
+    args: str
+    detached: bool = False
+    undo: str = ""
+    given: Raw = NULL
+    """What the undo is given beside the result; only if there is one."""
+
+
+class ChildEnded(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A child has come to its end: the record that whoever waits for it goes on with."""
+
+    child: str
+    status: str
+    result: Raw = NULL
+    error: Failure | None = None
+
+
+class WaitsOn(Struct, frozen=True, omit_defaults=True, gc=False):
+    """It leaves memory, because nothing of it goes on before a child has ended."""
+
+    name: str
+    """The child, or the signal that it waits for beside."""
+    until: int | None = None
+
+
+class Published(Struct, frozen=True, omit_defaults=True, gc=False):
+    """An event was published, in the same commit as what delivers it."""
+
+    id: str
+    order: int
+    event: str
+    name: str
+    args: str
 
 
 class Decided(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -249,6 +297,8 @@ class Decided(Struct, frozen=True, omit_defaults=True, gc=False):
     """Waits and sleeps that ended with it."""
     undo: tuple[str, ...] = ()
     """Steps that are undone because of it, while the process goes on."""
+    children: tuple[str, ...] = ()
+    """Children of that part: those that had not ended are cancelled, and nobody asks for them."""
 
 
 def decision(event: Decided) -> str:
@@ -264,6 +314,8 @@ class Compensating(Struct, frozen=True, omit_defaults=True, gc=False):
     cancelled: bool = False
     unknown: tuple[Armed, ...] = ()
     """Steps that had been started and not recorded."""
+    children: tuple[str, ...] = ()
+    """Children that had not ended: they are cancelled first."""
 
 
 class UndoFailed(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -329,6 +381,10 @@ KINDS: dict[str, type[Struct]] = {
     "pivot": Pivot,
     "deadline": Deadline,
     "cancel": Cancel,
+    "child": ChildStarted,
+    "child_ended": ChildEnded,
+    "waits": WaitsOn,
+    "published": Published,
     "decided": Decided,
     "compensating": Compensating,
     "undo_failed": UndoFailed,
@@ -380,6 +436,8 @@ class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     """How many events its earlier eras have."""
     imported: bool = False
     """Whether its journal has an `imported`, which says when its first events were committed."""
+    parent: str = ""
+    detached: bool = False
 
 
 class Command(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -387,13 +445,16 @@ class Command(Struct, frozen=True, omit_defaults=True, gc=False):
     has acted."""
 
     kind: str
-    """start · signal · update · callback · cancel · retry · notify · import"""
+    """start · signal · update · callback · cancel · retry · notify · import
+    · ended (a child, to its parent) · publish (to nobody yet)"""
     id: str
     name: str = ""
     payload: Raw = NULL
     key: str = ""
     who: str = ""
     reason: str = ""
+    event: str = ""
+    """The published event that it delivers: what cannot be carried out is kept as undelivered."""
 
 
 _UPDATE, _CALLBACK = "update ", "callback "
