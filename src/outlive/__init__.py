@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from outlive.handle import Handle
     from outlive.kinds.processes import Unknown, View
+    from outlive.kinds.processes.limits import Limit, Rate
     from outlive.runtime.blocking import BlockingRun
     from outlive.runtime.run import Run
     from outlive.steps import Attempt, Retry, attempt, step
@@ -34,11 +35,13 @@ _HOMES = {
     "Cancelled": "errors",
     "Drift": "errors",
     "Handle": "handle",
+    "Limit": "kinds.processes.limits",
     "NonRetryable": "errors",
     "OutcomeUnknown": "errors",
     "Outlive": "app",
     "OutliveError": "errors",
     "ProcessFailed": "errors",
+    "Rate": "kinds.processes.limits",
     "Retry": "steps",
     "Run": "runtime.run",
     "StepFailed": "errors",
@@ -57,11 +60,13 @@ __all__ = [
     "Cancelled",
     "Drift",
     "Handle",
+    "Limit",
     "NonRetryable",
     "OutcomeUnknown",
     "Outlive",
     "OutliveError",
     "ProcessFailed",
+    "Rate",
     "Retry",
     "Run",
     "StepFailed",

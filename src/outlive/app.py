@@ -18,7 +18,7 @@ done it.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from msgspec import Raw
@@ -26,6 +26,7 @@ from msgspec import Raw
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
+from outlive.doors.lines import Count, in_line
 from outlive.doors.telling import Telling
 from outlive.errors import (
     Conflict,
@@ -40,6 +41,7 @@ from outlive.kinds.processes import (
     Definition,
 )
 from outlive.kinds.processes.definition import input_error
+from outlive.kinds.processes.limits import BACKLOG_MAX, Limit, demand_priority
 from outlive.kinds.processes.pending import queued
 from outlive.kinds.processes.requests import request_of, started_by
 from outlive.kinds.processes.vocabulary import ref_of
@@ -62,6 +64,7 @@ RESULT_LOOK_SECONDS = 30.0
 RETENTION_SECONDS = 30 * 86_400.0
 REQUEST_SECONDS = 7 * 86_400.0
 LEASE_SECONDS = 10.0
+ACTIVE_MAX = 50_000
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
@@ -73,7 +76,9 @@ class Outlive(Telling, Doors):
     `sqlite:///.outlive/store.db`. `retention_seconds`: how long an ended process is kept (then 410
     for as long, then 404). `request_seconds`: how long an idempotency key is kept, at least 1 day
     is wise. `lease_seconds` (1 to 300): how long a node that is frozen or cut off keeps its shards;
-    one that died on this host loses them at once. Nothing is opened before `open()`.
+    one that died on this host loses them at once. `active_max`: processes in the memory of one
+    node (what waits longer than a second is not), beyond which a start there is refused
+    (`Overloaded`). Nothing is opened before `open()`.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Outlive(Telling, Doors):
         retention_seconds: float = RETENTION_SECONDS,
         request_seconds: float = REQUEST_SECONDS,
         lease_seconds: float = LEASE_SECONDS,
+        active_max: int = ACTIVE_MAX,
         clock: Clock | None = None,
     ) -> None:
         self._given = store
@@ -93,9 +99,13 @@ class Outlive(Telling, Doors):
             limits = f"{LEASE_SECONDS_MIN:g} to {LEASE_SECONDS_MAX:g}"
             raise ValueError(f"lease_seconds is {lease_seconds:g}; it must be {limits}")
         self._lease_seconds = lease_seconds
+        if active_max < 1:
+            raise ValueError(f"active_max is {active_max}; it must be 1 or more")
+        self._active_max = active_max
         self._all: dict[tuple[str, int], Definition] = {}
         self._bodies: dict[Callable[..., Any], Definition] = {}
         self._schemas: list[Callable[[Any], Any]] = []
+        self._counts: dict[str, Count] = {}
         self._phase: Phase = "new"
         self._runtime: NodeRuntime | None = None
         self._store: Store | None = None
@@ -114,6 +124,8 @@ class Outlive(Telling, Doors):
         signals: Mapping[str, Any] | None = None,
         rollback_on: tuple[type[Exception], ...] = (Exception,),
         deadline: float | None = None,
+        limit: Limit | Sequence[Limit] = (),
+        backlog_max: int = BACKLOG_MAX,
     ) -> Callable[[F], F]:
         """Declare a function as the body of a type of process.
 
@@ -124,13 +136,18 @@ class Outlive(Telling, Doors):
         else 202. `signals`: the signals it takes and their types; without it any name is taken as
         plain JSON. `rollback_on`: the errors that roll back (a step that gave up counts as what it
         raised); others leave it `stuck` for an operator. `deadline`: seconds (above 0) after its
-        start, by the store's clock, at which it is rolled back if it has not ended.
+        start, by the store's clock, at which it is rolled back if it has not ended. `limit`: how
+        many go at once or begin in a while over the whole store, also several, in the order in
+        which their turn is waited for; a process over it is `queued`. `backlog_max`: processes that
+        wait in one line, beyond which a start is refused (`Overloaded`, `QuotaExceeded`).
         """
+        limits = (limit,) if isinstance(limit, Limit) else tuple(limit)
 
         def declare(body: F) -> F:
             made = Definition(
-                body, path, version, name, prefix, status_code, signals, rollback_on, deadline
-            )
+                body, path, version, name, prefix, status_code, signals, rollback_on, deadline,
+                limits, backlog_max,
+            )  # fmt: skip
             if (made.name, version) in self._all:
                 raise ValueError(f"{made.label} is declared twice")
             for other in self._all.values():
@@ -201,8 +218,9 @@ class Outlive(Telling, Doors):
             for schema in self._schemas:
                 await make_tables(self.transact, schema)
             self._runtime = NodeRuntime(
-                self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds
-            )
+                self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds,
+                self._active_max,
+            )  # fmt: skip
             await self._runtime.start()
         except BaseException:
             self._phase = "stopped"
@@ -268,22 +286,39 @@ class Outlive(Telling, Doors):
 
     @overload
     async def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> Handle[R]: ...
     @overload
     async def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> Handle[R]: ...
     async def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> Handle[Any]:
         """Start a process by its body; durable when this returns.
 
-        `key`: a start repeated with the same key and value gives the same process. Raises
-        `InvalidInput`, `TooLarge`, `KeyReused`, `Draining`, `Overloaded`; then nothing was started.
+        `key`: a start repeated with the same key and value gives the same process. `priority` (0 to
+        9): of a type with limits, what goes first; one more is worth ten minutes of waiting. Raises
+        `InvalidInput`, `TooLarge`, `KeyReused`, `Draining`, `Overloaded`, `QuotaExceeded`; then
+        nothing was started.
         """
         made, raw, value = self._asked(body, value)
-        begun = await self._begin(made, raw, value, key, "python")
+        begun = await self._begin(made, raw, value, key, "python", priority)
         return Handle(self, begun.id)
 
     def _asked(self, body: Callable[..., Any], value: Any) -> tuple[Definition, bytes, Any]:
@@ -295,21 +330,28 @@ class Outlive(Telling, Doors):
         return made, raw, _read(made, raw)
 
     async def begin(
-        self, name: str, body: bytes, *, key: str | None = None, scope: str = ""
+        self, name: str, body: bytes, *, key: str | None = None, scope: str = "", priority: int = 0
     ) -> Begun:
         """Start the newest version of process `name` with JSON from outside.
 
         `key` is bound to `scope`, the type and the value. Raises `MalformedInput`, `InvalidInput`,
-        `TooLarge`, `KeyReused`, `Draining`, `Overloaded`, or what the store raises; then nothing
-        was started.
+        `TooLarge`, `KeyReused`, `Draining`, `Overloaded`, `QuotaExceeded`, or what the store
+        raises; then nothing was started.
         """
         made = self.definitions[name]
         value = _read(made, body)
-        return await self._begin(made, codec.encode(value), value, key, scope)
+        return await self._begin(made, codec.encode(value), value, key, scope, priority)
 
     async def _begin(
-        self, made: Definition, raw: bytes, value: Any, key: str | None, scope: str
+        self,
+        made: Definition,
+        raw: bytes,
+        value: Any,
+        key: str | None,
+        scope: str,
+        priority: int = 0,
     ) -> Begun:
+        demand_priority(priority)
         if self._phase not in ("ready", "new"):
             raise Draining(f"This instance is {self._phase}; nothing was started.")
         store = self.store
@@ -325,6 +367,9 @@ class Outlive(Telling, Doors):
         stream = ids.internal_id(self._clock.wall())
         ref = ref_of(id, store.shards)
         try:
+            if made.limits:
+                await in_line(self, made, ref, raw, value, request, priority)
+                return Begun(id, 0, False)
             if self._runtime is not None and shard_of(id, store.shards) in owned:
                 try:
                     committed = await self._runtime.activations.start(

@@ -11,9 +11,11 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = """
 from typing import Any, assert_type
 
-from outlive import BlockingHandle, BlockingRun, Handle, Outlive, Retry, Run, Unknown, attempt, step
+from outlive import (
+    BlockingHandle, BlockingRun, Handle, Limit, Outlive, Rate, Retry, Run, Unknown, attempt, step,
+)
 
-app = Outlive("memory://")
+app = Outlive("memory://", active_max=100)
 
 @step(retry=Retry(attempts=3), timeout=3.0, undo="unmake")
 async def make(name: str, count: int = 1) -> list[str]:
@@ -88,11 +90,19 @@ async def use() -> None:
     assert_type(await make("a"), list[str])
     assert_type(measure("a"), float)
     Retry("many")                       # refused
+    await app.start(thing, "x", priority=3)
+    await app.start(thing, "x", priority="high")    # refused
     within = await app.within(object()).start(thing, "x", key="k")
     assert_type(within, Handle[bytes])
     assert_type(await app.transact(insert, "x"), int)
     assert_type(await app.transact(insert_later, "x"), str)
     await app.transact(insert, 1)       # refused
+
+@app.process("/jobs", version=1, limit=[Limit(1, per="tenant"), Limit(rate=Rate(3, 1.5))])
+async def job(run: Run) -> None: ...
+
+@app.process("/more", version=1, limit=10)      # refused
+async def more(run: Run) -> None: ...
 
 def view() -> None:
     client = app.blocking()

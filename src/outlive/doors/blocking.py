@@ -94,17 +94,34 @@ class BlockingOutlive:
 
     @overload
     def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> BlockingHandle[R]: ...
     @overload
     def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> BlockingHandle[R]: ...
     def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> BlockingHandle[Any]:
         """See `Outlive.start`."""
-        return BlockingHandle(self, self.call(lambda app: app.start(body, value, key=key)).id)
+        return BlockingHandle(
+            self, self.call(lambda app: app.start(body, value, key=key, priority=priority)).id
+        )
 
     def handle(self, id: str) -> BlockingHandle[Any]:
         """The process with this public id, from outside its body. Asks nothing yet."""

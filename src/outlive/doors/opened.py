@@ -9,6 +9,7 @@ from outlive.kinds.processes.vocabulary import GONE, read_head, ref_of
 
 if TYPE_CHECKING:
     from outlive.clock import Clock
+    from outlive.doors.lines import Count
     from outlive.kinds.processes import Definition, Head
     from outlive.runtime.node import NodeRuntime
     from outlive.store import Store
@@ -21,6 +22,7 @@ class Opened:
     _all: dict[tuple[str, int], Definition]
     _runtime: NodeRuntime | None = None
     _store: Store | None = None
+    _counts: dict[str, Count]
 
     @property
     def store(self) -> Store:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from outlive import codec
+from outlive.doors.lines import with_standing
 from outlive.doors.opened import Opened
 from outlive.errors import ProcessFailed
 from outlive.kinds.processes import Entry, Node, Stats, Summary, View, entries, view_of
@@ -24,7 +25,8 @@ class Reading(Opened):
     async def view(self, id: str) -> View:
         """Everything durable about a process. Raises `NoSuchProcess`, `ProcessGone`."""
         head = await self._head(id)
-        return view_of(id, head, await self.store.events(head.stream))
+        view = view_of(id, head, await self.store.events(head.stream))
+        return await with_standing(self, view, head) if head.lines else view
 
     async def seq(self, id: str) -> int:
         """How many durable events a process has: changes exactly when its view does. Raises as

@@ -22,7 +22,7 @@
     │   ├── SignalNotExpected · TooManySignals
     │   ├── InvalidInput · MalformedInput · MalformedKey · KeyReused
     │   ├── ProcessFailed       it ended without a result
-    │   └── Draining · Overloaded
+    │   └── Draining · Overloaded · QuotaExceeded
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
         ├── StepFailed          a step gave up, with the recorded failure
@@ -63,6 +63,7 @@ from outlive.errors.processes import (
     ProcessFailed,
     ProcessGone,
     ProcessTerminal,
+    QuotaExceeded,
     SignalNotExpected,
     TooManySignals,
 )
@@ -133,6 +134,7 @@ __all__ = [
     "ProcessFailed",
     "ProcessGone",
     "ProcessTerminal",
+    "QuotaExceeded",
     "ReadOnlyStore",
     "Refused",
     "SchemaAltered",

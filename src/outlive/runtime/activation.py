@@ -36,7 +36,7 @@ from outlive.kinds.processes.vocabulary import (
     pack,
     put_head,
 )
-from outlive.model import Append, Batch, Committed, Lease, Ref, Require
+from outlive.model import Append, Batch, Committed, Lease, Put, Ref, Require
 
 if TYPE_CHECKING:
     from outlive.kinds.processes import Definition
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 PASSIVE_SECONDS = 1.0
 """A process that is parked longer than this leaves memory."""
+_PLACELESS = ("queued", "paused", "stuck")
+_UNDER_WAY = ("running", "compensating")
 
 
 class _Parked(Struct):
@@ -153,7 +155,7 @@ class Activation:
 
         `done` names commands' cells, at their versions, that it drops.
         """
-        journal, stream = self.journal, self.head.stream
+        journal, stream, before = self.journal, self.head.stream, self.head
         drop = tuple(command.ref for command in done)
         appends = []
         for event in events:
@@ -170,13 +172,11 @@ class Activation:
             self._arm_all()
         if due is not None:
             self.node.note_due(due)
-        return Batch(
-            lease=self.lease,
-            require=done,
-            append=tuple(appends),
-            put=(put_head(self.ref, head, due),),
-            drop=drop,
-        )
+        puts: tuple[Put, ...] = (put_head(self.ref, head, due),)
+        if head.lines:
+            more, less = self.node.lines.moved(self, before)
+            puts, drop = (*puts, *more), (*drop, *less)
+        return Batch(lease=self.lease, require=done, append=tuple(appends), put=puts, drop=drop)
 
     def append(
         self,
@@ -231,7 +231,11 @@ class Activation:
         return Discarded()
 
     def with_status(self, status: str, waits_for: str = "") -> Head:
-        """The head as it will be with another status; it holds the input until that is recorded."""
+        """The head as it will be with another status; it holds the input until that is recorded.
+
+        Who has no place in the lines that it needs is queued for one, whatever is to be done."""
+        if self.head.lines and self.head.status in _PLACELESS and status in _UNDER_WAY:
+            status = "queued"
         return msgspec.structs.replace(
             self.head,
             status=status,
@@ -389,8 +393,10 @@ class Activation:
     def run(self, value: Any = None, *, decoded: bool = False) -> None:
         """Begin, or begin again: replay what is recorded and go on from there.
 
-        A suspect that waits for its turn does not run, whoever asks.
+        A suspect that waits for its turn does not run, whoever asks; nor does who stands in line.
         """
+        if self.head.status == "queued":
+            return
         if self.task is None and not self.gone and not self.node.recovery.holds(self.id):
             loop = asyncio.get_running_loop()
             self.set_alarm()

@@ -47,6 +47,7 @@ from outlive.runtime.attempts import thread_pool
 from outlive.runtime.body import live
 from outlive.runtime.commands import Commands
 from outlive.runtime.committer import Committer
+from outlive.runtime.lines import Lines
 from outlive.runtime.recovery import Recovery
 from outlive.runtime.timers import Timers
 from outlive.store import Store
@@ -55,6 +56,10 @@ log = logging.getLogger("outlive")
 
 ACTIVE_MAX = 50_000
 """Processes in memory at once; a start beyond it is answered `Overloaded`."""
+STARTS_PENDING_MAX = 10_000
+STARTS_BYTES_MAX = 64 * 1024 * 1024
+"""Batches, and bytes of them, that wait to be committed; beyond them a start is answered
+`Overloaded`, so that what runs does not wait behind it."""
 STARTS_IN_A_ROW = 256
 """Processes started in one shard before the next shard's turn comes."""
 REVIVE_SECONDS = 0.5
@@ -73,6 +78,7 @@ class Activations:
         definitions: Mapping[tuple[str, int], Definition],
         retention_seconds: float,
         tell: Callable[[str], None],
+        active_max: int = ACTIVE_MAX,
     ) -> None:
         self.store = store
         self.committer = committer
@@ -84,6 +90,7 @@ class Activations:
         self.tell = tell
         self.on_park: Callable[[], None] | None = None  # told when a body begins to wait
         self.stats = Stats(ended={})
+        self.active_max = active_max
         self.draining = False
         self.trusted_until = math.inf
         """On the boot clock: after it no step begins, because the shards may be another's."""
@@ -95,6 +102,7 @@ class Activations:
         self.threads: ThreadPoolExecutor = thread_pool()
         self.bodies: ThreadPoolExecutor | None = None
         self.recovery = Recovery(self)
+        self.lines = Lines(self)
         self.commands = Commands(self)
         self.live_body = live
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
@@ -132,8 +140,7 @@ class Activations:
         Raises `Conflict` when `key` (the idempotency cell) exists, `Fenced` when the shard was
         lost.
         """
-        if len(self.live) >= ACTIVE_MAX:
-            raise Overloaded(f"{len(self.live)} processes are in memory; nothing was started.")
+        self.demand_room()
         lease = self.leases[shard_of(ref.key, self.store.shards)]
         now = self.clock.wall()
         head = Head(stream, definition.name, definition.version, "running", now, now)
@@ -155,6 +162,20 @@ class Activations:
         self._adopt(activation)
         activation.run(value, decoded=True)
         return committed
+
+    def demand_room(self) -> None:
+        """Raise `Overloaded` when a start would harm what runs: too much is in memory, or waits to
+        be committed."""
+        if len(self.live) >= self.active_max:
+            raise Overloaded(
+                f"{len(self.live)} processes are in memory; nothing was started.", retry_after=2
+            )
+        committer = self.committer
+        if committer.pending >= STARTS_PENDING_MAX or committer.pending_bytes >= STARTS_BYTES_MAX:
+            raise Overloaded(
+                f"{committer.pending} writes wait to be committed; nothing was started.",
+                retry_after=1,
+            )
 
     def _adopt(self, activation: Activation) -> None:
         if activation.lease != self.leases.get(activation.lease.shard):
@@ -210,6 +231,8 @@ class Activations:
         take-over."""
         if head.status in FINAL or head.status == "no_worker_for_version":
             return
+        if head.lines and not await self.lines.has_place(ref.key, head):
+            return  # nobody is wanted for it yet
         stranded = Activation(self, _NOBODY, ref, head, lease, journal)
         await stranded.record(
             Stranded(self.name), head=stranded.with_status("no_worker_for_version")

@@ -91,6 +91,16 @@ class Committer:
             self._begin(loop)
         return future
 
+    @property
+    def pending(self) -> int:
+        """How many batches wait for their group."""
+        return len(self._pending)
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes they write."""
+        return self._pending_bytes
+
     def _demand_room(self) -> None:
         if self.stalled is not None:
             raise self.stalled

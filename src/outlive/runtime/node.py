@@ -37,7 +37,7 @@ from outlive.kinds.processes.vocabulary import (
     space_of,
 )
 from outlive.model import Batch, Cell, Lease, Put, Require
-from outlive.runtime.activations import Activations
+from outlive.runtime.activations import ACTIVE_MAX, Activations
 from outlive.runtime.committer import Committer
 from outlive.runtime.ownership import LEASE_SECONDS, Ownership
 from outlive.runtime.timers import Timers
@@ -68,6 +68,7 @@ class NodeRuntime:
         definitions: Mapping[tuple[str, int], Definition],
         retention_seconds: float,
         lease_seconds: float = LEASE_SECONDS,
+        active_max: int = ACTIVE_MAX,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -84,6 +85,7 @@ class NodeRuntime:
             definitions,
             retention_seconds,
             self.watchers.tell,
+            active_max,
         )
         runs = tuple(sorted(definition.label for definition in definitions.values()))
         self.ownership = Ownership(
@@ -99,6 +101,7 @@ class NodeRuntime:
             lease_seconds,
             lambda: needs_of(store),
         )
+        self.activations.lines.obey = self._obey
         self._leaving_until: float | None = None
         self._loops: list[asyncio.Task[None]] = []
         self._obeying: set[str] = set()
@@ -181,6 +184,7 @@ class NodeRuntime:
     def _gained(self, lease: Lease, crash: bool) -> Coroutine[Any, Any, None]:
         """A shard is ours at once; going on with what is in it is the work that is given back."""
         self.activations.leases[lease.shard] = lease
+        self.activations.lines.gained(lease.shard)
         return self.activations.recovery.recover(lease, crash=crash)
 
     async def _releasing(self, shard: int) -> None:
@@ -260,8 +264,12 @@ class NodeRuntime:
         done."""
         command = read_command(cell.value)
         self._obeying.add(cell.key)
+        done = (Require(cell.ref, cell.version),)
         try:
-            await self.activations.commands.obey(command, (Require(cell.ref, cell.version),))
+            if command.kind == "admit":
+                await self.activations.lines.answer(command.id, done)
+            else:
+                await self.activations.commands.obey(command, done)
         except ProcessError as error:
             if not error.retryable:
                 log.info("a command was not carried out: %s", error.code)

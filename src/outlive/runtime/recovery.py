@@ -19,7 +19,14 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from outlive.errors import Discarded, OutliveError
-from outlive.kinds.processes.vocabulary import LIVE, Paused, Taken, inbox_of, space_of
+from outlive.kinds.processes.vocabulary import (
+    LIVE,
+    Paused,
+    Taken,
+    inbox_of,
+    read_head,
+    space_of,
+)
 from outlive.model import Lease, shard_of
 from outlive.runtime.activation import Activation
 
@@ -94,6 +101,8 @@ class Recovery:
         for status in (*LIVE, "no_worker_for_version"):
             low, high = f"{status} ", f"{status} ~"
             page = await node.store.select((space,), "process.status", low, high, FOUND_MAX)
+            if status == "queued":  # who stands in line is told when its turn has come
+                page = [line for line in page if not read_head(line[1].value).lines]
             found.extend(cell.key for _, cell in page if cell.key not in node.live)
         return found
 

@@ -151,18 +151,33 @@ class Trial:
 
     @overload
     async def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> Handle[R]: ...
     @overload
     async def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> Handle[R]: ...
     async def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> Handle[Any]:
         """See `Outlive.start`. The handle's `result` moves the clock."""
         await self.open()
-        return Handle(self, (await self.app.start(body, value, key=key)).id)
+        return Handle(self, (await self.app.start(body, value, key=key, priority=priority)).id)
 
     def handle(self, id: str) -> Handle[Any]:
         """The process with this public id; its `result` moves the clock."""

@@ -269,6 +269,8 @@ def representation(view: View, url: str, root: str) -> bytes:
         body["endedAt"] = rfc3339(view.ended)
     if view.waits_for:
         body["waitsFor"] = view.waits_for
+    if view.standing is not None:
+        body["queue"] = view.standing
     body["history"] = [
         {"status": past.status, "at": rfc3339(past.at), "why": past.why} for past in view.history
     ]

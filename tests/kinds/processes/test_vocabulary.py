@@ -10,7 +10,8 @@ from outlive.model import Ref, shard_of
 RAW = msgspec.Raw(b'{"a":1}')
 ERROR = words.Failure("E", "message", "c", False)
 ONE_OF_EACH = (
-    words.Started("p", "t", 1, RAW, "n"),
+    words.Started("p", "t", 1, RAW, "n", True),
+    words.Admitted("n"),
     words.Taken("n", 3, True),
     words.StepDone("s#2", "s", 4, "hash", 5, 2, RAW, None, "undo", RAW, True),
     words.AttemptFailed("s", "s", 1, 2, ERROR, 3),

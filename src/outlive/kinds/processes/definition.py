@@ -12,6 +12,7 @@ from msgspec import Raw
 from outlive import codec
 from outlive.codec import Shape, shapes
 from outlive.errors import InvalidInput, MalformedInput, ProcessError, SignalNotExpected
+from outlive.kinds.processes.limits import BACKLOG_MAX, LIMITS_MAX, Limit
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}\Z")
@@ -23,10 +24,12 @@ class Definition:
     """What `@app.process` declared about a function: one per type and version."""
 
     __slots__ = (
+        "backlog_max",
         "body",
         "deadline",
         "input_type",
         "is_async",
+        "limits",
         "name",
         "output_type",
         "path",
@@ -49,6 +52,8 @@ class Definition:
         signals: Mapping[str, Any] | None,
         rollback_on: tuple[type[Exception], ...],
         deadline: float | None = None,
+        limits: tuple[Limit, ...] = (),
+        backlog_max: int = BACKLOG_MAX,
     ) -> None:
         self.body = body
         self.name = name or body.__name__
@@ -58,6 +63,8 @@ class Definition:
         self.status_code = status_code
         self.rollback_on = rollback_on
         self.deadline = deadline
+        self.limits = limits
+        self.backlog_max = backlog_max
         self.is_async = inspect.iscoroutinefunction(body)
         self._check()
         given, result = shapes(body, skip=1)
@@ -89,6 +96,10 @@ class Definition:
             raise ValueError(
                 f"deadline of {self.name} is {self.deadline}; it must be above 0 seconds"
             )
+        if len(self.limits) > LIMITS_MAX:
+            raise ValueError(f"{self.name} has {len(self.limits)} limits; at most {LIMITS_MAX}")
+        if self.backlog_max < 1:
+            raise ValueError(f"backlog_max of {self.name} is {self.backlog_max}; it is 1 or more")
         if self.status_code not in (201, 202):
             raise ValueError(f"status_code of {self.name} is {self.status_code}; it is 201 or 202")
 

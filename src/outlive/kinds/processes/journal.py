@@ -25,6 +25,7 @@ from typing import Any
 from msgspec import Raw
 
 from outlive.kinds.processes.vocabulary import (
+    Admitted,
     Armed,
     AttemptFailed,
     Cancel,
@@ -171,6 +172,9 @@ class Journal:
             case Started():
                 self.started = event
                 self.times[""] = time
+            case Admitted():
+                if not self.records:  # its time is that of its begin
+                    self.times[""] = time
             case _:
                 self._apply_ending(event)
 

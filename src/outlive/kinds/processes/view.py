@@ -15,6 +15,7 @@ from msgspec import Raw, Struct
 from outlive.codec import NULL
 from outlive.kinds.processes import vocabulary as words
 from outlive.kinds.processes.definition import Definition
+from outlive.kinds.processes.limits import Standing
 from outlive.kinds.processes.vocabulary import Failure, Head, unpack
 from outlive.model import Cell, Event
 
@@ -72,6 +73,8 @@ class View(Struct, frozen=True):
     epoch: int
     takeovers: int
     cancel_requested: bool
+    standing: Standing | None = None
+    """Where it stands in its line, while it is queued for a place."""
 
     @property
     def final(self) -> bool:
@@ -193,7 +196,13 @@ class _Fold:
 
 def _started(fold: _Fold, event: words.Started, at: int) -> None:
     fold.input, fold.node = event.input, event.node
-    fold.become("running", at)
+    fold.become("queued" if event.held else "running", at)
+
+
+def _admitted(fold: _Fold, event: words.Admitted, at: int) -> None:
+    fold.node = event.node
+    undoing = any(past.status == "compensating" for past in fold.history)
+    fold.become("compensating" if undoing else "running", at, "its turn has come")
 
 
 def _taken(fold: _Fold, event: words.Taken, at: int) -> None:
@@ -283,6 +292,8 @@ def _cancel(fold: _Fold, event: words.Cancel, at: int) -> None:
         return
     fold.cancelled = True
     by = f" by {event.who}" if event.who else ""
+    if fold.head.lines and fold.status in ("paused", "stuck"):
+        fold.status = "queued"
     fold.history.append(
         PastState(fold.status, at, f"cancel requested{by}: {event.reason}".rstrip(": "))
     )
@@ -325,7 +336,8 @@ def _resumed(fold: _Fold, event: words.Resumed, at: int) -> None:
     by = f" by {event.who}" if event.who else ""
     if not undoing:
         fold.failure = None
-    fold.become("compensating" if undoing else "running", at, f"retried{by}")
+    going = "compensating" if undoing else "running"
+    fold.become("queued" if fold.head.lines else going, at, f"retried{by}")
 
 
 def _stranded(fold: _Fold, event: words.Stranded, at: int) -> None:
@@ -343,6 +355,7 @@ def _ended(fold: _Fold, event: words.Ended, at: int) -> None:
 
 _HANDLERS: dict[str, Any] = {
     "started": _started,
+    "admitted": _admitted,
     "taken": _taken,
     "step": _step,
     "attempt": _attempt,

@@ -61,6 +61,14 @@ class Started(Struct, frozen=True, omit_defaults=True, gc=False):
     version: int
     input: Raw
     node: str = ""
+    held: bool = False
+    """It stands in a line: its body does not run before it is `Admitted`."""
+
+
+class Admitted(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The turn of a process that was recorded before, and stood in a line, has come."""
+
+    node: str = ""
 
 
 class Taken(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -244,6 +252,7 @@ class Ended(Struct, frozen=True, omit_defaults=True, gc=False):
 
 KINDS: dict[str, type[Struct]] = {
     "started": Started,
+    "admitted": Admitted,
     "taken": Taken,
     "step": StepDone,
     "attempt": AttemptFailed,
@@ -289,6 +298,10 @@ class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     waits_for: str = ""
     input: Raw = NULL
     """Only while queued: afterwards it stands in the journal."""
+    lines: tuple[str, ...] = ()
+    """The lines in which it needs its turn, where its type has limits (limits.py)."""
+    place: str = ""
+    """Where it stands in them."""
 
 
 class Command(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -296,7 +309,7 @@ class Command(Struct, frozen=True, omit_defaults=True, gc=False):
     has acted."""
 
     kind: str
-    """start · signal · cancel · retry"""
+    """start · signal · cancel · retry; admit: `id` is a line, see who can go"""
     id: str
     name: str = ""
     payload: Raw = NULL
