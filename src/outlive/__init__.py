@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from outlive.handle import Handle
     from outlive.kinds.processes import Unknown, View
     from outlive.kinds.processes.limits import Limit, Rate
+    from outlive.logs import ProcessFilter
     from outlive.runtime.blocking import BlockingRun
     from outlive.runtime.run import Run
     from outlive.steps import Attempt, Retry, attempt, step
@@ -41,6 +42,7 @@ _HOMES = {
     "Outlive": "app",
     "OutliveError": "errors",
     "ProcessFailed": "errors",
+    "ProcessFilter": "logs",
     "Rate": "kinds.processes.limits",
     "Retry": "steps",
     "Run": "runtime.run",
@@ -66,6 +68,7 @@ __all__ = [
     "Outlive",
     "OutliveError",
     "ProcessFailed",
+    "ProcessFilter",
     "Rate",
     "Retry",
     "Run",

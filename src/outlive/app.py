@@ -46,6 +46,7 @@ from outlive.kinds.processes.pending import queued
 from outlive.kinds.processes.requests import request_of, started_by
 from outlive.kinds.processes.vocabulary import ref_of
 from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
+from outlive.runtime.telemetry import telemetry_here
 
 if TYPE_CHECKING:
     from outlive.runtime.node import NodeRuntime
@@ -219,7 +220,7 @@ class Outlive(Telling, Doors):
                 await make_tables(self.transact, schema)
             self._runtime = NodeRuntime(
                 self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds,
-                self._active_max,
+                self._active_max, self._telemetry,
             )  # fmt: skip
             await self._runtime.start()
         except BaseException:
@@ -242,6 +243,7 @@ class Outlive(Telling, Doors):
             store = self._given
         await store.open()
         self._store = store
+        self._telemetry = telemetry_here()
 
     async def drain(self, grace_seconds: float = 20.0) -> None:
         """Take nothing new; let steps under way end, at most `grace_seconds`; leave the rest to
@@ -318,7 +320,11 @@ class Outlive(Telling, Doors):
         nothing was started.
         """
         made, raw, value = self._asked(body, value)
-        begun = await self._begin(made, raw, value, key, "python", priority)
+        if self._telemetry is None:
+            begun = await self._begin(made, raw, value, key, "python", priority)
+        else:
+            with self._telemetry.starting(made, "") as trace:
+                begun = await self._begin(made, raw, value, key, "python", priority, trace)
         return Handle(self, begun.id)
 
     def _asked(self, body: Callable[..., Any], value: Any) -> tuple[Definition, bytes, Any]:
@@ -330,17 +336,28 @@ class Outlive(Telling, Doors):
         return made, raw, _read(made, raw)
 
     async def begin(
-        self, name: str, body: bytes, *, key: str | None = None, scope: str = "", priority: int = 0
+        self,
+        name: str,
+        body: bytes,
+        *,
+        key: str | None = None,
+        scope: str = "",
+        priority: int = 0,
+        caller: str = "",
     ) -> Begun:
         """Start the newest version of process `name` with JSON from outside.
 
-        `key` is bound to `scope`, the type and the value. Raises `MalformedInput`, `InvalidInput`,
-        `TooLarge`, `KeyReused`, `Draining`, `Overloaded`, `QuotaExceeded`, or what the store
-        raises; then nothing was started.
+        `key` is bound to `scope`, the type and the value. `caller`: its trace context. Raises
+        `MalformedInput`, `InvalidInput`, `TooLarge`, `KeyReused`, `Draining`, `Overloaded`,
+        `QuotaExceeded`, or what the store raises; then nothing was started.
         """
         made = self.definitions[name]
         value = _read(made, body)
-        return await self._begin(made, codec.encode(value), value, key, scope, priority)
+        raw = codec.encode(value)
+        if self._telemetry is None:
+            return await self._begin(made, raw, value, key, scope, priority)
+        with self._telemetry.starting(made, caller) as trace:
+            return await self._begin(made, raw, value, key, scope, priority, trace)
 
     async def _begin(
         self,
@@ -350,6 +367,7 @@ class Outlive(Telling, Doors):
         key: str | None,
         scope: str,
         priority: int = 0,
+        trace: str = "",
     ) -> Begun:
         demand_priority(priority)
         if self._phase not in ("ready", "new"):
@@ -368,17 +386,17 @@ class Outlive(Telling, Doors):
         ref = ref_of(id, store.shards)
         try:
             if made.limits:
-                await in_line(self, made, ref, raw, value, request, priority)
+                await in_line(self, made, ref, raw, value, request, priority, trace)
                 return Begun(id, 0, False)
             if self._runtime is not None and shard_of(id, store.shards) in owned:
                 try:
                     committed = await self._runtime.activations.start(
-                        made, ref, stream, Raw(raw), value, request
+                        made, ref, stream, Raw(raw), value, request, trace
                     )
                     return Begun(id, 1, False, committed.time, Raw(raw))
                 except Fenced:
                     pass  # the shard was lost this moment: its new owner starts it
-            await self._queue(made, ref, raw, request)
+            await self._queue(made, ref, raw, request, trace)
         except Conflict:
             if request is None:
                 raise
@@ -396,11 +414,13 @@ class Outlive(Telling, Doors):
         id = started_by(found.value, request)
         return Begun(id, await self.seq(id), True)
 
-    async def _queue(self, made: Definition, ref: Ref, raw: bytes, request: Put | None) -> None:
+    async def _queue(
+        self, made: Definition, ref: Ref, raw: bytes, request: Put | None, trace: str
+    ) -> None:
         """Start a process in a shard of another node: a cell that its owner finds, at once or after
         a take-over."""
         store = self.store
-        pair = queued(made, ref.key, raw, await store.now(), store.shards)
+        pair = queued(made, ref.key, raw, await store.now(), store.shards, trace=trace)
         puts, requires = [*pair], [Require(ref, 0)]
         if request is not None:
             puts.append(request)

@@ -51,6 +51,7 @@ async def in_line(
     value: Any,
     request: Put | None,
     priority: int,
+    trace: str = "",
 ) -> None:
     """Put a process into the first of its lines; durable when this returns.
 
@@ -75,6 +76,7 @@ async def in_line(
         priority=priority,
         bell_due=None if here is None else here.bell_due(first),
         ringer="" if runtime is None else runtime.name,
+        trace=trace,
     )
     requires = [Require(ref, 0)]
     if request is not None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from outlive.doors.lines import Count
     from outlive.kinds.processes import Definition, Head
     from outlive.runtime.node import NodeRuntime
+    from outlive.runtime.telemetry import Telemetry
     from outlive.store import Store
 
 
@@ -23,6 +24,7 @@ class Opened:
     _runtime: NodeRuntime | None = None
     _store: Store | None = None
     _counts: dict[str, Count]
+    _telemetry: Telemetry | None = None
 
     @property
     def store(self) -> Store:

@@ -185,6 +185,7 @@ class _Start:
         self, app: Outlive, body: Callable[..., Any], value: Any, key: str | None, priority: int
     ) -> None:
         self._priority = demand_priority(priority)
+        self._trace = "" if app._telemetry is None else app._telemetry.here()
         self._made, self._raw, _ = app._asked(body, value)
         self._id = ids.public_id(self._made.prefix, 1)
         self._request: Put | None = None
@@ -197,8 +198,9 @@ class _Start:
 
     def puts(self, sight: Sight) -> tuple[Put, ...]:
         cells = queued(
-            self._made, self._id, self._raw, sight.time, sight.shards, priority=self._priority
-        )
+            self._made, self._id, self._raw, sight.time, sight.shards,
+            priority=self._priority, trace=self._trace,
+        )  # fmt: skip
         return cells if self._request is None else (self._request, *cells)
 
     def id_of(self, sight: Sight) -> str:

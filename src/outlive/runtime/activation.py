@@ -88,6 +88,7 @@ class Activation:
         "shields",
         "started",
         "task",
+        "trace",
         "transacting",
         "users",
     )
@@ -105,6 +106,7 @@ class Activation:
         recovered: bool = False,
     ) -> None:
         self.node = node
+        self.trace: Any  # set by tracing.py, where there is any
         self.definition = definition
         self.id = ref.key
         self.ref = ref
@@ -242,6 +244,7 @@ class Activation:
             waits_for=waits_for,
             changed=self.node.clock.wall(),
             input=self.head.input if self.journal.started is None else codec.NULL,
+            trace=self.head.trace if self.journal.started is None else "",
         )
 
     # --- stopping ---------------------------------------------------------------------------------

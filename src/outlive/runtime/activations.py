@@ -49,6 +49,7 @@ from outlive.runtime.commands import Commands
 from outlive.runtime.committer import Committer
 from outlive.runtime.lines import Lines
 from outlive.runtime.recovery import Recovery
+from outlive.runtime.telemetry import Telemetry
 from outlive.runtime.timers import Timers
 from outlive.store import Store
 
@@ -79,6 +80,7 @@ class Activations:
         retention_seconds: float,
         tell: Callable[[str], None],
         active_max: int = ACTIVE_MAX,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.store = store
         self.committer = committer
@@ -104,7 +106,8 @@ class Activations:
         self.recovery = Recovery(self)
         self.lines = Lines(self)
         self.commands = Commands(self)
-        self.live_body = live
+        self.telemetry = telemetry
+        self.live_body = live if telemetry is None else telemetry.live
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._empty = asyncio.Event()
@@ -134,6 +137,7 @@ class Activations:
         raw: Raw,
         value: Any,
         key: Put | None,
+        trace: str = "",
     ) -> Committed:
         """Start a process in a shard that this node owns: one commit, then its body runs.
 
@@ -146,7 +150,7 @@ class Activations:
         head = Head(stream, definition.name, definition.version, "running", now, now)
         activation = Activation(self, definition, ref, head, lease, Journal())
         batch = activation.batch(
-            (Started(ref.key, definition.name, definition.version, raw, self.name),),
+            (Started(ref.key, definition.name, definition.version, raw, self.name, trace=trace),),
             head,
             None,
             (),

@@ -99,7 +99,9 @@ class Commands:
         else:
             raw = head.input
             running = activation.with_status("running")
-            event = Started(activation.id, head.type, head.version, raw, self._node.name)
+            event = Started(
+                activation.id, head.type, head.version, raw, self._node.name, trace=head.trace
+            )
             time = await self.append(activation, event, head=running, done=done)
             activation.journal.times[""] = time
             activation.loaded = activation.recovered = False
@@ -158,7 +160,7 @@ async def _signal(
             f"{SIGNALS_WAITING_MAX} signals wait for {activation.id}; this one was not kept."
         )
     n = journal.next_n
-    events: tuple[Any, ...] = (Signal(command.name, payload, command.key),)
+    events: tuple[Any, ...] = (Signal(command.name, payload, command.key, command.trace),)
     wait = journal.open_wait(command.name)
     if activation.head.status in HALTED:
         await to.append(activation, *events, done=done)

@@ -142,10 +142,10 @@ class Lines:
     async def begin(self, activation: Activation, done: tuple[Require, ...]) -> None:
         """A process that stands in line begins, if `done` names the command that its turn has come;
         without, it is only written down, so that what is told to it can be kept."""
-        node, journal, head = self._node, activation.journal, activation.head
+        node, journal = self._node, activation.journal
         if not done:
             if journal.started is None:
-                event = Started(activation.id, head.type, head.version, head.input, held=True)
+                event = _started(activation, "", held=True)
                 held = activation.with_status("queued")
                 await node.commands.append(activation, event, head=held)
             return
@@ -153,7 +153,7 @@ class Lines:
         status = "compensating" if undoing else "running"
         going = replace(activation.with_status(status), status=status)
         if journal.started is None:
-            event = Started(activation.id, head.type, head.version, head.input, node.name)
+            event = _started(activation, node.name)
             time = await node.commands.append(activation, event, head=going, done=done)
             activation.loaded = False
             node.stats.started += 1
@@ -334,6 +334,13 @@ class Lines:
             return Terms(limits.CONCURRENCY_MAX)
         ticket: Ticket = read_ticket(waiting[0].value)
         return ticket.terms[at] if at < len(ticket.terms) else Terms()
+
+
+def _started(activation: Activation, node: str, *, held: bool = False) -> Started:
+    head = activation.head
+    return Started(
+        activation.id, head.type, head.version, head.input, node, held=held, trace=head.trace
+    )
 
 
 def _failure(reason: str) -> Failure:

@@ -40,6 +40,7 @@ from outlive.model import Batch, Cell, Lease, Put, Require
 from outlive.runtime.activations import ACTIVE_MAX, Activations
 from outlive.runtime.committer import Committer
 from outlive.runtime.ownership import LEASE_SECONDS, Ownership
+from outlive.runtime.telemetry import Telemetry
 from outlive.runtime.timers import Timers
 from outlive.runtime.versions import needs_of
 from outlive.runtime.watchers import Watchers
@@ -69,6 +70,7 @@ class NodeRuntime:
         retention_seconds: float,
         lease_seconds: float = LEASE_SECONDS,
         active_max: int = ACTIVE_MAX,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -86,6 +88,7 @@ class NodeRuntime:
             retention_seconds,
             self.watchers.tell,
             active_max,
+            telemetry,
         )
         runs = tuple(sorted(definition.label for definition in definitions.values()))
         self.ownership = Ownership(

@@ -87,7 +87,8 @@ class Processes:
         if not body and not definition.takes_input:
             body = b"null"
         scope = "" if key is None else key_scope(request, definition)
-        begun = await self._app.begin(definition.name, body, key=key, scope=scope)
+        caller = request.headers.get(b"traceparent", b"").decode("latin-1")
+        begun = await self._app.begin(definition.name, body, key=key, scope=scope, caller=caller)
         self._remember(begun.id, definition.name)
         if begun.time:
             view = fresh_view(begun.id, definition, begun.data, self._app.node, begun.time)

@@ -10,14 +10,14 @@ from outlive.model import Ref, shard_of
 RAW = msgspec.Raw(b'{"a":1}')
 ERROR = words.Failure("E", "message", "c", False)
 ONE_OF_EACH = (
-    words.Started("p", "t", 1, RAW, "n", True),
+    words.Started("p", "t", 1, RAW, "n", True, "00-1"),
     words.Admitted("n"),
     words.Taken("n", 3, True),
     words.StepDone("s#2", "s", 4, "hash", 5, 2, RAW, None, "undo", RAW, True),
     words.AttemptFailed("s", "s", 1, 2, ERROR, 3),
     words.WaitBegan("wait x", "x", 1, 9, 4),
     words.WaitDone("wait x", 4),
-    words.Signal("x", RAW, "k"),
+    words.Signal("x", RAW, "k", "00-1"),
     words.SleepBegan("sleep", 1, 9),
     words.Woke("sleep"),
     words.StateSet(RAW, 2),

@@ -32,6 +32,7 @@ def queued(
     priority: int = 0,
     bell_due: int | None = None,
     ringer: str = "",
+    trace: str = "",
 ) -> tuple[Put, ...]:
     """The cells of a process that is to be started: its own, and the command to start it.
 
@@ -39,7 +40,7 @@ def queued(
     due at `bell_due` (without: now), in the name of `ringer` (without: a new one).
     """
     stream = ids.internal_id(now)
-    head = Head(stream, made.name, made.version, "queued", now, now, "", Raw(raw))
+    head = Head(stream, made.name, made.version, "queued", now, now, "", Raw(raw), trace=trace)
     if not made.limits:
         return put_head(ref_of(id, shards), head), told(Command("start", id), now, shards)
     lines = lines_of(made, made.input_type.read(raw))

@@ -63,6 +63,8 @@ class Started(Struct, frozen=True, omit_defaults=True, gc=False):
     node: str = ""
     held: bool = False
     """It stands in a line: its body does not run before it is `Admitted`."""
+    trace: str = ""
+    """The trace context of whoever started it, where it is traced (W3C Trace Context)."""
 
 
 class Admitted(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -122,6 +124,8 @@ class Signal(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str
     payload: Raw = NULL
     key: str = ""
+    trace: str = ""
+    """The trace context of its sender."""
 
 
 class SleepBegan(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -302,6 +306,8 @@ class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     """The lines in which it needs its turn, where its type has limits (limits.py)."""
     place: str = ""
     """Where it stands in them."""
+    trace: str = ""
+    """That of its start, only while queued."""
 
 
 class Command(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -316,6 +322,7 @@ class Command(Struct, frozen=True, omit_defaults=True, gc=False):
     key: str = ""
     who: str = ""
     reason: str = ""
+    trace: str = ""
 
 
 read_head = msgspec.json.Decoder(Head).decode
