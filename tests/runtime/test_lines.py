@@ -190,6 +190,18 @@ async def test_one_that_waits_or_sleeps_keeps_its_place() -> None:
         assert await second.status() == "waiting"
 
 
+async def test_what_waits_is_counted_by_type() -> None:
+    limit = Limit(concurrency=1, per="tenant")
+    async with trial_of(limited(waiting_job, limit=limit)) as trial:
+        for n in range(6):
+            await trial.start(body_of(trial.app), Job(str(n), "ab"[n % 2]))
+        await trial.run_until_idle()
+        await trial.advance(seconds=30)
+        found = await trial.app.backlog()
+        assert found["job"].waiting == 4 and found["job"].oldest_seconds == 30
+        assert trial.app.stats().turns == 2
+
+
 # --- order ----------------------------------------------------------------------------------------
 
 

@@ -63,6 +63,9 @@ async def in_line(
     for at, line in enumerate(lines_of(made, value)):
         count = await _counted(app, line, made.backlog_max)
         if count.tickets >= made.backlog_max:
+            if runtime is not None:
+                why = "backlog" if made.limits[at].per is None else "quota"
+                runtime.activations.count_refused(why)
             raise _refusal(made, at, line, count.tickets)
         counts.append(count)
     here = runtime.activations.lines if runtime is not None else None

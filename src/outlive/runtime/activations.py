@@ -91,7 +91,7 @@ class Activations:
         self.retention = round(retention_seconds * MICROS)
         self.tell = tell
         self.on_park: Callable[[], None] | None = None  # told when a body begins to wait
-        self.stats = Stats(ended={})
+        self.stats = Stats(ended={}, starts_refused={})
         self.active_max = active_max
         self.draining = False
         self.trusted_until = math.inf
@@ -171,15 +171,22 @@ class Activations:
         """Raise `Overloaded` when a start would harm what runs: too much is in memory, or waits to
         be committed."""
         if len(self.live) >= self.active_max:
+            self.count_refused("memory")
             raise Overloaded(
                 f"{len(self.live)} processes are in memory; nothing was started.", retry_after=2
             )
         committer = self.committer
         if committer.pending >= STARTS_PENDING_MAX or committer.pending_bytes >= STARTS_BYTES_MAX:
+            self.count_refused("commits")
             raise Overloaded(
                 f"{committer.pending} writes wait to be committed; nothing was started.",
                 retry_after=1,
             )
+
+    def count_refused(self, why: str) -> None:
+        """A start is refused because of `why`."""
+        refused = self.stats.starts_refused
+        refused[why] = refused.get(why, 0) + 1
 
     def _adopt(self, activation: Activation) -> None:
         if activation.lease != self.leases.get(activation.lease.shard):

@@ -16,12 +16,14 @@ it is unavailable; others are told.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from outlive.clock import Clock
 from outlive.errors import Fenced, OutliveError, StoreUnavailable
+from outlive.kinds.processes import COMMIT_SECONDS
 from outlive.model import Batch, Committed
 from outlive.store import GROUP_BATCHES_MAX, Store
 
@@ -59,6 +61,7 @@ class Committer:
         self.refused = 0
         self.fenced = 0
         self.seconds = 0.0
+        self.latency = [0] * (len(COMMIT_SECONDS) + 1)
 
     def submit(self, batch: Batch, *, patient: bool = False) -> asyncio.Future[Committed]:
         """Hand `batch` over; the future is the gate: it gives the receipt, or raises why it was
@@ -124,7 +127,9 @@ class Committer:
                 try:
                     began = self._clock.boot()
                     results = await self._write(group)
-                    self.seconds += self._clock.boot() - began
+                    took = self._clock.boot() - began
+                    self.seconds += took
+                    self.latency[bisect_left(COMMIT_SECONDS, took)] += 1
                 except StoreUnavailable as error:
                     self._keep_patient(group, error)
                     if self.stalled is not None:

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from outlive.clock import MICROS
 from outlive.errors import Conflict
 from outlive.kinds.processes import limits
-from outlive.kinds.processes.limits import Line, Terms, Ticket, read_line, read_ticket
+from outlive.kinds.processes.limits import Backlog, Line, Terms, Ticket, read_line, read_ticket
 from outlive.kinds.processes.vocabulary import (
     Admitted,
     Cancel,
@@ -32,7 +32,6 @@ from outlive.kinds.processes.vocabulary import (
     Failure,
     Head,
     Started,
-    pack,
 )
 from outlive.model import ABSENT, Batch, Cell, Put, Ref, Require, shard_of
 from outlive.runtime.timers import Timer
@@ -48,6 +47,9 @@ TURNS_MAX = 256
 TRIES_MAX = 10
 """How often a pass begins again because another node gave turns meanwhile; its bell stays."""
 LINES_PAGE = 1000
+BACKLOG_LINES_MAX = 200
+"""Lines that are counted for the metrics, of each up to a page of tickets."""
+BACKLOG_SECONDS = 5.0
 
 
 class Lines:
@@ -61,6 +63,8 @@ class Lines:
         """Passes that have not begun: they will see whatever is durable now."""
         self._current: dict[str, asyncio.Task[None]] = {}
         self._timers: dict[str, Timer] = {}
+        self._backlog: dict[str, Backlog] = {}
+        self._counted_until = 0.0
 
     # --- ringing ----------------------------------------------------------------------------------
 
@@ -116,7 +120,9 @@ class Lines:
         drop = limits.taken_back(activation.id, before, shards)
         if again:
             terms = [limit.terms for limit in activation.definition.limits]
-            puts.append(limits.ticket_put(activation.id, head.lines, terms, head.place))
+            puts.append(
+                limits.ticket_put(activation.id, head.lines, terms, head.place, head.changed)
+            )
             drop = tuple(ref for ref in drop if ref != puts[0].ref)
         for line in head.lines:
             puts.append(limits.bell(line, shards, self.bell_due(line), self._node.name))
@@ -189,6 +195,32 @@ class Lines:
         node.stats.ended["cancelled"] = node.stats.ended.get("cancelled", 0) + 1
         return True
 
+    async def backlog(self) -> dict[str, Backlog]:
+        """What waits in the lines that this node keeps, by type: as far as is counted, and asked of
+        the store at most once in `BACKLOG_SECONDS`."""
+        now = self._node.clock.boot()
+        if now >= self._counted_until:
+            self._counted_until = now + BACKLOG_SECONDS
+            self._backlog = await self._count()
+        return self._backlog
+
+    async def _count(self) -> dict[str, Backlog]:
+        found: dict[str, Backlog] = {}
+        if not any(made.limits for made in self._node.definitions.values()):
+            return found
+        store, now = self._node.store, self._node.clock.wall()
+        spaces = [limits.lines_space(shard) for shard in self._node.leases]
+        used = await store.select(spaces, limits.LINES_MARK, "", "~", BACKLOG_LINES_MAX)
+        for line, _ in used:
+            tickets = await store.scan(limits.tickets_of(line), limit=LINES_PAGE)
+            if tickets:
+                since = min(read_ticket(cell.value).since for cell in tickets)
+                name = limits.type_of(line)[0]
+                had = found.get(name, Backlog(0, 0.0))
+                oldest = max(had.oldest_seconds, (now - since) / MICROS)
+                found[name] = Backlog(had.waiting + len(tickets), oldest)
+        return found
+
     # --- passes -----------------------------------------------------------------------------------
 
     def _pass(self, line: str) -> asyncio.Task[None]:
@@ -243,11 +275,12 @@ class Lines:
         if again is not None:
             after = replace(after, bell=again)
             puts.append(limits.bell(line, shards, again, "rate"))
-        puts.append(Put(ref, pack(after)))
+        puts.append(limits.line_put(ref, after))
         batch = Batch(
             require=tuple(require), put=tuple(puts), drop=tuple(found.ref for found in tickets)
         )
         committed = await node.committer.submit(batch)
+        node.stats.turns += go
         for at, next_line in told.items():
             if next_line:
                 self.ring(next_line)
@@ -281,7 +314,8 @@ class Lines:
                 puts.append(limits.turn(ticket.id, shards, later if ours else now))
                 continue
             place = cell.key.partition("/")[0]
-            puts.append(limits.ticket_put(ticket.id, ticket.lines, ticket.terms, place, at))
+            put = limits.ticket_put(ticket.id, ticket.lines, ticket.terms, place, ticket.since, at)
+            puts.append(put)
             following = ticket.lines[at]
             if following not in rung:
                 rung.add(following)
@@ -302,7 +336,7 @@ class Lines:
             again = after.begun[-1][0] + terms.period
         if again is not None and after.bell != again:
             bell = limits.bell(line, self._node.store.shards, again, "rate")
-            put = Put(ref, pack(replace(after, bell=again)))
+            put = limits.line_put(ref, replace(after, bell=again))
             await self._node.committer.submit(Batch(require=require, put=(put, bell)))
         elif not used and again is None:
             await self._node.committer.submit(Batch(require=require, drop=(ref,)))

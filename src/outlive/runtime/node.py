@@ -151,6 +151,8 @@ class NodeRuntime:
         stats.commits, stats.batches = committer.commits, committer.batches
         stats.refused, stats.fenced = committer.refused, committer.fenced
         stats.commit_seconds = committer.seconds
+        stats.commit_latency = tuple(committer.latency)
+        stats.pending, stats.pending_bytes = committer.pending, committer.pending_bytes
         stats.active, stats.shards = len(self.activations.live), len(self.activations.leases)
         return stats
 

@@ -53,6 +53,7 @@ BACKLOG_MAX = 10_000
 """Processes that wait in one line before a start is refused, where nothing else is declared."""
 BELL_SECONDS = 2.0
 """When a bell is heard that was also told in memory: only if that came to nothing."""
+LINES_MARK = "line.name"
 FREED = FINAL | {"paused", "stuck"}
 """Statuses without a place: who is in one of them does not hold up a line."""
 _PLAIN = re.compile(r"[A-Za-z0-9._@+-]{1,64}\Z")
@@ -128,13 +129,14 @@ class Terms(Struct, frozen=True, omit_defaults=True):
 
 
 class Ticket(Struct, frozen=True, omit_defaults=True):
-    """Who waits in a line: the process, all its lines, in which of them this is, and their
-    terms."""
+    """Who waits in a line since when: the process, all its lines, in which of them this is, and
+    their terms."""
 
     id: str
     lines: tuple[str, ...]
     terms: tuple[Terms, ...]
     at: int = 0
+    since: int = 0
 
 
 class Line(Struct, frozen=True, omit_defaults=True):
@@ -157,6 +159,13 @@ class Standing(Struct, frozen=True, omit_defaults=True, rename="camel"):
     running: int = 0
     """How many hold a place."""
     why: str = ""
+
+
+class Backlog(Struct, frozen=True):
+    """What waits in the lines of one type."""
+
+    waiting: int
+    oldest_seconds: float
 
 
 read_ticket = msgspec.json.Decoder(Ticket).decode
@@ -226,11 +235,16 @@ def demand_priority(priority: int) -> int:
 
 
 def ticket_put(
-    id: str, lines: Sequence[str], terms: Sequence[Terms], place: str, at: int = 0
+    id: str, lines: Sequence[str], terms: Sequence[Terms], place: str, since: int, at: int = 0
 ) -> Put:
     """The ticket of a process in the `at`-th of its lines."""
     ref = Ref(tickets_of(lines[at]), f"{place}/{id}")
-    return Put(ref, pack(Ticket(id, tuple(lines), tuple(terms), at)))
+    return Put(ref, pack(Ticket(id, tuple(lines), tuple(terms), at, since)))
+
+
+def line_put(ref: Ref, line: Line) -> Put:
+    """The cell of a line; its mark finds all lines that are in use."""
+    return Put(ref, pack(line), None, ((LINES_MARK, ref.key),))
 
 
 def taken_back(id: str, head: Head, shards: int) -> tuple[Ref, ...]:

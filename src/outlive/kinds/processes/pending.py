@@ -49,7 +49,7 @@ def queued(
     terms = [limit.terms for limit in made.limits]
     return (
         put_head(ref_of(id, shards), head),
-        ticket_put(id, lines, terms, place),
+        ticket_put(id, lines, terms, place, now),
         bell(lines[0], shards, now if bell_due is None else bell_due, ringer or ids.token()),
     )
 

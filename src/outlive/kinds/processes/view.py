@@ -119,6 +119,9 @@ class Node(Struct, frozen=True):
     runs: tuple[str, ...]
 
 
+COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
 class Stats(Struct):
     """Counters of one node since it started; seconds and counts."""
 
@@ -135,6 +138,13 @@ class Stats(Struct):
     active: int = 0
     shards: int = 0
     commit_seconds: float = 0.0
+    commit_latency: tuple[int, ...] = ()
+    """How many commits took up to each of `COMMIT_SECONDS`, and how many took longer."""
+    pending: int = 0
+    pending_bytes: int = 0
+    turns: int = 0
+    starts_refused: dict[str, int] = {}
+    """By why: memory, commits, backlog, quota."""
 
 
 class _Open(Struct):
