@@ -37,6 +37,7 @@ from outlive.kinds.processes.vocabulary import (
     space_of,
 )
 from outlive.model import Batch, Cell, Lease, Put, Require
+from outlive.runtime import meters
 from outlive.runtime.activations import ACTIVE_MAX, Activations
 from outlive.runtime.committer import Committer
 from outlive.runtime.ownership import LEASE_SECONDS, Ownership
@@ -113,6 +114,7 @@ class NodeRuntime:
     async def start(self) -> None:
         """Join the store, take shards, go on with what was under way, and run."""
         await self.ownership.join()
+        meters.observe(self)
         loop = asyncio.get_running_loop()
         self._loops = [loop.create_task(self._tick()), loop.create_task(self._pump())]
 
@@ -133,6 +135,7 @@ class NodeRuntime:
 
     async def stop(self) -> None:
         """Hand the shards back and end."""
+        meters.unobserve(self)
         await self._end_loops()
         self.watchers.close()
         for shard in list(self.activations.leases):
