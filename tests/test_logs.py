@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doors.manual import DOCS, written_out
 
 from outlive import Outlive, ProcessFilter, Retry, Run, attempt, logs, step
 from outlive.stores.memory import MemoryStore
@@ -77,3 +81,12 @@ async def test_without_a_filter_nothing_is_watched(monkeypatch: pytest.MonkeyPat
     app = Outlive("memory://")
     async with app:
         assert app._telemetry is None
+
+
+def test_the_program_of_the_page_prints_what_it_says(tmp_path: Path) -> None:
+    assert written_out("telemetry.md", tmp_path) == ["traced.py"]
+    ran = subprocess.run(
+        [sys.executable, "traced.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    said = (DOCS / "telemetry.md").read_text("utf-8").split("```text\n")[1].split("```")[0]
+    assert ran.stdout == said, ran.stderr

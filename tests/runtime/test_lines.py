@@ -516,3 +516,49 @@ async def test_a_start_in_a_callers_transaction_stands_in_line_as_well(place: Pl
     assert world.order == ["first"]
     await first.signal("go", "")
     await has_status(app, second, "waiting")
+
+
+async def test_killed_by_turns_two_nodes_never_let_too_many_go_and_forget_nobody(
+    place: Place,
+) -> None:
+    """A node dies in the middle, again and again; its places and tickets are whoever's then."""
+    declare = limited(limit=[Limit(concurrency=1, per="tenant"), Limit(concurrency=2)])
+    staying = await place.open(declare)
+    dying = await place.open(declare)
+    handles = []
+    for life in range(4):
+        for n in range(10):
+            app = (staying, dying)[n % 2]
+            handles.append((await app.start(body_of(app), Job(f"{life} {n}", "abc"[n % 3]))).id)
+        await until(lambda: len(world.order) > 12 * life, "some have gone")
+        world.now.clear()  # what is in a step of the dead node will never leave
+        dying = await place.again(dying, declare)
+    for id in handles:
+        await staying.result(id, within=60)
+    await until(lambda: nothing_is_left(staying, ["job.0/a", "job.0/b", "job.0/c", "job.1"]))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_on_postgresql_it_is_killed_at_its_commits(
+    when: str, postgres: str, tmp_path: Path
+) -> None:
+    app, body = kill_app()
+
+    async def client(trial: Trial, handle: Any) -> None:
+        await trial.start(body, Job("other", "b"), key="other")
+        await trial.run_until_idle()
+
+    def reset() -> None:
+        global world
+        world = World()
+
+    def check(outcome: Any) -> None:
+        assert outcome.status == "done" and world.most["all"] <= 1
+
+    for at in (2, 3, 4):
+        killing = KillEverywhere(app, postgres, tmp_path)
+        only = f"{at}-{when}"
+        assert await killing(
+            body, Job("one"), client=client, check=check, reset=reset, only=only
+        ) == [only]
+        killing.close()
