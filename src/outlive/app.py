@@ -369,7 +369,8 @@ class Outlive(Telling, Doors):
         priority: int = 0,
         trace: str = "",
     ) -> Begun:
-        demand_priority(priority)
+        if priority:
+            demand_priority(priority)
         if self._phase not in ("ready", "new"):
             raise Draining(f"This instance is {self._phase}; nothing was started.")
         store = self.store

@@ -118,6 +118,22 @@ async def test_a_flood_of_starts_does_not_harm_what_runs() -> None:
         assert len(kept) == len(outcomes) - len(refused), "what was refused is not stored"
 
 
+async def test_a_start_is_refused_while_too_much_waits_to_be_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("outlive.runtime.committer.CROWDED_BATCHES", 20)
+    app = Outlive("memory://")
+    app.process("/jobs", version=1)(job)
+    async with app:
+        found = await asyncio.gather(
+            *(app.start(job, "a") for _ in range(100)), return_exceptions=True
+        )
+        refused = [one for one in found if isinstance(one, Overloaded)]
+        assert len(refused) == 80 and refused[0].facts["retry_after"] == 1
+        assert app.stats().starts_refused == {"commits": 80}
+        await app.start(job, "a")
+
+
 async def test_what_waits_and_has_left_memory_does_not_count() -> None:
     app = Outlive("memory://", active_max=5)
     app.process("/jobs", version=1)(job)

@@ -57,10 +57,6 @@ log = logging.getLogger("outlive")
 
 ACTIVE_MAX = 50_000
 """Processes in memory at once; a start beyond it is answered `Overloaded`."""
-STARTS_PENDING_MAX = 10_000
-STARTS_BYTES_MAX = 64 * 1024 * 1024
-"""Batches, and bytes of them, that wait to be committed; beyond them a start is answered
-`Overloaded`, so that what runs does not wait behind it."""
 STARTS_IN_A_ROW = 256
 """Processes started in one shard before the next shard's turn comes."""
 REVIVE_SECONDS = 0.5
@@ -144,7 +140,8 @@ class Activations:
         Raises `Conflict` when `key` (the idempotency cell) exists, `Fenced` when the shard was
         lost.
         """
-        self.demand_room()
+        if len(self.live) >= self.active_max or self.committer.is_crowded():
+            self.demand_room()
         lease = self.leases[shard_of(ref.key, self.store.shards)]
         now = self.clock.wall()
         head = Head(stream, definition.name, definition.version, "running", now, now)
@@ -175,11 +172,10 @@ class Activations:
             raise Overloaded(
                 f"{len(self.live)} processes are in memory; nothing was started.", retry_after=2
             )
-        committer = self.committer
-        if committer.pending >= STARTS_PENDING_MAX or committer.pending_bytes >= STARTS_BYTES_MAX:
+        if self.committer.is_crowded():
             self.count_refused("commits")
             raise Overloaded(
-                f"{committer.pending} writes wait to be committed; nothing was started.",
+                f"{self.committer.pending} writes wait to be committed; nothing was started.",
                 retry_after=1,
             )
 

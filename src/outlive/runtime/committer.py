@@ -29,6 +29,9 @@ from outlive.store import GROUP_BATCHES_MAX, Store
 
 GROUP_BYTES_MAX = 256 * 1024
 PENDING_BATCHES_MAX = 100_000
+CROWDED_BATCHES = 10_000
+CROWDED_BYTES = 64 * 1024 * 1024
+"""Batches, and bytes of them, that wait to be committed, beyond which no process is started."""
 STALL_SECONDS_MIN = 0.1
 STALL_SECONDS_MAX = 2.0
 _NOTHING = Batch()
@@ -93,6 +96,11 @@ class Committer:
         if not self._running:
             self._begin(loop)
         return future
+
+    def is_crowded(self) -> bool:
+        """Whether so much waits that nothing new should be begun: what runs would wait behind."""
+        waiting = len(self._pending)
+        return waiting >= CROWDED_BATCHES or self._pending_bytes >= CROWDED_BYTES
 
     @property
     def pending(self) -> int:
