@@ -530,7 +530,7 @@ async def test_killed_by_turns_two_nodes_never_let_too_many_go_and_forget_nobody
         for n in range(10):
             app = (staying, dying)[n % 2]
             handles.append((await app.start(body_of(app), Job(f"{life} {n}", "abc"[n % 3]))).id)
-        await until(lambda: len(world.order) > 12 * life, "some have gone")
+        await until(lambda life=life: len(world.order) > 12 * life, "some have gone")
         world.now.clear()  # what is in a step of the dead node will never leave
         dying = await place.again(dying, declare)
     for id in handles:
