@@ -86,8 +86,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "kind": frozenset(("errors", "model")),
     "stores": FOUNDATION - {"kind"},
     "steps": frozenset(("codec", "errors", "store")),
+    "logs": frozenset(("steps",)),
     "kinds": FOUNDATION | {"steps"},
-    "runtime": FOUNDATION | {"kinds", "steps", "stores"},
+    "runtime": FOUNDATION | {"kinds", "logs", "steps", "stores"},
     "handle": FOUNDATION | {"kinds"},
     "app": FOUNDATION | {"doors", "handle", "kinds", "runtime", "steps", "stores"},
     "doors": FOUNDATION | {"app", "handle", "kinds", "runtime", "steps", "stores"},
@@ -99,7 +100,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "commands": FACE | {"stores"},
     "prove": FACE,
     "audit": frozenset(("errors",)),
-    "__init__": FOUNDATION | {"app", "doors", "handle", "kinds", "runtime", "steps", "stores"},
+    "__init__": FOUNDATION
+    | {"app", "doors", "handle", "kinds", "logs", "runtime", "steps", "stores"},
 }
 """Which part of the package may import which; a part may always import itself."""
 LAZY_IMPORTS = frozenset((("app", "web"), ("commands", "web"), ("doors", "web")))

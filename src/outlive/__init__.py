@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     )
     from outlive.handle import Handle
     from outlive.kinds.processes import Unknown, View
+    from outlive.kinds.processes.limits import Limit, Rate
     from outlive.kinds.processes.seen import Seen
     from outlive.kinds.processes.updates import Update
     from outlive.kinds.processes.webhooks import Webhooks
+    from outlive.logs import ProcessFilter
     from outlive.runtime.blocking import BlockingRun
     from outlive.runtime.callbacks import Callback
     from outlive.runtime.children import Child
@@ -47,11 +49,14 @@ _HOMES = {
     "Drift": "errors",
     "Handle": "handle",
     "Keys": "stores.keys",
+    "Limit": "kinds.processes.limits",
     "NonRetryable": "errors",
     "OutcomeUnknown": "errors",
     "Outlive": "app",
     "OutliveError": "errors",
     "ProcessFailed": "errors",
+    "ProcessFilter": "logs",
+    "Rate": "kinds.processes.limits",
     "Retry": "steps",
     "Run": "runtime.run",
     "Seen": "kinds.processes.seen",
@@ -78,11 +83,14 @@ __all__ = [
     "Drift",
     "Handle",
     "Keys",
+    "Limit",
     "NonRetryable",
     "OutcomeUnknown",
     "Outlive",
     "OutliveError",
     "ProcessFailed",
+    "ProcessFilter",
+    "Rate",
     "Retry",
     "Run",
     "Seen",

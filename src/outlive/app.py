@@ -18,15 +18,17 @@ done it.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
+import msgspec
 from msgspec import Raw
 
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
 from outlive.doors.callbacks import Callbacks
+from outlive.doors.lines import Count, in_line
 from outlive.doors.notices import Notices
 from outlive.doors.publishing import Publishing
 from outlive.doors.queries import Queries
@@ -48,7 +50,8 @@ from outlive.kinds.processes import (
 )
 from outlive.kinds.processes.callbacks import checked_base
 from outlive.kinds.processes.definition import input_error
-from outlive.kinds.processes.pending import queued
+from outlive.kinds.processes.limits import BACKLOG_MAX, Limit, demand_priority
+from outlive.kinds.processes.pending import PLAIN, Wish, queued
 from outlive.kinds.processes.requests import request_of, started_by
 from outlive.kinds.processes.seen import Query
 from outlive.kinds.processes.subscriptions import Subscriptions
@@ -56,6 +59,7 @@ from outlive.kinds.processes.updates import Update
 from outlive.kinds.processes.vocabulary import ref_of
 from outlive.kinds.processes.webhooks import Webhooks
 from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
+from outlive.runtime.telemetry import telemetry_here
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -77,6 +81,7 @@ RESULT_LOOK_SECONDS = 30.0
 RETENTION_SECONDS = 30 * 86_400.0
 REQUEST_SECONDS = 7 * 86_400.0
 LEASE_SECONDS = 10.0
+ACTIVE_MAX = 50_000
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
@@ -93,7 +98,9 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
     the processes themselves see them. `public_url`: where the outside reaches this
     service (`https://api.example.org`, with the prefix it is mounted under), for the addresses it
     gives out; without it the environment's `OUTLIVE_PUBLIC_URL`. `webhooks`: how the ends of
-    processes are told; without it nobody is. Nothing is opened before `open()`.
+    processes are told; without it nobody is. `active_max`: processes in the memory of one
+    node (what waits longer than a second is not), beyond which a start there is refused
+    (`Overloaded`). Nothing is opened before `open()`.
     """
 
     def __init__(
@@ -107,6 +114,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
         redact: Collection[str] = (),
         public_url: str | None = None,
         webhooks: Webhooks | None = None,
+        active_max: int = ACTIVE_MAX,
         clock: Clock | None = None,
     ) -> None:
         self._given = store
@@ -121,6 +129,9 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
             limits = f"{LEASE_SECONDS_MIN:g} to {LEASE_SECONDS_MAX:g}"
             raise ValueError(f"lease_seconds is {lease_seconds:g}; it must be {limits}")
         self._lease_seconds = lease_seconds
+        if active_max < 1:
+            raise ValueError(f"active_max is {active_max}; it must be 1 or more")
+        self._active_max = active_max
         self._all: dict[tuple[str, int], Definition] = {}
         self._bodies: dict[Callable[..., Any], Definition] = {}
         self._queries: dict[tuple[str, str], Query] = {}
@@ -128,6 +139,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
         self._computing: set[Thread] = set()
         self._subscriptions = Subscriptions()
         self._schemas: list[Callable[[Any], Any]] = []
+        self._counts: dict[str, Count] = {}
         self._phase: Phase = "new"
         self._runtime: NodeRuntime | None = None
         self._store: Store | None = None
@@ -150,6 +162,8 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
         updates: Iterable[Update[Any, Any]] = (),
         callbacks: Mapping[str, Any] | None = None,
         notify: str = "",
+        limit: Limit | Sequence[Limit] = (),
+        backlog_max: int = BACKLOG_MAX,
     ) -> Callable[[F], F]:
         """Declare a function as the body of a type of process.
 
@@ -165,7 +179,12 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
         without it any JSON is taken. `notify`: the address that is told of each end, unless a start
         names another. `accepts`:
         older versions whose processes this body goes on with; `run.since(n)` says what they get.
+        `limit`: how
+        many go at once or begin in a while over the whole store, also several, in the order in
+        which their turn is waited for; a process over it is `queued`. `backlog_max`: processes that
+        wait in one line, beyond which a start is refused (`Overloaded`, `QuotaExceeded`).
         """
+        limits = (limit,) if isinstance(limit, Limit) else tuple(limit)
 
         def declare(body: F) -> F:
             try:
@@ -174,7 +193,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
                 raise ValueError(f"notify of {body.__name__}: {error.detail}") from None
             made = Definition(
                 body, path, version, name, prefix, status_code, signals, rollback_on, deadline,
-                accepts, updates, callbacks, notify,
+                accepts, updates, callbacks, notify, limits, backlog_max,
             )  # fmt: skip
             for each in made.versions:
                 if (made.name, each) in self._all:
@@ -249,13 +268,14 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
             for schema in self._schemas:
                 await make_tables(self.transact, schema)
             self._runtime = NodeRuntime(
-                self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds
-            )
+                self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds,
+                self._active_max, self._telemetry,
+            )  # fmt: skip
             activations = self._runtime.activations
             activations.addresses.base = self.public_url
             activations.notices.webhooks = self.webhooks
             activations.notices.describe = self._describe
-            self._runtime.activations.subscriptions = self._subscriptions
+            activations.subscriptions = self._subscriptions
             await self._runtime.start()
         except BaseException:
             self._phase = "stopped"
@@ -280,6 +300,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
         store = vault_of(store, self._keys)
         await store.open()
         self._store = store
+        self._telemetry = telemetry_here()
 
     async def drain(self, grace_seconds: float = 20.0) -> None:
         """Take nothing new; let steps under way end, at most `grace_seconds`; leave the rest to
@@ -330,6 +351,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
         *,
         key: str | None = None,
         notify: str = "",
+        priority: int = 0,
     ) -> Handle[R]: ...
     @overload
     async def start(
@@ -339,6 +361,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
         *,
         key: str | None = None,
         notify: str = "",
+        priority: int = 0,
     ) -> Handle[R]: ...
     async def start(
         self,
@@ -347,15 +370,19 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
         *,
         key: str | None = None,
         notify: str = "",
+        priority: int = 0,
     ) -> Handle[Any]:
         """Start a process by its body; durable when this returns.
 
         `key`: a start repeated with the same key and value gives the same process. `notify`: an
-        address that is told of its end by a signed POST. Raises `InvalidInput`, `TooLarge`,
-        `KeyReused`, `NotifyRefused`, `Draining`, `Overloaded`; then nothing was started.
+        address that is told of its end by a signed POST. `priority` (0 to 9): of a type with
+        limits, what goes first; one more is worth ten minutes of waiting. Raises `InvalidInput`,
+        `TooLarge`, `KeyReused`, `NotifyRefused`, `Draining`, `Overloaded`, `QuotaExceeded`; then
+        nothing was started.
         """
         made, raw, value = self._asked(body, value)
-        begun = await self._begin(made, raw, value, key, "python", notify)
+        wish = Wish(notify, priority) if notify or priority else PLAIN
+        begun = await self._traced(made, raw, value, key, "python", wish, "")
         return Handle(self, begun.id)
 
     def _asked(self, body: Callable[..., Any], value: Any) -> tuple[Definition, bytes, Any]:
@@ -374,16 +401,29 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
         key: str | None = None,
         scope: str = "",
         notify: str = "",
+        priority: int = 0,
+        caller: str = "",
     ) -> Begun:
         """Start the newest version of process `name` with JSON from outside.
 
-        `key` is bound to `scope`, the type and the value. Raises `MalformedInput`, `InvalidInput`,
-        `TooLarge`, `KeyReused`, `NotifyRefused`, `Draining`, `Overloaded`, or what the store
-        raises; then nothing was started.
+        `key` is bound to `scope`, the type and the value. `caller`: its trace context. Raises
+        `MalformedInput`, `InvalidInput`, `TooLarge`, `KeyReused`, `NotifyRefused`, `Draining`,
+        `Overloaded`, `QuotaExceeded`, or what the store raises; then nothing was started.
         """
         made = self.definitions[name]
         value = _read(made, body)
-        return await self._begin(made, codec.encode(value), value, key, scope, notify)
+        wish = Wish(notify, priority) if notify or priority else PLAIN
+        return await self._traced(made, codec.encode(value), value, key, scope, wish, caller)
+
+    async def _traced(
+        self, made: Definition, raw: bytes, value: Any, key: str | None, scope: str, wish: Wish,
+        caller: str,
+    ) -> Begun:  # fmt: skip
+        if self._telemetry is None:
+            return await self._begin(made, raw, value, key, scope, wish)
+        with self._telemetry.starting(made, caller) as trace:
+            wish = msgspec.structs.replace(wish, trace=trace)
+            return await self._begin(made, raw, value, key, scope, wish)
 
     async def _begin(
         self,
@@ -392,12 +432,14 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
         value: Any,
         key: str | None,
         scope: str,
-        notify: str = "",
+        wish: Wish = PLAIN,
     ) -> Begun:
+        if wish.priority:
+            demand_priority(wish.priority)
         if self._phase not in ("ready", "new"):
             raise Draining(f"This instance is {self._phase}; nothing was started.")
-        if notify:
-            self._may_notify(notify)
+        if wish.notify:
+            self._may_notify(wish.notify)
         store = self.store
         owned = self._runtime.activations.leases if self._runtime is not None else {}
         shard = None
@@ -408,22 +450,25 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
         id = ids.public_id(made.prefix, store.shards, shard)
         request = None
         if key is not None:
-            request = self._request(made, raw, key, scope, id, notify)
+            request = self._request(made, raw, key, scope, id, wish.notify)
             found = (await store.read((request.ref,)))[0]
             if found is not None:
                 return await self._replayed(found, request)
         stream = ids.internal_id(self._clock.wall())
         ref = ref_of(id, store.shards)
         try:
+            if made.limits:
+                await in_line(self, made, ref, raw, value, request, wish)
+                return Begun(id, 0, False)
             if self._runtime is not None and shard_of(id, store.shards) in owned:
                 try:
                     committed = await self._runtime.activations.start(
-                        made, ref, stream, Raw(raw), value, request, notify
+                        made, ref, stream, Raw(raw), value, request, wish
                     )
                     return Begun(id, 1, False, committed.time, Raw(raw))
                 except Fenced:
                     pass  # the shard was lost this moment: its new owner starts it
-            await self._queue(made, ref, raw, request, notify)
+            await self._queue(made, ref, raw, request, wish)
         except Conflict:
             if request is None:
                 raise
@@ -444,12 +489,12 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telli
         return Begun(id, await self.seq(id), True)
 
     async def _queue(
-        self, made: Definition, ref: Ref, raw: bytes, request: Put | None, notify: str
+        self, made: Definition, ref: Ref, raw: bytes, request: Put | None, wish: Wish
     ) -> None:
         """Start a process in a shard of another node: a cell that its owner finds, at once or after
         a take-over."""
         store = self.store
-        pair = queued(made, ref.key, raw, await store.now(), store.shards, notify)
+        pair = queued(made, ref.key, raw, await store.now(), store.shards, wish)
         puts, requires = [*pair], [Require(ref, 0)]
         if request is not None:
             puts.append(request)

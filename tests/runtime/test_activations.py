@@ -58,11 +58,8 @@ async def test_two_thousand_sleepers_leave_memory_and_all_wake(place: Place) -> 
     assert (await app.view(begun[7].id)).status == "done"
 
 
-async def test_a_start_beyond_the_limit_is_refused(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("outlive.runtime.activations.ACTIVE_MAX", 2)
-    app = await place.open(sleepers)
+async def test_a_start_beyond_the_limit_is_refused(place: Place) -> None:
+    app = await place.open(sleepers, active_max=2)
     for _ in range(2):
         await app.begin("hanger", b"null")
     with pytest.raises(Overloaded):

@@ -13,10 +13,11 @@ from typing import Any, assert_type
 
 from outlive import Asked, Callback, Seen, Update, Webhooks
 from outlive import (
-    BlockingHandle, BlockingRun, Child, Handle, Outlive, Retry, Run, Unknown, attempt, step
+    BlockingHandle, BlockingRun, Child, Handle, Limit, Outlive, Rate, Retry, Run, Unknown, attempt,
+    step,
 )
 
-app = Outlive("memory://")
+app = Outlive("memory://", active_max=100)
 
 @step(retry=Retry(attempts=3), timeout=3.0, undo="unmake")
 async def make(name: str, count: int = 1) -> list[str]:
@@ -154,6 +155,8 @@ async def use() -> None:
     assert_type(await make("a"), list[str])
     assert_type(measure("a"), float)
     Retry("many")                       # refused
+    await app.start(thing, "x", priority=3)
+    await app.start(thing, "x", priority="high")    # refused
     within = await app.within(object()).start(thing, "x", key="k")
     assert_type(within, Handle[bytes])
     assert_type(await app.transact(insert, "x"), int)
@@ -167,6 +170,12 @@ async def use() -> None:
     await app.export_journal(3)         # refused
     assert_type(await app.publish(Moved()), str)
     assert_type(await app.within(object()).publish(Moved()), str)
+
+@app.process("/jobs", version=1, limit=[Limit(1, per="tenant"), Limit(rate=Rate(3, 1.5))])
+async def job(run: Run) -> None: ...
+
+@app.process("/more", version=1, limit=10)      # refused
+async def more(run: Run) -> None: ...
 
 def view() -> None:
     client = app.blocking()

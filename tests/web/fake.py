@@ -26,6 +26,7 @@ from outlive.kinds.processes import (
     Summary,
     View,
 )
+from outlive.kinds.processes.limits import Backlog
 from outlive.model import Hold, Shard
 
 START = 1_790_000_000_000_000
@@ -121,6 +122,7 @@ class Fake:
         key: str | None = None,
         scope: str = "",
         notify: str = "",
+        caller: str = "",
     ) -> Begun:
         self.calls.append(("begin", name, body, key, scope))
         self._fail()
@@ -284,7 +286,13 @@ class Fake:
         return [Hold(0, 1, self.node, 4, START, "host-6-gone")]
 
     def stats(self) -> Stats:
-        return Stats(started=3, ended={"done": 2, "failed": 1}, commits=9, commit_seconds=0.25)
+        return Stats(
+            started=3, ended={"done": 2, "failed": 1}, commits=9, commit_seconds=0.25,
+            commit_latency=(0, 4, 3, *[0] * 9, 2), steps=7, starts_refused={"memory": 2},
+        )  # fmt: skip
+
+    async def backlog(self) -> dict[str, Backlog]:
+        return {"registration": Backlog(17, 2.5)}
 
     def count(self, call: str) -> int:
         return sum(made[0] == call for made in self.calls)

@@ -30,5 +30,19 @@ async def test_counters_end_in_total_and_come_from_the_stats(client: httpx.Async
     assert '\noutlive_phase{outlive_phase="new"} 0\n' in text
 
 
+async def test_commits_are_a_histogram_and_lines_are_counted_by_type(
+    client: httpx.AsyncClient,
+) -> None:
+    text = (await client.get("/metrics")).text
+    assert '\noutlive_commit_duration_seconds_bucket{le="0.001"} 4\n' in text
+    assert '\noutlive_commit_duration_seconds_bucket{le="2.5"} 7\n' in text
+    assert '\noutlive_commit_duration_seconds_bucket{le="+Inf"} 9\n' in text
+    assert "\noutlive_commit_duration_seconds_count 9\n" in text
+    assert '\noutlive_step_attempts_total{outcome="done"} 7\n' in text
+    assert '\noutlive_starts_refused_total{full="memory"} 2\n' in text
+    assert '\noutlive_processes_queued{type="registration"} 17\n' in text
+    assert '\noutlive_queued_oldest_seconds{type="registration"} 2.500\n' in text
+
+
 def test_a_label_is_escaped() -> None:
     assert escape('a"b\\c\n') == 'a\\"b\\\\c\\n'

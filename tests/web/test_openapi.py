@@ -54,7 +54,7 @@ async def test_the_document_needs_no_open_store(fake: Fake) -> None:
 async def test_every_operation_names_every_status_it_answers(fake: Fake) -> None:
     paths = document(fake)["paths"]  # type: ignore[arg-type]
     start = set(paths["/registrations"]["post"]["responses"])
-    assert start == {"200", "201", "400", "413", "415", "422", "500", "503", "507"}
+    assert start == {"200", "201", "400", "413", "415", "422", "429", "500", "503", "507"}
     status = set(paths["/registrations/{id}"]["get"]["responses"])
     assert status == {"200", "204", "304", "404", "410", "422", "500", "503"}
     signal = paths["/registrations/{id}/signals/confirmed"]["post"]["responses"]

@@ -253,6 +253,8 @@ def _time(micros: int | None) -> str:
 def _story(view: View, journal: list[Entry]) -> Iterator[str]:
     era = f", era {view.era}" if view.era > 1 else ""
     yield f"{view.id}  {view.type} v{view.version}{era}  {view.status}"
+    if (place := view.standing) is not None:
+        yield f"  in line    {place.line}, {place.ahead} before it: {place.why}"
     if view.waits_for:
         until = f" until {_time(view.due)}" if view.due else ""
         yield f"  waits for  {view.waits_for}{until}"

@@ -145,6 +145,7 @@ class BlockingOutlive:
         *,
         key: str | None = None,
         notify: str = "",
+        priority: int = 0,
     ) -> BlockingHandle[R]: ...
     @overload
     def start(
@@ -154,6 +155,7 @@ class BlockingOutlive:
         *,
         key: str | None = None,
         notify: str = "",
+        priority: int = 0,
     ) -> BlockingHandle[R]: ...
     def start(
         self,
@@ -162,9 +164,12 @@ class BlockingOutlive:
         *,
         key: str | None = None,
         notify: str = "",
+        priority: int = 0,
     ) -> BlockingHandle[Any]:
         """See `Outlive.start`."""
-        begun = self.call(lambda app: app.start(body, value, key=key, notify=notify))
+        begun = self.call(
+            lambda app: app.start(body, value, key=key, notify=notify, priority=priority)
+        )
         return BlockingHandle(self, begun.id)
 
     def handle(self, id: str) -> BlockingHandle[Any]:

@@ -9,8 +9,10 @@ from outlive.kinds.processes.vocabulary import GONE, read_head, ref_of
 
 if TYPE_CHECKING:
     from outlive.clock import Clock
+    from outlive.doors.lines import Count
     from outlive.kinds.processes import Definition, Head
     from outlive.runtime.node import NodeRuntime
+    from outlive.runtime.telemetry import Telemetry
     from outlive.store import Store
 
 
@@ -23,6 +25,8 @@ class Opened:
     """Names of members whose values nobody is shown."""
     _runtime: NodeRuntime | None = None
     _store: Store | None = None
+    _counts: dict[str, Count]
+    _telemetry: Telemetry | None = None
 
     @property
     def store(self) -> Store:

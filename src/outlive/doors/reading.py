@@ -6,17 +6,22 @@ waited for is looked at again when a hint comes, or after a while.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
 from outlive import codec
 from outlive.doors.journals import events_after, recorded
+from outlive.doors.lines import with_standing
 from outlive.doors.opened import Opened
 from outlive.errors import ProcessFailed
 from outlive.kinds.processes import Entry, Node, Stats, Summary, View, entries, view_of
 from outlive.kinds.processes.redaction import masked, shown, shown_entry
 from outlive.model import Hold, Shard
+
+if TYPE_CHECKING:
+    from outlive.kinds.processes.limits import Backlog
 
 RESULT_LOOK_SECONDS = 30.0
 """A wait for a result looks at the store at least this often."""
@@ -33,7 +38,8 @@ class Reading(Opened):
 
     async def _view(self, id: str) -> View:
         head = await self._head(id)
-        return view_of(id, head, await recorded(self.store, head))
+        view = view_of(id, head, await recorded(self.store, head))
+        return await with_standing(self, view, head) if head.lines else view
 
     def redacted(self, document: Raw) -> Raw:
         """`document` as it is shown: without the values of redacted members."""
@@ -134,3 +140,8 @@ class Reading(Opened):
     def stats(self) -> Stats:
         """Counters of this node since it started."""
         return self._runtime.stats() if self._runtime is not None else Stats(ended={})
+
+    async def backlog(self) -> Mapping[str, Backlog]:
+        """What waits in line for its turn, by type, in the lines that this node keeps; a few
+        seconds old, and counted up to 1,000 in each of up to 200 lines."""
+        return {} if self._runtime is None else await self._runtime.activations.lines.backlog()

@@ -40,7 +40,8 @@ class Telling(Reading):
         raw = self._payload(head, name, payload or b"null")
         if head.status in FINAL:
             raise ProcessTerminal(f"{id} has ended: {head.status}. The signal was not kept.")
-        await self._tell(Command("signal", id, name, raw, key or ""))
+        trace = "" if self._telemetry is None else self._telemetry.here()
+        await self._tell(Command("signal", id, name, raw, key or "", trace=trace))
 
     def _payload(self, head: Head, name: str, payload: bytes) -> Raw:
         """The payload of a signal `name` for the process of `head`, as it declares it. Raises

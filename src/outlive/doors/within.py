@@ -36,7 +36,8 @@ from outlive.errors import (
 )
 from outlive.handle import Handle
 from outlive.kinds.processes import FINAL, Command
-from outlive.kinds.processes.pending import queued, told
+from outlive.kinds.processes.limits import demand_priority
+from outlive.kinds.processes.pending import Wish, queued, told
 from outlive.kinds.processes.requests import started_by
 from outlive.kinds.processes.vocabulary import GONE, read_head, ref_of
 from outlive.model import Put, Ref
@@ -71,14 +72,29 @@ class Within:
 
     @overload
     async def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> Handle[R]: ...
     @overload
     async def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> Handle[R]: ...
     async def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> Handle[Any]:
         """Start a process when the transaction is committed; its id is known at once.
 
@@ -86,7 +102,7 @@ class Within:
         `InvalidInput`, `TooLarge`, `KeyReused`, `NotAllowed`, or the driver's error; then nothing
         was written.
         """
-        begin = _Start(self._app, body, value, key)
+        begin = _Start(self._app, body, value, key, priority)
         sight = _checked(self._app, await self._carrier.look(begin.guard))
         if sight.value is None:
             found = await self._carrier.carry(begin.puts(sight))
@@ -131,17 +147,32 @@ class BlockingWithin:
 
     @overload
     def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> BlockingHandle[R]: ...
     @overload
     def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> BlockingHandle[R]: ...
     def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
     ) -> BlockingHandle[Any]:
         """See `Within.start`."""
-        begin = _Start(self._client.app, body, value, key)
+        begin = _Start(self._client.app, body, value, key, priority)
         sight = _checked(self._client.app, self._carrier.look(begin.guard))
         if sight.value is None:
             found = self._carrier.carry(begin.puts(sight))
@@ -166,7 +197,11 @@ class BlockingWithin:
 class _Start:
     """What is decided about a start, whatever kind of connection carries it."""
 
-    def __init__(self, app: Outlive, body: Callable[..., Any], value: Any, key: str | None) -> None:
+    def __init__(
+        self, app: Outlive, body: Callable[..., Any], value: Any, key: str | None, priority: int
+    ) -> None:
+        self._priority = demand_priority(priority)
+        self._trace = "" if app._telemetry is None else app._telemetry.here()
         self._made, self._raw, _ = app._asked(body, value)
         self._id = ids.public_id(self._made.prefix, 1)
         self._request: Put | None = None
@@ -178,8 +213,11 @@ class _Start:
         return self._request.ref if self._request is not None else _NOWHERE
 
     def puts(self, sight: Sight) -> tuple[Put, ...]:
-        pair = queued(self._made, self._id, self._raw, sight.time, sight.shards)
-        return pair if self._request is None else (self._request, *pair)
+        cells = queued(
+            self._made, self._id, self._raw, sight.time, sight.shards,
+            Wish(priority=self._priority, trace=self._trace),
+        )  # fmt: skip
+        return cells if self._request is None else (self._request, *cells)
 
     def id_of(self, sight: Sight) -> str:
         """The process that there is now: this one, or that of an earlier start with the key."""

@@ -28,6 +28,7 @@
     │   ├── ProcessFailed       it ended without a result
     │   ├── NoSuchEra · AlreadyThere · BadJournal · NothingToExport
     │   └── Draining · Overloaded
+    │   └── Draining · Overloaded · QuotaExceeded
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
         ├── StepFailed          a step gave up, with the recorded failure
@@ -86,6 +87,7 @@ from outlive.errors.processes import (
     ProcessGone,
     ProcessTerminal,
     QueryTooSlow,
+    QuotaExceeded,
     SignalNotExpected,
     TooManySignals,
     UpdateNotExpected,
@@ -175,6 +177,7 @@ __all__ = [
     "ProcessGone",
     "ProcessTerminal",
     "QueryTooSlow",
+    "QuotaExceeded",
     "ReadOnlyStore",
     "Refused",
     "SchemaAltered",

@@ -264,8 +264,17 @@ class Draining(ProcessError):
     remedy = "Repeat the request; another instance, or this one after its restart, will take it."
 
 
+class QuotaExceeded(ProcessError):
+    """Too many processes wait under this key of a limit (a tenant's, say).
+
+    Nothing was started and no idempotency key was used. Others are not affected."""
+
+    code, slug, status, retryable = "OL2090", "quota-exceeded", 429, True
+    remedy = "Repeat the request after the time in Retry-After: some have had their turn then."
+
+
 class Overloaded(ProcessError):
-    """Too much work waits in this instance.
+    """Too much work waits in this instance, or for this type of process.
 
     Nothing was started."""
 

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 PASSIVE_SECONDS = 1.0
 """A process that is parked longer than this leaves memory."""
+_PLACELESS = ("queued", "paused", "stuck")
+_UNDER_WAY = ("running", "compensating")
 
 
 class _Parked(Struct):
@@ -91,6 +93,7 @@ class Activation:
         "shields",
         "started",
         "task",
+        "trace",
         "transacting",
         "users",
     )
@@ -108,6 +111,7 @@ class Activation:
         recovered: bool = False,
     ) -> None:
         self.node = node
+        self.trace: Any  # set by tracing.py, where there is any
         self.definition = definition
         self.id = ref.key
         self.ref = ref
@@ -165,7 +169,7 @@ class Activation:
 
         `done` names commands' cells, at their versions, that it drops; `puts` go with it.
         """
-        journal, stream = self.journal, self.head.stream
+        journal, stream, before = self.journal, self.head.stream, self.head
         drop = tuple(command.ref for command in done)
         appends = []
         for event in events:
@@ -182,13 +186,11 @@ class Activation:
             self._arm_all()
         if due is not None:
             self.node.note_due(due)
-        return Batch(
-            lease=self.lease,
-            require=done,
-            append=tuple(appends),
-            put=(put_head(self.ref, head, due), *puts),
-            drop=drop,
-        )
+        puts = (put_head(self.ref, head, due), *puts)
+        if head.lines:
+            more, less = self.node.lines.moved(self, before)
+            puts, drop = (puts[0], *more, *puts[1:]), (*drop, *less)
+        return Batch(lease=self.lease, require=done, append=tuple(appends), put=puts, drop=drop)
 
     def append(
         self,
@@ -254,13 +256,18 @@ class Activation:
         return Discarded()
 
     def with_status(self, status: str, waits_for: str = "") -> Head:
-        """The head as it will be with another status; it holds the input until that is recorded."""
+        """The head as it will be with another status; it holds the input until that is recorded.
+
+        Who has no place in the lines that it needs is queued for one, whatever is to be done."""
+        if self.head.lines and self.head.status in _PLACELESS and status in _UNDER_WAY:
+            status = "queued"
         return msgspec.structs.replace(
             self.head,
             status=status,
             waits_for=waits_for,
             changed=self.node.clock.wall(),
             input=self.head.input if self.journal.started is None else codec.NULL,
+            trace=self.head.trace if self.journal.started is None else "",
         )
 
     # --- stopping ---------------------------------------------------------------------------------
@@ -417,8 +424,10 @@ class Activation:
     def run(self, value: Any = None, *, decoded: bool = False) -> None:
         """Begin, or begin again: replay what is recorded and go on from there.
 
-        A suspect that waits for its turn does not run, whoever asks.
+        A suspect that waits for its turn does not run, whoever asks; nor does who stands in line.
         """
+        if self.head.status == "queued":
+            return
         if self.task is None and not self.gone and not self.node.recovery.holds(self.id):
             loop = asyncio.get_running_loop()
             self.set_alarm()

@@ -29,6 +29,7 @@ from outlive.errors import (
     Overloaded,
 )
 from outlive.kinds.processes import FINAL, Definition, Failure, Head, Journal, Stats
+from outlive.kinds.processes.pending import PLAIN, Wish
 from outlive.kinds.processes.subscriptions import Subscriptions
 from outlive.kinds.processes.transfer import as_they_were
 from outlive.kinds.processes.vocabulary import (
@@ -52,8 +53,10 @@ from outlive.runtime.body import live
 from outlive.runtime.callbacks import Addresses
 from outlive.runtime.commands import Commands
 from outlive.runtime.committer import Committer
+from outlive.runtime.lines import Lines
 from outlive.runtime.notices import Notices
 from outlive.runtime.recovery import Recovery
+from outlive.runtime.telemetry import Telemetry
 from outlive.runtime.timers import Timers
 from outlive.store import Store
 
@@ -79,6 +82,8 @@ class Activations:
         definitions: Mapping[tuple[str, int], Definition],
         retention_seconds: float,
         tell: Callable[[str], None],
+        active_max: int = ACTIVE_MAX,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.store = store
         self.committer = committer
@@ -89,7 +94,8 @@ class Activations:
         self.retention = round(retention_seconds * MICROS)
         self.tell = tell
         self.on_park: Callable[[], None] | None = None  # told when a body begins to wait
-        self.stats = Stats(ended={})
+        self.stats = Stats(ended={}, starts_refused={})
+        self.active_max = active_max
         self.draining = False
         self.trusted_until = math.inf
         """On the boot clock: after it no step begins, because the shards may be another's."""
@@ -101,13 +107,15 @@ class Activations:
         self.threads: ThreadPoolExecutor = thread_pool()
         self.bodies: ThreadPoolExecutor | None = None
         self.recovery = Recovery(self)
+        self.lines = Lines(self)
         self.commands = Commands(self)
         self.addresses = Addresses(store)
         self.notices = Notices(self)
-        self.live_body = live
         self.subscriptions = Subscriptions()
         self.obeying: set[str] = set()
         """Cells of commands that are being carried out: nobody takes them up beside that."""
+        self.telemetry = telemetry
+        self.live_body = live if telemetry is None else telemetry.live
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._empty = asyncio.Event()
@@ -137,23 +145,27 @@ class Activations:
         raw: Raw,
         value: Any,
         key: Put | None,
-        notify: str = "",
+        wish: Wish = PLAIN,
     ) -> Committed:
         """Start a process in a shard that this node owns: one commit, then its body runs.
 
         Raises `Conflict` when `key` (the idempotency cell) exists, `Fenced` when the shard was
         lost.
         """
-        if len(self.live) >= ACTIVE_MAX:
-            raise Overloaded(f"{len(self.live)} processes are in memory; nothing was started.")
+        if len(self.live) >= self.active_max or self.committer.is_crowded():
+            self.demand_room()
         lease = self.leases[shard_of(ref.key, self.store.shards)]
         now = self.clock.wall()
         head = Head(stream, definition.name, definition.version, "running", now, now)
-        if notify:
-            head = msgspec.structs.replace(head, notice=Notice(notify))
+        if wish.notify:
+            head = msgspec.structs.replace(head, notice=Notice(wish.notify))
         activation = Activation(self, definition, ref, head, lease, Journal())
         batch = activation.batch(
-            (Started(ref.key, definition.name, definition.version, raw, self.name),),
+            (
+                Started(
+                    ref.key, definition.name, definition.version, raw, self.name, trace=wish.trace
+                ),
+            ),
             head,
             None,
             (),
@@ -180,7 +192,7 @@ class Activations:
         lease = self.leases.get(shard_of(id, self.store.shards))
         made = self.definitions.get((head.type, head.version))
         known = id in self.live or id in self._loading
-        if lease is None or made is None or known or len(self.live) >= ACTIVE_MAX:
+        if lease is None or made is None or known or len(self.live) >= self.active_max:
             return
         ref = ref_of(id, self.store.shards)
         activation = Activation(self, made, ref, head, lease, Journal())
@@ -191,6 +203,26 @@ class Activations:
         finally:
             activation.users -= 1
             self.put_down_idle(activation)
+
+    def demand_room(self) -> None:
+        """Raise `Overloaded` when a start would harm what runs: too much is in memory, or waits to
+        be committed."""
+        if len(self.live) >= self.active_max:
+            self.count_refused("memory")
+            raise Overloaded(
+                f"{len(self.live)} processes are in memory; nothing was started.", retry_after=2
+            )
+        if self.committer.is_crowded():
+            self.count_refused("commits")
+            raise Overloaded(
+                f"{self.committer.pending} writes wait to be committed; nothing was started.",
+                retry_after=1,
+            )
+
+    def count_refused(self, why: str) -> None:
+        """A start is refused because of `why`."""
+        refused = self.stats.starts_refused
+        refused[why] = refused.get(why, 0) + 1
 
     def _adopt(self, activation: Activation) -> None:
         if activation.lease != self.leases.get(activation.lease.shard):
@@ -247,6 +279,8 @@ class Activations:
         take-over."""
         if head.status in FINAL or head.status in HALTED:
             return  # it does not run now: who lets it go on waits for a node that can
+        if head.lines and not await self.lines.has_place(ref.key, head):
+            return  # nobody is wanted for it yet
         stranded = Activation(self, _NOBODY, ref, head, lease, journal)
         begun = () if journal.started is None else (Stranded(self.name),)
         await stranded.record(*begun, head=stranded.with_status("no_worker_for_version"))

@@ -98,7 +98,7 @@ async def perform(
         steps.set_attempt(steps.Attempt(activation.head.stream, id, number, activation.id))
         raw, failure, cause = _NULL, None, None
         try:
-            if spec.direct:
+            if spec.direct and node.telemetry is None:
                 interrupt = enter(activation)
                 try:
                     value = await spec.function(*args, **kwargs)
@@ -212,6 +212,16 @@ async def call(
     A cancel or the loss of the process interrupts it with `Cancelled` or `Discarded`; an undo is
     shielded from a cancel.
     """
+    telemetry = activation.node.telemetry
+    if telemetry is None:
+        return await _call(activation, spec, args, kwargs)
+    with telemetry.attempt(activation, spec.name):
+        return await _call(activation, spec, args, kwargs)
+
+
+async def _call(
+    activation: Activation, spec: steps.Spec, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     interrupt = enter(activation)
     if steps.attempt().undoing:
         activation.shields.add(interrupt)

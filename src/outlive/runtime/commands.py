@@ -59,6 +59,7 @@ class Commands:
 
     def __init__(self, node: Activations) -> None:
         self._node = node
+        self.lines = node.lines
 
     async def obey(self, command: Command, done: tuple[Require, ...] = ()) -> None:
         """Do what is asked of a process that this node owns; durable when this returns.
@@ -96,8 +97,13 @@ class Commands:
         return Fenced(f"{id} does not live on this node; its command waits for the node that can.")
 
     async def begin(self, activation: Activation, done: tuple[Require, ...]) -> None:
-        """Let a queued process begin: its first event, and its body runs."""
+        """Let a queued process begin: its first event, and its body runs.
+
+        One that stands in line begins with the command (`done`) that its turn has come."""
         head = activation.head
+        if head.lines and head.status == "queued":
+            await self._node.lines.begin(activation, done)
+            return
         if activation.journal.started is not None:
             await self.only_drop(activation, done)
             if head.status not in LIVE:
@@ -107,7 +113,7 @@ class Commands:
             running = activation.with_status("running")
             event = Started(
                 activation.id, head.type, head.version, raw, self._node.name,
-                parent=head.parent, detached=head.detached,
+                parent=head.parent, detached=head.detached, trace=head.trace,
             )  # fmt: skip
             time = await self.append(activation, event, head=running, done=done)
             activation.journal.times[""] = time
@@ -120,6 +126,7 @@ class Commands:
         activation: Activation,
         *events: Any,
         head: Head | None = None,
+        due: int | None = None,
         done: tuple[Require, ...] = (),
     ) -> int:
         """Record `events` of a process; gives the time of the commit. Raises what refused it."""
@@ -128,7 +135,7 @@ class Commands:
         if activation.gone:
             raise Fenced(f"{activation.id} has just left this node; nothing was written.")
         try:
-            committed = await activation.append(*events, head=head, done=done)
+            committed = await activation.append(*events, head=head, due=due, done=done)
         except OutliveError as error:
             self._node.lost(activation, error)
             raise
@@ -165,7 +172,7 @@ async def _signal(
         raise TooManySignals(
             f"{SIGNALS_WAITING_MAX} signals wait for {activation.id}; this one was not kept."
         )
-    event = Signal(command.name, payload, command.key)
+    event = Signal(command.name, payload, command.key, command.trace)
     await deliveries.deliver(to, activation, command.name, event, done)
 
 
@@ -178,6 +185,8 @@ async def _cancel(
         raise PastPivot(f"{activation.id} is past its pivot; it was not cancelled.")
     if journal.cancel is not None or journal.compensating is not None:
         await to.only_drop(activation, done)
+        return
+    if activation.head.lines and await to.lines.cancelled(activation, command, done):
         return
     resumed = activation.head.status in ("waiting", "paused", "stuck")
     head = activation.with_status("running") if resumed else None

@@ -16,17 +16,22 @@ it is unavailable; others are told.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from outlive.clock import Clock
 from outlive.errors import Fenced, OutliveError, StoreUnavailable
+from outlive.kinds.processes import COMMIT_SECONDS
 from outlive.model import Batch, Committed
 from outlive.store import GROUP_BATCHES_MAX, Store
 
 GROUP_BYTES_MAX = 256 * 1024
 PENDING_BATCHES_MAX = 100_000
+CROWDED_BATCHES = 10_000
+CROWDED_BYTES = 64 * 1024 * 1024
+"""Batches, and bytes of them, that wait to be committed, beyond which no process is started."""
 STALL_SECONDS_MIN = 0.1
 STALL_SECONDS_MAX = 2.0
 _NOTHING = Batch()
@@ -59,6 +64,7 @@ class Committer:
         self.refused = 0
         self.fenced = 0
         self.seconds = 0.0
+        self.latency = [0] * (len(COMMIT_SECONDS) + 1)
 
     def submit(self, batch: Batch, *, patient: bool = False) -> asyncio.Future[Committed]:
         """Hand `batch` over; the future is the gate: it gives the receipt, or raises why it was
@@ -91,6 +97,21 @@ class Committer:
             self._begin(loop)
         return future
 
+    def is_crowded(self) -> bool:
+        """Whether so much waits that nothing new should be begun: what runs would wait behind."""
+        waiting = len(self._pending)
+        return waiting >= CROWDED_BATCHES or self._pending_bytes >= CROWDED_BYTES
+
+    @property
+    def pending(self) -> int:
+        """How many batches wait for their group."""
+        return len(self._pending)
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes they write."""
+        return self._pending_bytes
+
     def _demand_room(self) -> None:
         if self.stalled is not None:
             raise self.stalled
@@ -114,7 +135,9 @@ class Committer:
                 try:
                     began = self._clock.boot()
                     results = await self._write(group)
-                    self.seconds += self._clock.boot() - began
+                    took = self._clock.boot() - began
+                    self.seconds += took
+                    self.latency[bisect_left(COMMIT_SECONDS, took)] += 1
                 except StoreUnavailable as error:
                     self._keep_patient(group, error)
                     if self.stalled is not None:

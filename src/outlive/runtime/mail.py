@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
-from outlive import ids
 from outlive.clock import MICROS
 from outlive.errors import OutliveError, ProcessError
 from outlive.kinds.processes import Command, Definition, Head
-from outlive.kinds.processes.pending import told
+from outlive.kinds.processes.pending import Wish, queued, queued_head, told
 from outlive.kinds.processes.undelivered import undelivered
 from outlive.kinds.processes.vocabulary import Ended, pack, put_head, ref_of
 from outlive.model import Batch, Committed, Put, Require, shard_of
@@ -63,13 +62,14 @@ class Mail:
         self, made: Definition, id: str, raw: Raw, *, parent: str = "", detached: bool = False
     ) -> None:
         """Start a process in whichever shard `id` lies: it is queued by the commit."""
-        now = self._node.clock.wall()
-        stream = ids.internal_id(now)
-        head = Head(
-            stream, made.name, made.version, "queued", now, now, "", raw,
-            parent=parent, detached=detached,
-        )  # fmt: skip
-        self.puts.append(put_head(ref_of(id, self._node.store.shards), head))
+        node = self._node
+        wish = Wish(parent=parent, detached=detached)
+        now, shards = node.clock.wall(), node.store.shards
+        if made.limits:
+            self.puts.extend(queued(made, id, raw, self._due, shards, wish))
+            return
+        head = queued_head(made, raw, now, wish)
+        self.puts.append(put_head(ref_of(id, shards), head))
         self.send(Command("start", id), head)
 
     async def post(self, batch: Batch) -> Committed:

@@ -39,9 +39,11 @@ from outlive.kinds.processes.vocabulary import (
     space_of,
 )
 from outlive.model import Batch, Cell, Lease, Put, Require
-from outlive.runtime.activations import Activations
+from outlive.runtime import meters
+from outlive.runtime.activations import ACTIVE_MAX, Activations
 from outlive.runtime.committer import Committer
 from outlive.runtime.ownership import LEASE_SECONDS, Ownership
+from outlive.runtime.telemetry import Telemetry
 from outlive.runtime.timers import Timers
 from outlive.runtime.versions import needs_of
 from outlive.runtime.watchers import Watchers
@@ -70,6 +72,8 @@ class NodeRuntime:
         definitions: Mapping[tuple[str, int], Definition],
         retention_seconds: float,
         lease_seconds: float = LEASE_SECONDS,
+        active_max: int = ACTIVE_MAX,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -86,6 +90,8 @@ class NodeRuntime:
             definitions,
             retention_seconds,
             self.watchers.tell,
+            active_max,
+            telemetry,
         )
         runs = tuple(sorted(label_of(name, version) for name, version in definitions))
         self.ownership = Ownership(
@@ -101,6 +107,7 @@ class NodeRuntime:
             lease_seconds,
             lambda: needs_of(store),
         )
+        self.activations.lines.obey = self._obey
         self._leaving_until: float | None = None
         self._loops: list[asyncio.Task[None]] = []
         self._obeying = self.activations.obeying
@@ -109,6 +116,7 @@ class NodeRuntime:
     async def start(self) -> None:
         """Join the store, take shards, go on with what was under way, and run."""
         await self.ownership.join()
+        meters.observe(self)
         loop = asyncio.get_running_loop()
         self._loops = [loop.create_task(self._tick()), loop.create_task(self._pump())]
 
@@ -129,6 +137,7 @@ class NodeRuntime:
 
     async def stop(self) -> None:
         """Hand the shards back and end."""
+        meters.unobserve(self)
         await self._end_loops()
         self.watchers.close()
         for shard in list(self.activations.leases):
@@ -147,6 +156,8 @@ class NodeRuntime:
         stats.commits, stats.batches = committer.commits, committer.batches
         stats.refused, stats.fenced = committer.refused, committer.fenced
         stats.commit_seconds = committer.seconds
+        stats.commit_latency = tuple(committer.latency)
+        stats.pending, stats.pending_bytes = committer.pending, committer.pending_bytes
         stats.active, stats.shards = len(self.activations.live), len(self.activations.leases)
         return stats
 
@@ -183,6 +194,7 @@ class NodeRuntime:
     def _gained(self, lease: Lease, crash: bool) -> Coroutine[Any, Any, None]:
         """A shard is ours at once; going on with what is in it is the work that is given back."""
         self.activations.leases[lease.shard] = lease
+        self.activations.lines.gained(lease.shard)
         return self.activations.recovery.recover(lease, crash=crash)
 
     async def _releasing(self, shard: int) -> None:
@@ -262,8 +274,12 @@ class NodeRuntime:
         done."""
         command = read_command(cell.value)
         self._obeying.add(cell.key)
+        done = (Require(cell.ref, cell.version),)
         try:
-            await self.activations.commands.obey(command, (Require(cell.ref, cell.version),))
+            if command.kind == "admit":
+                await self.activations.lines.answer(command.id, done)
+            else:
+                await self.activations.commands.obey(command, done)
         except ProcessError as error:
             if not error.retryable:
                 log.info("a command was not carried out: %s", error.code)

@@ -19,7 +19,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from outlive.errors import Discarded, OutliveError
-from outlive.kinds.processes.vocabulary import Paused, Taken
+from outlive.kinds.processes.vocabulary import Paused, Taken, read_head
 from outlive.model import Cell, Lease, shard_of
 from outlive.runtime.activation import Activation
 from outlive.runtime.ahead import Ahead
@@ -100,7 +100,7 @@ class Recovery:
             node.note_due(due)
         if node.leases.get(lease.shard) != lease:
             return []
-        return [cell for cell in found if cell.key not in node.live]
+        return [cell for cell in found if cell.key not in node.live and not _in_line(cell)]
 
     async def passed(self, id: str) -> None:
         """Wait until a recovery that is under way has gone on with `id`, if it is to."""
@@ -181,6 +181,12 @@ class Recovery:
         finally:
             if self._suspects.get(id) == lease:
                 del self._suspects[id]
+
+
+def _in_line(cell: Cell) -> bool:
+    """Whether it waits for its turn: it is told when that has come."""
+    head = read_head(cell.value)
+    return head.status == "queued" and bool(head.lines)
 
 
 async def _quarantine(activation: Activation) -> None:

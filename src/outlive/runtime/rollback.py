@@ -25,7 +25,7 @@ from outlive.kinds.processes.vocabulary import Armed, Compensating, UndoFailed, 
 from outlive.runtime import offspring
 from outlive.runtime.activation import Activation, failure_of, spec_for_undo
 from outlive.runtime.attempts import call
-from outlive.runtime.transactions import bound, transact
+from outlive.runtime.transactions import bound, observed, transact
 
 UNDO_RETRY = steps.Retry(attempts=12, base_seconds=0.2, cap_seconds=30.0)
 """How an undo is tried before its process is stuck: for about two minutes."""
@@ -194,7 +194,8 @@ async def _undo_in_transaction(
     event = Undone(armed.id, armed.name, began, number)
 
     work = bound(undo, steps.attempt(), (*args, made), kwargs, lambda _: (None, (event,)))
-    await transact(activation, work, manner=steps.manner_of(undo))
+    with observed(activation, armed.undo, steps.attempt()):
+        await transact(activation, work, manner=steps.manner_of(undo))
 
 
 def _arguments(

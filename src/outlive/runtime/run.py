@@ -487,6 +487,9 @@ class Run(Reaching):
             await activation.park(
                 id, record.until, lambda: activation.node.time_out(activation, id)
             )
+            if (telemetry := activation.node.telemetry) is not None:
+                taken = journal.waited[id].signal
+                telemetry.resumed(activation, id, None if taken is None else journal.signals[taken])
         ended = journal.waited[id]
         self._pass(id)
         if ended.signal is None:
@@ -571,4 +574,6 @@ class Run(Reaching):
             await activation.park(id, record.until)
             time = await activation.record(Woke(id), head=activation.with_status("running"))
             activation.journal.times[id] = time
+            if (telemetry := activation.node.telemetry) is not None:
+                telemetry.resumed(activation, id, None)
         self._pass(id)

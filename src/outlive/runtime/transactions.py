@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
@@ -155,9 +156,10 @@ async def perform(
 
         work = bound(spec.function, attempt, args, kwargs, done)
         try:
-            raw, activation.journal.times[id] = await transact(
-                activation, work, spec.timeout or LIMIT_SECONDS, manner
-            )
+            with observed(activation, spec.name, attempt):
+                raw, activation.journal.times[id] = await transact(
+                    activation, work, spec.timeout or LIMIT_SECONDS, manner
+                )
         except Exception as error:
             failure = failure_of(error)
             node.stats.attempts_failed += 1
@@ -175,6 +177,14 @@ async def perform(
             continue
         node.stats.steps += 1
         return spec.shapes(skip=1)[1].read(raw)
+
+
+def observed(
+    activation: Activation, name: str, attempt: steps.Attempt
+) -> AbstractContextManager[None]:
+    """The time of an attempt at a step in a transaction, for who watches it."""
+    telemetry = activation.node.telemetry
+    return nullcontext() if telemetry is None else telemetry.attempt(activation, name, attempt)
 
 
 def bound(

@@ -274,6 +274,11 @@ class PostgresStore:
         await self.session.close(self._presence.farewell)
         await self._close_links()
 
+    def sever(self) -> None:
+        """Cut every connection at once, as the end of the process does: for those who end it."""
+        for links in (self._writing, self._working, self._reading, self._straight):
+            links.sever()
+
     async def _close_links(self) -> None:
         for links in (self._writing, self._working, self._reading):
             await links.close()

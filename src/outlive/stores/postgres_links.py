@@ -30,6 +30,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -237,6 +238,7 @@ class Links:
         self._limit = asyncio.Semaphore(limit)
         self._clock = clock
         self._idle: list[Connection] = []
+        self._made: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._closed = False
         self._doubts: set[asyncio.Task[None]] = set()
         self.check: Callable[[Connection], Awaitable[None]] | None = None
@@ -365,6 +367,7 @@ class Links:
             connection_class=Link,
         )
         life = LIFE_SECONDS * LIFE_SPREAD
+        self._made.add(link)
         link.born = self._clock.boot() - ids.full_jitter(life, life, 1)
         link.doubtful, link.timeline = False, 0
         link.add_log_listener(_note_warning)
@@ -412,6 +415,13 @@ class Links:
         idle, self._idle = self._idle, []
         for link in idle:
             await self.end(link)
+
+    def sever(self) -> None:
+        """Cut every connection, lent or not, as the end of the process would."""
+        self._closed, self._idle = True, []
+        for link in list(self._made):
+            if not link.is_closed():
+                link.terminate()
 
     async def end(self, link: Connection) -> None:
         """Close what `connect` gave, in order."""

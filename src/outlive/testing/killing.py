@@ -214,6 +214,10 @@ class Murder:
             return view, result, await self._app.journal(handle.id), flaws
 
 
+def _nothing() -> None:
+    """What a store in this process has to cut."""
+
+
 def _outcome_of(found: tuple[View, Any, Any, list[str]], killed: list[str]) -> Outcome:
     view, result, journal, _ = found
     return Outcome(view, result, tuple(journal), "/".join(killed))
@@ -234,6 +238,7 @@ async def _bury(trial: Killed, life: Life, store: Store, clock: VirtualClock) ->
     lease_seconds = app._lease_seconds
     trial._unbind()
     await store.close()
+    getattr(store, "sever", _nothing)()  # what the dead had borrowed is never given back
     clock.advance(lease_seconds + 1)
 
 

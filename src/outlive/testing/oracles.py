@@ -177,7 +177,7 @@ def p4_one_effective_holder(facts: Facts, writer_of: Writer | None = None) -> li
 
 def writer_in_journal(event: Event) -> str | None:
     """The node that an event names as its writer; most kinds name none."""
-    if event.kind not in ("started", "taken"):
+    if event.kind not in ("started", "admitted", "taken"):
         return None
     said: Any = msgspec.json.decode(event.data)
     return said.get("node") or None

@@ -160,6 +160,7 @@ class Trial:
         *,
         key: str | None = None,
         notify: str = "",
+        priority: int = 0,
     ) -> Handle[R]: ...
     @overload
     async def start(
@@ -169,6 +170,7 @@ class Trial:
         *,
         key: str | None = None,
         notify: str = "",
+        priority: int = 0,
     ) -> Handle[R]: ...
     async def start(
         self,
@@ -177,10 +179,12 @@ class Trial:
         *,
         key: str | None = None,
         notify: str = "",
+        priority: int = 0,
     ) -> Handle[Any]:
         """See `Outlive.start`. The handle's `result` moves the clock."""
         await self.open()
-        return Handle(self, (await self.app.start(body, value, key=key, notify=notify)).id)
+        begun = await self.app.start(body, value, key=key, notify=notify, priority=priority)
+        return Handle(self, begun.id)
 
     def handle(self, id: str) -> Handle[Any]:
         """The process with this public id; its `result` moves the clock."""

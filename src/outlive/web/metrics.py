@@ -8,13 +8,15 @@ year.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
+from outlive.kinds.processes import COMMIT_SECONDS, Stats
 from outlive.web.messages import Request, Response
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
+    from outlive.kinds.processes.limits import Backlog
 
 CONTENT_TYPE = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 PHASES = ("new", "starting", "ready", "draining", "stopped")
@@ -33,8 +35,11 @@ FAMILIES: tuple[tuple[str, str, Kind, str], ...] = (
     ("refused", "outlive_batches_refused", "counter", "Batches the store refused."),
     ("fenced", "outlive_fenced", "counter", "Commits refused because the shard had a new owner."),
     ("commit_seconds", "outlive_commit_seconds", "counter", "Seconds spent in commits."),
+    ("turns", "outlive_turns", "counter", "Turns given to processes that stood in line."),
     ("active", "outlive_processes_active", "gauge", "Processes in memory that work."),
     ("shards", "outlive_shards", "gauge", "Shards this instance owns."),
+    ("pending", "outlive_batches_pending", "gauge", "Batches that wait to be committed."),
+    ("pending_bytes", "outlive_pending_bytes", "gauge", "Bytes that wait to be committed."),
 )
 """Field of `Stats`, name of the family, its type, its help."""
 
@@ -51,7 +56,10 @@ class Metrics:
 
     async def show(self, _: Request) -> Response:
         """`GET /metrics`."""
-        text = "\n".join((*self._lines(), "# EOF", ""))
+        backlog = await self._app.backlog()
+        text = "\n".join(
+            (*self._lines(), *_latency(self._app.stats()), *_queued(backlog), "# EOF", "")
+        )
         return Response(200, text.encode(), [(b"content-type", CONTENT_TYPE)])
 
     def _lines(self) -> Iterator[str]:
@@ -67,6 +75,12 @@ class Metrics:
                     yield f'{sample}{{status="{escape(status)}"}} {count}'
             else:
                 yield f"{sample} {value}"
+        yield from head("outlive_step_attempts", "counter", "Attempts at a step, by outcome.")
+        for outcome, count in (("done", stats.steps), ("failed", stats.attempts_failed)):
+            yield f'outlive_step_attempts_total{{outcome="{outcome}"}} {count}'
+        yield from head("outlive_starts_refused", "counter", "Starts refused, by what was full.")
+        for why, count in sorted(stats.starts_refused.items()):
+            yield f'outlive_starts_refused_total{{full="{escape(why)}"}} {count}'
         yield from head("outlive_phase", "stateset", "What the instance is doing.")
         for phase in PHASES:
             yield f'outlive_phase{{outlive_phase="{phase}"}} {int(phase == self._app.phase)}'
@@ -74,6 +88,28 @@ class Metrics:
         for (kind_of_process, request, status), count in sorted(self.answered.items()):
             labels = f'type="{escape(kind_of_process)}",request="{request}",status="{status}"'
             yield f"outlive_http_answers_total{{{labels}}} {count}"
+
+
+def _latency(stats: Stats) -> Iterator[str]:
+    """How long commits took, as a histogram."""
+    name = "outlive_commit_duration_seconds"
+    yield from head(name, "histogram", "How long a commit took.")
+    total = 0
+    for bound, count in zip((*COMMIT_SECONDS, "+Inf"), stats.commit_latency, strict=False):
+        total += count
+        yield f'{name}_bucket{{le="{bound}"}} {total}'
+    yield f"{name}_count {total}"
+    yield f"{name}_sum {stats.commit_seconds}"
+
+
+def _queued(backlog: Mapping[str, Backlog]) -> Iterator[str]:
+    """What waits for its turn, by type."""
+    yield from head("outlive_processes_queued", "gauge", "Processes that stand in line, by type.")
+    for name, found in sorted(backlog.items()):
+        yield f'outlive_processes_queued{{type="{escape(name)}"}} {found.waiting}'
+    yield from head("outlive_queued_oldest_seconds", "gauge", "How long the oldest has, by type.")
+    for name, found in sorted(backlog.items()):
+        yield f'outlive_queued_oldest_seconds{{type="{escape(name)}"}} {found.oldest_seconds:.3f}'
 
 
 def head(name: str, kind: str, told: str) -> Iterator[str]:

@@ -44,13 +44,13 @@ PROBLEM_TEXTS = {
     413: "The body is longer or deeper than its limits.",
     415: "The body is declared as something other than plain JSON.",
     422: "The body, the query or the key contradicts what is declared. Nothing was stored.",
-    429: "Too many signals wait for the process.",
+    429: "Too much waits: signals for the process, or processes under this key of a limit.",
     500: "Unexpected, or the outcome is unknown: look before you repeat.",
     503: "Not now: starting, draining, overloaded, or the store is out of reach.",
     507: "The disk under the store is full. Nothing was stored.",
 }
 
-STARTS = (400, 413, 415, 422, 500, 503, 507)
+STARTS = (400, 413, 415, 422, 429, 500, 503, 507)
 READS = (404, 410, 422, 500, 503)
 LISTS = (403, 422, 500, 503)
 SIGNALS = (400, 404, 409, 410, 413, 415, 422, 429, 500, 503, 507)
@@ -381,6 +381,18 @@ STEP_KINDS = (
     "step", "undo", "wait", "callback", "sleep", "transact", "gather", "first", "scope",
     "child", "publish",
 )  # fmt: skip
+_QUEUE: Json = {
+    "type": "object",
+    "description": "Where it stands in line, while it is queued because of a limit.",
+    "properties": {
+        "line": _TEXT,
+        "ahead": _WHOLE,
+        "atLeast": {"type": "boolean"},
+        "running": _WHOLE,
+        "why": _TEXT,
+    },
+    "required": ["line", "ahead"],
+}
 
 
 def _shared_schemas() -> Json:
@@ -403,6 +415,7 @@ def _shared_schemas() -> Json:
         "waitsFor": _TEXT,
         "parent": _TEXT,
         "children": {"type": "array", "items": _object(child)},
+        "queue": _QUEUE,
         "history": {
             "type": "array",
             "items": _object({"status": _TEXT, "at": _TIME, "why": _TEXT}),

@@ -182,7 +182,8 @@ def of_error(
         problem |= _sendable(error.facts)
     headers = [PROBLEM, (b"cache-control", b"no-store")]
     if safe or kind.status in (429, 503):
-        headers.append((b"retry-after", b"%d" % retry_after(RETRY_SECONDS)))
+        seconds = error.facts.get("retry_after", RETRY_SECONDS)
+        headers.append((b"retry-after", b"%d" % retry_after(seconds)))
     return kind.status, msgspec.json.encode(problem), headers
 
 

@@ -88,7 +88,10 @@ class Processes:
             body = b"null"
         scope = "" if key is None else key_scope(request, definition)
         notify = request.headers.get(b"outlive-notify", b"").decode("latin-1").strip()
-        begun = await self._app.begin(definition.name, body, key=key, scope=scope, notify=notify)
+        caller = request.headers.get(b"traceparent", b"").decode("latin-1")
+        begun = await self._app.begin(
+            definition.name, body, key=key, scope=scope, notify=notify, caller=caller
+        )
         self._remember(begun.id, definition.name)
         if begun.time:
             data = self._app.redacted(begun.data)
@@ -277,6 +280,8 @@ def representation(view: View, url: str, root: str) -> bytes:
         body["parent"] = view.parent
     if view.children:
         body["children"] = [child(found) for found in view.children]
+    if view.standing is not None:
+        body["queue"] = view.standing
     body["history"] = [
         {"status": past.status, "at": rfc3339(past.at), "why": past.why} for past in view.history
     ]

@@ -10,7 +10,8 @@ from outlive.model import Ref, shard_of
 RAW = msgspec.Raw(b'{"a":1}')
 ERROR = words.Failure("E", "message", "c", False)
 ONE_OF_EACH = (
-    words.Started("p", "t", 1, RAW, "n", 2, 7, "q", True),
+    words.Started("p", "t", 1, RAW, "n", 2, 7, "q", True, True, "00-1"),
+    words.Admitted("n"),
     words.Taken("n", 3, True),
     words.StepDone("s#2", "s", 4, "hash", 5, 2, RAW, None, "undo", RAW, True),
     words.AttemptFailed("s", "s", 1, 2, ERROR, 3),
@@ -21,6 +22,7 @@ ONE_OF_EACH = (
     words.Answered(3, RAW, ERROR),
     words.CallbackMade("callback x", "x", 1, 9, "https://example.org"),
     words.CalledBack("callback x", RAW),
+    words.Signal("x", RAW, "k", "00-1"),
     words.SleepBegan("sleep", 1, 9),
     words.Woke("sleep"),
     words.StateSet(RAW, 2),

@@ -36,6 +36,7 @@ from outlive.kinds.processes.definition import Definition
 from outlive.kinds.processes.entries import Entry, entries
 from outlive.kinds.processes.journal import Journal
 from outlive.kinds.processes.view import (
+    COMMIT_SECONDS,
     AttemptView,
     Begun,
     ChildView,
@@ -60,6 +61,7 @@ from outlive.kinds.processes.vocabulary import (
 )
 
 __all__ = [
+    "COMMIT_SECONDS",
     "FINAL",
     "LIVE",
     "STATUSES",

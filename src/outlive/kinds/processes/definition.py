@@ -18,6 +18,7 @@ from outlive.errors import (
     SignalNotExpected,
     UpdateNotExpected,
 )
+from outlive.kinds.processes.limits import BACKLOG_MAX, LIMITS_MAX, Limit
 from outlive.kinds.processes.updates import Update
 from outlive.kinds.processes.vocabulary import is_taken
 
@@ -32,11 +33,13 @@ class Definition:
 
     __slots__ = (
         "accepts",
+        "backlog_max",
         "body",
         "callbacks",
         "deadline",
         "input_type",
         "is_async",
+        "limits",
         "name",
         "notify",
         "output_type",
@@ -65,6 +68,8 @@ class Definition:
         updates: Iterable[Update[Any, Any]] = (),
         callbacks: Mapping[str, Any] | None = None,
         notify: str = "",
+        limits: tuple[Limit, ...] = (),
+        backlog_max: int = BACKLOG_MAX,
     ) -> None:
         self.body = body
         self.name = name or body.__name__
@@ -80,6 +85,8 @@ class Definition:
         )
         self.notify = notify
         self.accepts = tuple(accepts)
+        self.limits = limits
+        self.backlog_max = backlog_max
         self.is_async = inspect.iscoroutinefunction(body)
         self._check()
         given, result = shapes(body, skip=1)
@@ -117,6 +124,10 @@ class Definition:
             raise ValueError(
                 f"deadline of {self.name} is {self.deadline}; it must be above 0 seconds"
             )
+        if len(self.limits) > LIMITS_MAX:
+            raise ValueError(f"{self.name} has {len(self.limits)} limits; at most {LIMITS_MAX}")
+        if self.backlog_max < 1:
+            raise ValueError(f"backlog_max of {self.name} is {self.backlog_max}; it is 1 or more")
         if self.status_code not in (201, 202):
             raise ValueError(f"status_code of {self.name} is {self.status_code}; it is 201 or 202")
 

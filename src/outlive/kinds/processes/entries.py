@@ -38,9 +38,13 @@ def entries(events: Sequence[Event]) -> list[Entry]:
 def line_of(event: Any) -> str:
     """An event in words."""
     match event:
+        case words.Started(held=True):
+            return f"accepted as {event.type} version {event.version}; it stands in line"
         case words.Started():
             era = f", era {event.era}" if event.era > 1 else ""
             return f"started as {event.type} version {event.version}{era}"
+        case words.Admitted():
+            return "its turn has come"
         case words.Taken():
             return f"taken over by {event.node}" + (" after a crash" if event.crash else "")
         case words.StepDone(error=None):

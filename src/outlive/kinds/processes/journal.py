@@ -27,6 +27,7 @@ from msgspec import Raw
 from outlive.kinds.processes.family import Family
 from outlive.kinds.processes.heard import Heard
 from outlive.kinds.processes.vocabulary import (
+    Admitted,
     Again,
     Answered,
     Armed,
@@ -200,6 +201,9 @@ class Journal:
                 self._reach(event)
             case ChildEnded():
                 self._child_ended(event, time)
+            case Admitted():
+                if not self.records:  # its time is that of its begin
+                    self.times[""] = time
             case _:
                 self._apply_ending(event)
 

@@ -1,8 +1,9 @@
 """What is wanted of a process before any node has acted on it: cells, and no event.
 
 A start is two cells: the process's own, which says `queued` and holds the input, and a command in
-the inbox of its shard. A signal is a command. The node that owns the shard claims the command and
-drops it in the very commit that carries it out, so each is done once.
+the inbox of its shard. Where its type has limits it is a ticket in a line instead of the command,
+which is written when its turn has come (limits.py). A signal is a command. The node that owns the
+shard claims the command and drops it in the very commit that carries it out, so each is done once.
 
 Whoever writes these cells needs no shard: a node on behalf of another, or a caller's own
 transaction.
@@ -10,11 +11,13 @@ transaction.
 
 from __future__ import annotations
 
-from msgspec import Raw
+import msgspec
+from msgspec import Raw, Struct
 
 from outlive import ids
 from outlive.codec import digest
 from outlive.kinds.processes.definition import Definition
+from outlive.kinds.processes.limits import bell, lines_of, place_in_line, ticket_put
 from outlive.kinds.processes.vocabulary import (
     Command,
     Head,
@@ -27,16 +30,60 @@ from outlive.kinds.processes.vocabulary import (
 from outlive.model import Put, Ref, shard_of
 
 
+class Wish(Struct, frozen=True):
+    """What is wished for beside the input of a process that is to be started."""
+
+    notify: str = ""
+    """Who is told of its end."""
+    priority: int = 0
+    trace: str = ""
+    """The trace context of whoever starts it."""
+    parent: str = ""
+    detached: bool = False
+
+
+PLAIN = Wish()
+
+
 def queued(
-    made: Definition, id: str, raw: bytes, now: int, shards: int, notify: str = ""
-) -> tuple[Put, Put]:
-    """The cells of a process that is to be started: its own, and the command to start it. `notify`:
-    who is told of its end."""
-    notice = Notice(notify) if notify else None
-    head = Head(
-        ids.internal_id(now), made.name, made.version, "queued", now, now, "", Raw(raw), notice
+    made: Definition,
+    id: str,
+    raw: bytes,
+    now: int,
+    shards: int,
+    wish: Wish = PLAIN,
+    *,
+    bell_due: int | None = None,
+    ringer: str = "",
+) -> tuple[Put, ...]:
+    """The cells of a process that is to be started: its own, and the command to start it.
+
+    Of a type with limits: its own, its ticket in the first line, and that line's bell, which is
+    due at `bell_due` (without: now), in the name of `ringer` (without: a new one).
+    """
+    head = queued_head(made, raw, now, wish)
+    if not made.limits:
+        return put_head(ref_of(id, shards), head), told(Command("start", id), now, shards)
+    lines, place = head.lines, head.place
+    terms = [limit.terms for limit in made.limits]
+    return (
+        put_head(ref_of(id, shards), head),
+        ticket_put(id, lines, terms, place, now),
+        bell(lines[0], shards, now if bell_due is None else bell_due, ringer or ids.token()),
     )
-    return put_head(ref_of(id, shards), head), told(Command("start", id), now, shards)
+
+
+def queued_head(made: Definition, raw: bytes, now: int, wish: Wish = PLAIN) -> Head:
+    """What the cell of a process says that is to be started."""
+    head = Head(
+        ids.internal_id(now), made.name, made.version, "queued", now, now, "", Raw(raw),
+        Notice(wish.notify) if wish.notify else None,
+        parent=wish.parent, detached=wish.detached, trace=wish.trace,
+    )  # fmt: skip
+    if not made.limits:
+        return head
+    lines = lines_of(made, made.input_type.read(raw))
+    return msgspec.structs.replace(head, lines=lines, place=place_in_line(now, wish.priority))
 
 
 def told(command: Command, now: int, shards: int, mark: str = "") -> Put:

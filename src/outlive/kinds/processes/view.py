@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from outlive.codec import NULL
 from outlive.kinds.processes import vocabulary as words
 from outlive.kinds.processes.definition import Definition
+from outlive.kinds.processes.limits import Standing
 from outlive.kinds.processes.vocabulary import Failure, Head, unpack
 from outlive.kinds.processes.webhooks import NoticeView, masked
 from outlive.model import Cell, Event
@@ -95,6 +96,8 @@ class View(Struct, frozen=True):
     parent: str = ""
     """The process that has started it; empty when it was started from outside."""
     children: tuple[ChildView, ...] = ()
+    standing: Standing | None = None
+    """Where it stands in its line, while it is queued for a place."""
 
     @property
     def final(self) -> bool:
@@ -139,6 +142,9 @@ class Node(Struct, frozen=True):
     runs: tuple[str, ...]
 
 
+COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
 class Stats(Struct):
     """Counters of one node since it started; seconds and counts."""
 
@@ -155,6 +161,13 @@ class Stats(Struct):
     active: int = 0
     shards: int = 0
     commit_seconds: float = 0.0
+    commit_latency: tuple[int, ...] = ()
+    """How many commits took up to each of `COMMIT_SECONDS`, and how many took longer."""
+    pending: int = 0
+    pending_bytes: int = 0
+    turns: int = 0
+    starts_refused: dict[str, int] = {}
+    """By why: memory, commits, backlog, quota."""
 
 
 class _Open(Struct):
@@ -217,7 +230,13 @@ class _Fold:
 
 def _started(fold: _Fold, event: words.Started, at: int) -> None:
     fold.input, fold.node = event.input, event.node
-    fold.become("running", at)
+    fold.become("queued" if event.held else "running", at)
+
+
+def _admitted(fold: _Fold, event: words.Admitted, at: int) -> None:
+    fold.node = event.node
+    undoing = any(past.status == "compensating" for past in fold.history)
+    fold.become("compensating" if undoing else "running", at, "its turn has come")
 
 
 def _taken(fold: _Fold, event: words.Taken, at: int) -> None:
@@ -354,6 +373,8 @@ def _cancel(fold: _Fold, event: words.Cancel, at: int) -> None:
         return
     fold.cancelled = True
     by = f" by {event.who}" if event.who else ""
+    if fold.head.lines and fold.status in ("paused", "stuck"):
+        fold.status = "queued"
     fold.history.append(
         PastState(fold.status, at, f"cancel requested{by}: {event.reason}".rstrip(": "))
     )
@@ -397,7 +418,8 @@ def _resumed(fold: _Fold, event: words.Resumed, at: int) -> None:
     by = f" by {event.who}" if event.who else ""
     if not undoing:
         fold.failure = None
-    fold.become("compensating" if undoing else "running", at, f"retried{by}")
+    going = "compensating" if undoing else "running"
+    fold.become("queued" if fold.head.lines else going, at, f"retried{by}")
 
 
 def _stranded(fold: _Fold, event: words.Stranded, at: int) -> None:
@@ -421,6 +443,7 @@ def _ended(fold: _Fold, event: words.Ended, at: int) -> None:
 _HANDLERS: dict[str, Any] = {
     "started": _started,
     "again": _again,
+    "admitted": _admitted,
     "taken": _taken,
     "step": _step,
     "attempt": _attempt,

@@ -70,6 +70,10 @@ class Started(Struct, frozen=True, omit_defaults=True, gc=False):
     """The process that has started it; empty: it was started from outside."""
     detached: bool = False
     """Whether its parent neither waits for it nor takes it along when it is cancelled."""
+    held: bool = False
+    """It stands in a line: its body does not run before it is `Admitted`."""
+    trace: str = ""
+    """The trace context of whoever started it, where it is traced (W3C Trace Context)."""
 
 
 class Again(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -96,6 +100,12 @@ class Imported(Struct, frozen=True, omit_defaults=True, gc=False):
 
     times: tuple[int, ...]
     """The time of each of them there."""
+
+
+class Admitted(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The turn of a process that was recorded before, and stood in a line, has come."""
+
+    node: str = ""
 
 
 class Taken(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -149,6 +159,8 @@ class Signal(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str
     payload: Raw = NULL
     key: str = ""
+    trace: str = ""
+    """The trace context of its sender."""
 
 
 class Asked(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -365,6 +377,7 @@ KINDS: dict[str, type[Struct]] = {
     "again": Again,
     "carried": Carried,
     "imported": Imported,
+    "admitted": Admitted,
     "taken": Taken,
     "step": StepDone,
     "attempt": AttemptFailed,
@@ -438,6 +451,12 @@ class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     """Whether its journal has an `imported`, which says when its first events were committed."""
     parent: str = ""
     detached: bool = False
+    lines: tuple[str, ...] = ()
+    """The lines in which it needs its turn, where its type has limits (limits.py)."""
+    place: str = ""
+    """Where it stands in them."""
+    trace: str = ""
+    """That of its start, only while queued."""
 
 
 class Command(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -446,7 +465,8 @@ class Command(Struct, frozen=True, omit_defaults=True, gc=False):
 
     kind: str
     """start · signal · update · callback · cancel · retry · notify · import
-    · ended (a child, to its parent) · publish (to nobody yet)"""
+    · ended (a child, to its parent) · publish (to nobody yet)
+    · admit (`id` is a line: see who can go)"""
     id: str
     name: str = ""
     payload: Raw = NULL
@@ -455,6 +475,7 @@ class Command(Struct, frozen=True, omit_defaults=True, gc=False):
     reason: str = ""
     event: str = ""
     """The published event that it delivers: what cannot be carried out is kept as undelivered."""
+    trace: str = ""
 
 
 _UPDATE, _CALLBACK = "update ", "callback "
