@@ -20,6 +20,8 @@
     ├── ProcessError            about one process, or the wish to start one
     │   ├── NoSuchProcess · ProcessGone · ProcessTerminal · PastPivot · NotStuck
     │   ├── SignalNotExpected · TooManySignals
+    │   ├── NotPausable · NotPaused · NothingToSkip · UnfitValue · RollingBack
+    │   ├── NoSuchStep · NotForkable · TooLargeToFork · PreviewExpired
     │   ├── InvalidInput · MalformedInput · MalformedKey · KeyReused
     │   ├── ProcessFailed       it ended without a result
     │   └── Draining · Overloaded
@@ -56,15 +58,24 @@ from outlive.errors.processes import (
     MalformedInput,
     MalformedKey,
     NoSuchProcess,
+    NoSuchStep,
+    NotForkable,
+    NothingToSkip,
+    NotPausable,
+    NotPaused,
     NotStuck,
     Overloaded,
     PastPivot,
+    PreviewExpired,
     ProcessError,
     ProcessFailed,
     ProcessGone,
     ProcessTerminal,
+    RollingBack,
     SignalNotExpected,
+    TooLargeToFork,
     TooManySignals,
+    UnfitValue,
 )
 from outlive.errors.root import (
     InEventLoop,
@@ -156,4 +167,13 @@ __all__ = [
     "TransactTooLong",
     "WaitTimeout",
     "catalogue",
+    "NoSuchStep",
+    "NotForkable",
+    "NothingToSkip",
+    "NotPausable",
+    "NotPaused",
+    "PreviewExpired",
+    "RollingBack",
+    "TooLargeToFork",
+    "UnfitValue",
 ]

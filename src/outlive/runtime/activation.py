@@ -33,6 +33,7 @@ from outlive.kinds.processes.vocabulary import (
     StateSet,
     StepDone,
     Stuck,
+    key_digests,
     pack,
     put_head,
 )
@@ -198,6 +199,8 @@ class Activation:
             await asyncio.shield(self.transacting)
         if self.gone or self.journal.ended is not None:
             raise Discarded
+        if head is not None and self.journal.paused is not None:
+            raise Discarded  # paused: no status changes but by who paused it
         if self.extras:
             events = (*self.extras, *events)
             self.extras = []
@@ -278,6 +281,22 @@ class Activation:
         if self.parking:
             self.discard()
 
+    def put_aside(self) -> None:
+        """It is paused: stop at the next durable point, at once when nothing is under way."""
+        self.leaving = self.halted = True
+        if self.alarm is not None:
+            self.alarm.cancel()
+        if self.task is None:
+            return
+        if self.parking and not self.interrupts and self.transacting is None:
+            self.node.put_down(self)
+            return
+        for parked in self.parking.values():  # beside a step that is under way
+            if parked.timer is not None:
+                parked.timer.cancel()
+                parked.timer = None
+        self.task.add_done_callback(lambda _: self.node.revive(self.id))
+
     def interrupt(self, reason: BaseException) -> None:
         """End what is parked and what runs, with `reason`."""
         for parked in self.parking.values():
@@ -355,7 +374,7 @@ class Activation:
         return (
             self.parked_at is not None
             and now - self.parked_at >= PASSIVE_SECONDS
-            and self.head.status == "waiting"
+            and (self.head.status == "waiting" or self.leaving)
             and not (self.interrupts or self.users)
             and self.transacting is None
         )
@@ -368,10 +387,9 @@ class Activation:
 
     def may_wait(self, now: float) -> bool:
         """Whether nothing of it has gone on for a while, although it is recorded as running: a
-        branch has ended beside others that wait."""
+        branch has ended beside others that wait, or it was let go on and came to a wait."""
         return (
-            self.joins > 0
-            and self.parked_at is not None
+            self.parked_at is not None
             and now - self.parked_at >= PASSIVE_SECONDS
             and self.head.status == "running"
             and len(self.parking) >= self.active
@@ -383,6 +401,11 @@ class Activation:
         """Record that it waits, so that it can leave memory."""
         if self.may_wait(self.node.clock.boot()):
             await self.record(head=self.with_status("waiting", self.journal.waits_for()))
+
+    def next_try(self) -> int | None:
+        """When the next attempt is made of what waits for one; None when nothing does."""
+        steps, _ = self.journal.between_attempts()
+        return min((self.journal.attempts[id].again_at for id in steps), default=None)
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -401,8 +424,10 @@ class Activation:
     ) -> None:
         """Record the end; its cell is kept until its retention is over."""
         due = self.node.clock.wall() + self.node.retention
-        event = Ended(status, result, error)
-        await self.record(event, head=self.with_status(status), due=due)
+        event, head = Ended(status, result, error), self.with_status(status)
+        if self.journal.keys:
+            head = msgspec.structs.replace(head, keys=key_digests(self.journal.keys))
+        await self.record(event, head=head, due=due)
         self.tell_end(event)
         ended = self.node.stats.ended
         ended[status] = ended.get(status, 0) + 1

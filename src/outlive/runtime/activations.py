@@ -195,7 +195,7 @@ class Activations:
         if definition is None:
             await self._strand(lease, ref, head, journal)
             return None
-        recovered = head.status in LIVE
+        recovered = head.status in LIVE or head.status in HALTED
         activation = Activation(
             self, definition, ref, head, lease, journal, loaded=True, recovered=recovered
         )
@@ -208,7 +208,7 @@ class Activations:
     async def _strand(self, lease: Lease, ref: Ref, head: Head, journal: Journal) -> None:
         """Show that nobody here runs this type and version; whoever does takes it up after a
         take-over."""
-        if head.status in FINAL or head.status == "no_worker_for_version":
+        if head.status in FINAL or head.status in HALTED:
             return
         stranded = Activation(self, _NOBODY, ref, head, lease, journal)
         await stranded.record(
@@ -317,9 +317,9 @@ class Activations:
             self.left(activation)
 
     def revive_later(self, id: str) -> None:
-        self.timers.after(REVIVE_SECONDS, lambda: self._revive(id))
+        self.timers.after(REVIVE_SECONDS, lambda: self.revive(id))
 
-    def _revive(self, id: str) -> None:
+    def revive(self, id: str) -> None:
         if id not in self.live and not self.draining:
             self.spawn(self._revive_now(id))
 
@@ -366,6 +366,10 @@ class Activations:
         if activation.task is None and not activation.users:
             self._drop(activation)
 
+    def put_down(self, activation: Activation) -> None:
+        """Take `activation`, which is parked, out of memory."""
+        self._drop(activation)
+
     def _drop(self, activation: Activation) -> None:
         activation.discard()
         activation.tell_end(None)
@@ -380,7 +384,7 @@ class Activations:
         for activation in list(self.live.values()):
             if activation.may_leave(now):
                 self._drop(activation)
-            elif activation.joins and activation.may_wait(now):
+            elif activation.parked_at is not None and activation.may_wait(now):
                 self.spawn(activation.wait_on())
 
     def release(self, shard: int) -> None:

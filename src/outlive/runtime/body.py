@@ -71,7 +71,7 @@ async def _forward(activation: Activation, value: Any, decoded: bool) -> None:
 
 async def _fail(activation: Activation, error: BaseException) -> None:
     """The body has raised `error`: what that means depends on what was asked of it."""
-    if activation.gone:
+    if activation.gone or activation.journal.paused is not None:
         raise Discarded from error
     if _is_cancelled(activation):
         await _roll_back(activation)

@@ -19,7 +19,15 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from outlive.errors import Discarded, OutliveError
-from outlive.kinds.processes.vocabulary import LIVE, Paused, Taken, inbox_of, space_of
+from outlive.kinds.processes.vocabulary import (
+    FINAL,
+    LIVE,
+    QUARANTINED,
+    Paused,
+    Taken,
+    inbox_of,
+    space_of,
+)
 from outlive.model import Lease, shard_of
 from outlive.runtime.activation import Activation
 
@@ -140,6 +148,10 @@ class Recovery:
         if activation is None or activation.task is not None:
             return
         journal = activation.journal
+        if activation.head.status in ("paused", "stuck", *FINAL):  # told so before its turn
+            self._suspects.pop(id, None)
+            node.put_down_idle(activation)
+            return
         if journal.crashes >= SUSPECT_CRASHES and not in_turn:
             self._suspects[id] = lease
             node.forget(activation)
@@ -181,8 +193,11 @@ class Recovery:
 
 
 async def _quarantine(activation: Activation) -> None:
-    detail = f"its node died {activation.journal.crashes} times in a row while running it"
-    event = Paused("quarantined", detail)
+    detail = (
+        f"its node died {activation.journal.crashes} times in a row while running it, and its "
+        "neighbours live on. Mend the cause, then resume or cancel it"
+    )
+    event = Paused(QUARANTINED, detail)
     await activation.record(event, head=activation.with_status("paused"))
 
 

@@ -29,7 +29,10 @@ ONE_OF_EACH = (
     words.Undone("s", "s", 2, 3),
     words.Stuck(ERROR, "s"),
     words.Paused("drift", "diff"),
-    words.Resumed("who"),
+    words.Resumed("who", "why", True, True),
+    words.Hastened(("s",), ("t",), "who", "why"),
+    words.Skipped("s", RAW, ERROR, False, "who", "why"),
+    words.Forked("p", "f", "s", 5, {"r": 4}, "who", "why"),
     words.Stranded("n"),
     words.Ended("done", RAW, ERROR),
 )

@@ -8,12 +8,13 @@ when the caller gave a key. What happens in a branch has the branch's path befor
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
-from outlive.codec import NULL
+from outlive.codec import NULL, digest
 from outlive.model import Put, Ref, shard_of
 
 STATUSES = (
@@ -34,6 +35,10 @@ LIVE = ("queued", "running", "compensating")
 """Statuses that a node taking the shard over must go on with at once."""
 HALTED = ("paused", "stuck", "no_worker_for_version")
 """Statuses that only an operator or another node ends."""
+OPERATOR = "operator"
+"""Why a process is paused that somebody has paused."""
+QUARANTINED = "quarantined"
+"""Why a process is paused that was under way whenever its node died."""
 GONE = "gone"
 """The status of a tombstone."""
 
@@ -72,6 +77,13 @@ class Taken(Struct, frozen=True, omit_defaults=True, gc=False):
     crash: bool = False
 
 
+class Skip(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Who has declared something as settled that was not done, and why."""
+
+    who: str = ""
+    why: str = ""
+
+
 class StepDone(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     name: str
@@ -84,6 +96,8 @@ class StepDone(Struct, frozen=True, omit_defaults=True, gc=False):
     undo: str = ""
     given: Raw = NULL
     transact: bool = False
+    skipped: Skip | None = None
+    """It was not done, but declared by an operator."""
 
 
 class AttemptFailed(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -144,6 +158,8 @@ class Deadline(Struct, frozen=True, omit_defaults=True, gc=False):
     until: int | None = None
     count: int = 1
     """How often it had by then: what a replay need not set again."""
+    by: Skip | None = None
+    """Who has set it from outside, and why; None: the body."""
 
 
 class Cancel(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -151,6 +167,10 @@ class Cancel(Struct, frozen=True, omit_defaults=True, gc=False):
     who: str = ""
     deadline: int | None = None
     """The deadline that has passed; None when somebody asked for it."""
+    fork: str = ""
+    """The process that goes on with what this one has done; empty: none."""
+    kept: tuple[str, ...] = ()
+    """Steps that are that one's to undo now, and not undone here."""
 
 
 class Armed(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -214,6 +234,8 @@ class Undone(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str
     began: int
     attempt: int = 1
+    skipped: Skip | None = None
+    """It was not undone, but declared so by an operator."""
 
 
 class Stuck(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -224,10 +246,56 @@ class Stuck(Struct, frozen=True, omit_defaults=True, gc=False):
 class Paused(Struct, frozen=True, omit_defaults=True, gc=False):
     why: str
     detail: str = ""
+    who: str = ""
+    """The operator who asked for it; empty when nobody did."""
+    waiting: bool = False
+    """It waited then, so that nothing of it was under way."""
 
 
 class Resumed(Struct, frozen=True, omit_defaults=True, gc=False):
     who: str = ""
+    why: str = ""
+    kept: bool = False
+    """It goes on where it was: attempts stay counted. Otherwise what had given up is tried
+    afresh."""
+    waiting: bool = False
+    """It waits again."""
+
+
+class Hastened(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Steps and undos that wait for their next attempt make it at once."""
+
+    steps: tuple[str, ...] = ()
+    undos: tuple[str, ...] = ()
+    who: str = ""
+    why: str = ""
+
+
+class Skipped(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A step that fails is declared as settled: when the body comes to it, it is not called."""
+
+    id: str
+    result: Raw = NULL
+    error: Failure | None = None
+    undo: bool = True
+    """Whether it is undone, if it comes to that, like one that was done."""
+    who: str = ""
+    why: str = ""
+
+
+class Forked(Struct, frozen=True, omit_defaults=True, gc=False):
+    """All before this was done by another process, with which this one goes on."""
+
+    source: str
+    stream: str
+    step: str
+    """The first step that is not the other one's."""
+    began: int
+    """When the other one was started."""
+    times: dict[str, int] = {}
+    """When it had recorded what was taken from it."""
+    who: str = ""
+    why: str = ""
 
 
 class Stranded(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -256,6 +324,7 @@ KINDS: dict[str, type[Struct]] = {
     "pivot": Pivot,
     "deadline": Deadline,
     "cancel": Cancel,
+    "forked": Forked,
     "decided": Decided,
     "compensating": Compensating,
     "undo_failed": UndoFailed,
@@ -263,6 +332,8 @@ KINDS: dict[str, type[Struct]] = {
     "stuck": Stuck,
     "paused": Paused,
     "resumed": Resumed,
+    "hastened": Hastened,
+    "skipped": Skipped,
     "stranded": Stranded,
     "ended": Ended,
 }
@@ -274,6 +345,35 @@ pack = msgspec.json.Encoder().encode
 def unpack(kind: str, data: bytes) -> Any:
     """The payload of an event of `kind`."""
     return _decoders[kind](data)
+
+
+class Fork(Struct, frozen=True, omit_defaults=True, gc=False):
+    """With which part of whose journal a process is to begin."""
+
+    id: str
+    stream: str
+    upto: int
+    """Events before this position are taken over."""
+    step: str
+    undo: bool = True
+    """Whether it undoes what it takes over, should it roll back."""
+    who: str = ""
+    why: str = ""
+
+
+KEYS_MAX = 1000
+"""Keys of signals that an ended process is known by."""
+
+
+def key_digests(keys: Iterable[str]) -> tuple[str, ...]:
+    """The keys of signals as the cell of an ended process holds them, at most `KEYS_MAX`."""
+    return tuple(digest(key.encode())[:16] for key in keys)[-KEYS_MAX:]
+
+
+def told(what: str, who: str, why: str) -> str:
+    """What was done from outside, in words: `paused by ann: the bank is down`."""
+    by = f" by {who}" if who else ""
+    return f"{what}{by}: {why}" if why else f"{what}{by}"
 
 
 class Head(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -289,6 +389,16 @@ class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     waits_for: str = ""
     input: Raw = NULL
     """Only while queued: afterwards it stands in the journal."""
+    fork: Fork | None = None
+    """What it begins with; None: with nothing."""
+    forks: tuple[str, ...] = ()
+    """The processes that were forked from it after its end."""
+    keys: tuple[str, ...] = ()
+    """Once it has ended: digests of its signals' keys, the last ones."""
+
+    def knows(self, key: str) -> bool:
+        """Whether it has ended and had taken a signal with this key."""
+        return bool(self.keys) and key_digests((key,))[0] in self.keys
 
 
 class Command(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -296,7 +406,7 @@ class Command(Struct, frozen=True, omit_defaults=True, gc=False):
     has acted."""
 
     kind: str
-    """start · signal · cancel · retry"""
+    """start · signal · cancel · retry · pause · resume · hasten · skip · deadline · fork"""
     id: str
     name: str = ""
     payload: Raw = NULL
