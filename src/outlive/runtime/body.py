@@ -51,6 +51,8 @@ async def _forward(activation: Activation, value: Any, decoded: bool) -> None:
         if not decoded:
             value = definition.input_type.read(started.input)
         run, args = Run(activation), (value,) if definition.takes_input else ()
+        if activation.journal.forked is not None:
+            run.begin_at(activation.journal.forked.began)
         if definition.is_async:
             result = await definition.body(run, *args)
         else:

@@ -42,7 +42,7 @@ from outlive.kinds.processes.vocabulary import (
     ref_of,
 )
 from outlive.model import ABSENT, Batch, Committed, Put, Require
-from outlive.runtime import control
+from outlive.runtime import control, forks
 from outlive.runtime.activation import Activation
 
 if TYPE_CHECKING:
@@ -93,6 +93,10 @@ class Commands:
         if activation.journal.started is not None:
             await self.only_drop(activation, done)
             if head.status not in LIVE:
+                return
+        elif head.fork is not None:
+            await forks.begin(self, activation, done)
+            if activation.head.status not in LIVE:
                 return
         else:
             raw = head.input
@@ -237,6 +241,7 @@ VERBS: Mapping[str, Verb] = {
     "signal": _signal,
     "cancel": _cancel,
     "deadline": control.deadline,
+    "fork": forks.fork,
     "hasten": control.hasten,
     "pause": control.pause,
     "resume": control.resume,

@@ -355,6 +355,12 @@ class Journal:
             self.unasked = set(self.records)
         return self.unasked
 
+    def drawn_from(self, path: str) -> str:
+        """The stream of the process that has done what is asked for next in the branch `path`;
+        empty when that is this one."""
+        left = [id for id in self.left_to_ask() & self.origins.keys() if id.startswith(path)]
+        return self.origins[min(left, key=lambda id: self.records[id].order)] if left else ""
+
     def renamed(
         self, id: str, known: Collection[str], branch: object = None, path: str = ""
     ) -> str:
