@@ -26,7 +26,7 @@ from msgspec import Raw
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
-from outlive.doors.forking import Forking
+from outlive.doors.bulk import Bulk
 from outlive.errors import (
     Conflict,
     Draining,
@@ -65,7 +65,7 @@ LEASE_SECONDS = 10.0
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Forking, Doors):
+class Outlive(Bulk, Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an

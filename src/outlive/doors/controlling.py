@@ -14,8 +14,8 @@ from msgspec import Raw
 from outlive import codec, steps
 from outlive.clock import MICROS
 from outlive.doors.telling import Telling
-from outlive.errors import NotStuck
-from outlive.kinds.processes import Command, Head, Journal
+from outlive.errors import NotStuck, PastPivot, ProcessTerminal
+from outlive.kinds.processes import FINAL, Command, Head, Journal
 from outlive.kinds.processes.vocabulary import unpack
 from outlive.runtime import control
 
@@ -102,6 +102,14 @@ class Controlling(Telling):
         await self._tell(await self._deadline(id, who, why, seconds))
 
     # --- looked at before it is told --------------------------------------------------------------
+
+    async def _cancel(self, id: str, who: str, why: str) -> Command:
+        head, journal = await self._folded(id)
+        if head.status in FINAL:
+            raise ProcessTerminal(f"{id} has ended: {head.status}. It was not cancelled.")
+        if journal.pivoted:
+            raise PastPivot(f"{id} is past its pivot. It was not cancelled.")
+        return _command("cancel", id, who, why)
 
     async def _pause(self, id: str, who: str, why: str) -> Command:
         control.demand_pausable(id, (await self._head(id)).status)

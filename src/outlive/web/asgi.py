@@ -21,6 +21,7 @@ from outlive.clock import Clock
 from outlive.errors import OutcomeUnknown, OutliveError
 from outlive.web import problems
 from outlive.web.access import demand_local
+from outlive.web.control import Control
 from outlive.web.health import REASONS, Health
 from outlive.web.lifespan import LifeSpan
 from outlive.web.messages import (
@@ -95,6 +96,7 @@ class Face:
         self._metrics = Metrics(app)
         self._health = Health(app, self._waiting)
         self._processes = Processes(app, self._waiting, clock, start_bytes_max)
+        self._control = Control(app, self._processes)
         self._routes = Routes()
         self._declared = -1
 
@@ -195,6 +197,10 @@ class Face:
         openapi = OpenAPI(self._app, self._wrapped)
         routes.add("/openapi.json", Route("/openapi.json", {"GET": openapi.show}))
         self._add_pages(routes)
+        local, bulk = frozenset(("POST",)), f"{OURS}/bulk"
+        routes.add(bulk, Route(bulk, {"POST": self._control.preview}, local=local))
+        one = Route(f"{bulk}/{{id}}", {"POST": self._control.carry_out}, local=local)
+        routes.add_branch(bulk, Branch(one))
         for definition in self._app.definitions.values():
             self._add_process(routes, definition)
         self._routes = routes
@@ -218,7 +224,10 @@ class Face:
                 route(item, GET=serve.status),
                 {
                     "cancel": route(f"{item}/cancel", POST=serve.cancel),
-                    "retry": route(f"{item}/retry", frozenset(("POST",)), POST=serve.retry),
+                    **{
+                        verb: route(f"{item}/{verb}", frozenset(("POST",)), POST=handler)
+                        for verb, handler in self._control.verbs().items()
+                    },
                 },
                 route(f"{item}/signals/{{name}}", POST=serve.signal),
             ),
