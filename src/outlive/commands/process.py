@@ -3,21 +3,19 @@
     list                    the newest first; filters by status and type
     show ID                 one process: states, steps, attempts, take-overs
     signal ID NAME [JSON]   give it the signal it waits for (or will)
-    cancel ID               undo what it did, unless it is past its pivot
-    retry ID                go on with one that is stuck or paused
+    cancel, pause, resume, retry, skip, deadline, fork      what operators ask (control.py)
 
 The service need not run for any of this. What is asked is durable when the command ends.
 """
 
 from __future__ import annotations
 
-import getpass
-import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
 from outlive.clock import MICROS, rfc3339
+from outlive.commands import control
 from outlive.commands.client import StoreAddress, ask
 from outlive.commands.exits import MISUSED, CommandFailed
 from outlive.commands.output import Format, document, lines, table
@@ -33,7 +31,9 @@ LIST_MAX = 100_000
 """Processes one command lists."""
 PAGE = 200
 
-commands = App(name="process", help="Look at processes; signal, cancel and retry them.")
+commands = App(
+    name="process", help="Look at processes; signal, cancel, pause, retry, skip and fork them."
+)
 
 ListFormat = Annotated[
     Literal["text", "json", "ids"],
@@ -137,40 +137,7 @@ def signal(
     lines((f"{id} has the signal {name}",))
 
 
-@commands.command
-def cancel(id: str, /, *, reason: str = "", store: StoreAddress = None) -> None:
-    """Cancel a process: what it did is undone, unless it is past its pivot.
-
-    Parameters
-    ----------
-    id
-        The public id.
-    reason
-        Why; kept in its journal with your name.
-    """
-    ask(store, lambda app: app.cancel(id, reason=reason, who=_who()))
-    lines((f"{id} is asked to cancel",))
-
-
-@commands.command
-def retry(id: str, /, *, store: StoreAddress = None) -> None:
-    """Go on with a process that is stuck or paused.
-
-    Parameters
-    ----------
-    id
-        The public id.
-    """
-    ask(store, lambda app: app.retry(id, who=_who()))
-    lines((f"{id} is asked to go on",))
-
-
-def _who() -> str:
-    """Who sits at the keyboard, for the journal."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"uid {os.getuid()}"
+control.register(commands)
 
 
 def _row(item: Summary) -> tuple[str, ...]:
@@ -186,6 +153,10 @@ def _time(micros: int | None) -> str:
 
 def _story(view: View, journal: list[Entry]) -> Iterator[str]:
     yield f"{view.id}  {view.type} v{view.version}  {view.status}"
+    if view.forked_from:
+        yield f"  forked from  {view.forked_from}"
+    for fork in view.forks:
+        yield f"  forked as    {fork}"
     if view.waits_for:
         until = f" until {_time(view.due)}" if view.due else ""
         yield f"  waits for  {view.waits_for}{until}"

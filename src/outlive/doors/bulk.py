@@ -154,6 +154,7 @@ class Bulk(Forking):
         self,
         token: str,
         *,
+        verb: str | None = None,
         who: str = "",
         why: str = "",
         progress: Callable[[Report], object] | None = None,
@@ -161,7 +162,8 @@ class Bulk(Forking):
         """Ask exactly the processes of a preview; durable when this returns.
 
         `progress` is called after each part of 100. Called again, also by somebody else, it goes on
-        where it was, under the first `who` and `why`. Raises `PreviewExpired`.
+        where it was, under the first `who` and `why`. `verb`: what the caller takes it for. Raises
+        `PreviewExpired`, `InvalidInput` when it is for another verb.
         """
         refs = (Ref(BULK, token), Ref(BULK, f"{token} progress"))
         while True:
@@ -169,6 +171,8 @@ class Bulk(Forking):
             order = None if made is None else _read_order(made.value)
             if order is None or order.expires <= await self.store.now():
                 raise PreviewExpired("There is no such preview any more. Nothing was done.")
+            if verb not in (None, order.verb):
+                raise InvalidInput(f"The preview is to {order.verb}, not to {verb}.")
             past = _Progress(who=who, why=why) if cell is None else _read_progress(cell.value)
             report = _report(token, order, past)
             if progress is not None and cell is not None:

@@ -246,10 +246,11 @@ def skippable(id: str, status: str, journal: Journal, step: str) -> Target:
             found.append(Target(one, undo, True))
     elif journal.stuck is not None:
         found = []  # the body itself has failed: what fails beside it is not what holds it up
+    fails = found
     if step:
         found = [one for one in found if step in (one.id, f"undo {one.id}" if one.undo else one.id)]
     if len(found) != 1:
-        names = ", ".join(f"undo {one.id}" if one.undo else one.id for one in found) or "none"
+        names = ", ".join(f"undo {one.id}" if one.undo else one.id for one in fails) or "none"
         what = step or "the step"
         raise NothingToSkip(f"{id} is {status}: {what} is not one that fails. Those are: {names}.")
     return found[0]

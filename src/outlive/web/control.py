@@ -81,7 +81,9 @@ class _Bulk(Struct, rename="camel", kw_only=True):
     seconds: float | None = None
 
 
-_shapes = {kind: Shape(kind) for kind in (_By, _Retry, _Skip, _Deadline, _Fork, _Bulk)}
+_shapes: dict[Any, Shape] = {
+    kind: Shape(kind) for kind in (_By, _Retry, _Skip, _Deadline, _Fork, _Bulk)
+}
 
 
 class Control:
