@@ -270,6 +270,8 @@ class Activations:
             head = read_head(cell.value)
             if head.status in FINAL or head.status == GONE:
                 await self._forget(cell, head)
+            elif head.status == "waiting" and self.recovery.doubts(cell.key):
+                await self.recovery.wake(cell.key)
             elif (activation := await self.load(cell.key)) is not None:
                 if activation.head.status not in HALTED:
                     activation.run()

@@ -6,6 +6,8 @@
               it runs when its turn comes, so that the one which kills the node is known from those
               that were beside it
     paused    10 such deaths: it waits for an operator, and its neighbours live on
+    doubted   one that waited and came due about then: the last owner may have died of waking it, so
+              its first wake after such a take-over is recorded like a take-up, and counted
 
 A command for a process waits until its recovery has gone on with it. For a suspect it is recorded
 at once and carried out when its turn has come.
@@ -42,6 +44,8 @@ CRASHES_MAX = 10
 TURN_SECONDS = 2.0
 """How long a suspect runs before the next one's turn, unless it makes a record."""
 TURN_LOOKS = 40
+DOUBT_SECONDS = 10.0
+"""How long after a take-over a wake is doubted: well above the time for which a wake is claimed."""
 FOUND_MAX = 1_000_000
 """Processes under way in one shard."""
 LOADING_MAX = 64
@@ -60,6 +64,9 @@ class Recovery:
         self._suspects: dict[str, Lease] = {}
         """Processes that do not run before their turn."""
         self._turn = asyncio.Semaphore(1)
+        self._doubted: dict[int, tuple[float, set[str]]] = {}
+        """Shards whose last owner died: until when (boot clock) wakes are doubted, and which have
+        been."""
 
     def recover(self, lease: Lease, *, crash: bool) -> Coroutine[Any, Any, None]:
         """Go on with every process of a shard that was under way: the work is given back.
@@ -70,6 +77,9 @@ class Recovery:
         """
         looking = asyncio.get_running_loop().create_future()
         self._looking[lease.shard] = looking
+        self._doubted.pop(lease.shard, None)
+        if crash:
+            self._doubted[lease.shard] = self._node.clock.boot() + DOUBT_SECONDS, set()
         return self._recover(lease, crash, looking)
 
     async def _recover(self, lease: Lease, crash: bool, looking: asyncio.Future[None]) -> None:
@@ -113,6 +123,31 @@ class Recovery:
         resuming = self._resuming.get(id)
         if resuming is not None:
             await asyncio.shield(resuming)
+
+    def doubts(self, id: str) -> bool:
+        """Whether the last owner may have died of waking `id`, which is to be woken: asked once."""
+        if not self._doubted or id in self._node.live:
+            return False
+        shard = shard_of(id, self._node.store.shards)
+        until, seen = self._doubted.get(shard, (0.0, set[str]()))
+        if until <= self._node.clock.boot():
+            self._doubted.pop(shard, None)
+            return False
+        if id in seen:
+            return False
+        seen.add(id)
+        return True
+
+    async def wake(self, id: str) -> None:
+        """Take up a process that waited, as after a death of its node."""
+        lease = self._node.leases.get(shard_of(id, self._node.store.shards))
+        if lease is None:
+            return
+        try:
+            await self._take_up(id, lease, True, in_turn=False)
+        except (OutliveError, Discarded) as error:
+            log.warning("a process is woken again later: %s", type(error).__name__)
+            self._node.revive_later(id)
 
     def holds(self, id: str) -> bool:
         """Whether `id` is a suspect whose turn has not come: its body must not run."""
