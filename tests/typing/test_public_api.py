@@ -93,6 +93,19 @@ async def use() -> None:
     assert_type(await app.transact(insert, "x"), int)
     assert_type(await app.transact(insert_later, "x"), str)
     await app.transact(insert, 1)       # refused
+    await app.pause("x", who="ann", why="because")
+    await app.resume("x", who="ann")
+    await app.retry("x", now=True, step="make")
+    await app.skip("x", "make", value=["a"], with_undo=False)
+    await app.skip("x", "make", error="no")
+    await app.deadline("x", None)
+    await app.deadline("x")             # refused
+    assert_type(await app.fork("x", "make", input="a", version=2, cancel=True), Handle[Any])
+    await app.fork("x")                 # refused
+    preview = await app.bulk("cancel", status="stuck", older_than=60)
+    assert_type(preview.count, int)
+    assert_type((await app.carry_out(preview.token, who="ann")).refused, int)
+    await app.pause("x", because="y")   # refused
 
 def view() -> None:
     client = app.blocking()

@@ -32,7 +32,7 @@ from outlive.commands.output import lines
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
-    from outlive.doors.bulk import Preview, Report
+    from outlive.kinds.processes.bulk import Preview, Report
 
 AppName = Annotated[str | None, Parameter(name="--app")]
 

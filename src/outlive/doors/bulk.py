@@ -26,6 +26,7 @@ from outlive.clock import MICROS
 from outlive.doors.forking import Forking
 from outlive.errors import Conflict, InvalidInput, PreviewExpired, ProcessError
 from outlive.kinds.processes import STATUSES, Command, Summary
+from outlive.kinds.processes.bulk import Preview, Refusal, Report
 from outlive.kinds.processes.pending import told
 from outlive.model import ABSENT, Batch, Cell, Put, Ref, Require
 from outlive.runtime.lists import PAGE_MAX, newest
@@ -45,44 +46,6 @@ REFUSED_MAX = 1000
 EXPIRED_MAX = 100
 """Expired previews that are taken out when another is made."""
 BULK_VERBS = ("cancel", "deadline", "pause", "resume", "retry", "retry_now")
-
-
-class Preview(Struct, frozen=True):
-    """What a bulk call would be done to; nothing is done yet."""
-
-    token: str
-    verb: str
-    count: int
-    ids: tuple[str, ...]
-    """The first of them, newest first."""
-    more: bool
-    """Whether there are more than the limit; they are left alone."""
-    expires: int
-
-
-class Refusal(Struct, frozen=True):
-    """A process of which it could not be asked."""
-
-    id: str
-    code: str
-    why: str
-
-
-class Report(Struct, frozen=True):
-    """How far a bulk call has come."""
-
-    token: str
-    verb: str
-    count: int
-    looked_at: int
-    asked: int
-    refused: int
-    refusals: tuple[Refusal, ...]
-    """The first of them, with the reasons."""
-
-    @property
-    def finished(self) -> bool:
-        return self.looked_at >= self.count
 
 
 class _Order(Struct, frozen=True):

@@ -37,7 +37,7 @@ from outlive.web.processes import Processes, declared, item_url, links
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
-    from outlive.doors.bulk import Preview, Report
+    from outlive.kinds.processes.bulk import Preview, Report
 
 CONTROL_BYTES_MAX = 1024 * 1024
 T = TypeVar("T")
