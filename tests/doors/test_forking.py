@@ -19,6 +19,7 @@ from outlive.errors import (
     RollingBack,
     TooLargeToFork,
 )
+from outlive.stores.memory import MemoryStore
 from outlive.testing.oracles import facts_of, p7_journal_grammar
 from outlive.testing.trial import Trial
 
@@ -307,3 +308,28 @@ async def test_the_owner_forks_what_is_asked_of_a_client(place: Place) -> None:
     await client.signal(new.id, "received", b"")
     assert await client.result(new.id, within=10) == "tea in blue"
     assert world.calls == {"reserve tea": 1, "ship tea": 1}
+
+
+# --- replayed after every record ------------------------------------------------------------------
+
+
+async def test_a_body_that_is_replayed_after_each_record_is_paused_skipped_and_forked(
+    shop: Shop, orders: Any
+) -> None:
+    global broken
+    broken = False
+    trial = Trial(shop.app, lambda clock: MemoryStore(clock=clock), always_replay=True)
+    async with trial:
+        old = await stuck_order(trial, orders)
+        await trial.app.pause(old.id)
+        await old.signal("received")
+        await trial.app.resume(old.id)
+        assert await old.result() == "tea in green"
+        new = trial.handle((await trial.app.fork(old.id, "ship")).id)
+        await trial.run_until_idle()
+        await trial.app.pause(new.id)
+        await trial.app.resume(new.id)
+        await new.signal("received")
+        assert await new.result() == "tea in green"
+        assert world.calls == {"reserve tea": 1, "ship tea": 2}
+        await sound(trial)
