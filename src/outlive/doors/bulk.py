@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from outlive import codec, ids
 from outlive.clock import MICROS
+from outlive.doors.controlling import SECONDS_MAX
 from outlive.doors.forking import Forking
 from outlive.errors import Conflict, InvalidInput, PreviewExpired, ProcessError
 from outlive.kinds.processes import STATUSES, Command, Summary
@@ -98,11 +99,13 @@ class Bulk(Forking):
             raise InvalidInput(f"{status[:64]!r} is no status; one of {', '.join(STATUSES)}.")
         if not 1 <= limit <= BULK_MAX:
             raise InvalidInput(f"limit is {limit}; it must be 1 to {BULK_MAX}.")
-        if (older_than or 0) < 0 or (seconds is not None and not seconds > 0):
-            raise InvalidInput("older_than must not be negative, and seconds must be above 0.")
+        if not 0 <= (older_than or 0) <= SECONDS_MAX:
+            raise InvalidInput("older_than must be 0 to 100 years, in seconds.")
+        if seconds is not None and not 0 < seconds <= SECONDS_MAX:
+            raise InvalidInput("seconds must be above 0, and 100 years at most.")
         now = await self.store.now()
         await self._forget_expired(now)
-        before = "" if older_than is None else f"{now - round(older_than * MICROS):016d}_"
+        before = "" if older_than is None else f"{max(0, now - round(older_than * MICROS)):016d}_"
         found = await self._found(status, type, version, before, limit + 1)
         chosen = tuple(line.id for line in found[:limit])
         order = _Order(verb, chosen, now + round(PREVIEW_SECONDS * MICROS), seconds)

@@ -21,6 +21,8 @@ from outlive.runtime import control
 
 WHO_CHARACTERS_MAX, WHY_CHARACTERS_MAX = 200, 500
 """What is kept of who asked, and why."""
+SECONDS_MAX = 100 * 366 * 86_400
+"""The furthest deadline."""
 GIVEN: Any = object()
 """Stands for a value that was not given, where null is one."""
 
@@ -94,7 +96,8 @@ class Controlling(Telling):
     async def deadline(
         self, id: str, seconds: float | None, *, who: str = "", why: str = ""
     ) -> None:
-        """Say anew when a process must have ended: `seconds` (above 0) from now; None lifts it.
+        """Say anew when a process must have ended: `seconds` (above 0, 100 years at most) from now;
+        None lifts it.
 
         Takes the place of what was declared or set before; the body may set it again. Raises
         `NoSuchProcess`, `ProcessTerminal`, `PastPivot`, `RollingBack`.
@@ -131,8 +134,10 @@ class Controlling(Telling):
         return _command("hasten", id, who, why, name=step)
 
     async def _deadline(self, id: str, who: str, why: str, seconds: float | None) -> Command:
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"deadline is {seconds}; it must be above 0 seconds")
+        if seconds is not None and not 0 < seconds <= SECONDS_MAX:
+            raise ValueError(
+                f"deadline is {seconds}; it must be above 0 seconds, 100 years at most"
+            )
         head, journal = await self._folded(id)
         control.demand_forward(id, head.status, journal)
         until = None if seconds is None else await self.store.now() + round(seconds * MICROS)

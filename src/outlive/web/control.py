@@ -16,10 +16,10 @@ All of them change the work of others, so they are served to this machine only, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from outlive.clock import rfc3339
 from outlive.codec import Shape
@@ -40,12 +40,20 @@ if TYPE_CHECKING:
     from outlive.kinds.processes.bulk import Preview, Report
 
 CONTROL_BYTES_MAX = 1024 * 1024
+WHO_CHARACTERS_MAX, WHY_CHARACTERS_MAX = 200, 500
+SECONDS_MAX = 100 * 366 * 86_400
 T = TypeVar("T")
 
 
+_Who = Annotated[str, Meta(max_length=WHO_CHARACTERS_MAX)]
+_Why = Annotated[str, Meta(max_length=WHY_CHARACTERS_MAX)]
+_Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX)]
+_Version = Annotated[int, Meta(ge=1, lt=2**31)]
+
+
 class _By(Struct, rename="camel"):
-    who: str = "http"
-    why: str = ""
+    who: _Who = "http"
+    why: _Why = ""
 
 
 class _Retry(_By):
@@ -61,13 +69,13 @@ class _Skip(_By):
 
 
 class _Deadline(_By, kw_only=True):
-    seconds: float | None
+    seconds: _Seconds | None
 
 
 class _Fork(_By, kw_only=True):
     at: str
     input: Any = UNSET
-    version: int | None = None
+    version: _Version | None = None
     cancel: bool = False
 
 
@@ -75,10 +83,10 @@ class _Bulk(Struct, rename="camel", kw_only=True):
     verb: str
     status: str | None = None
     type: str | None = None
-    version: int | None = None
-    older_than: float | None = None
+    version: _Version | None = None
+    older_than: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] | None = None
     limit: int | UnsetType = UNSET
-    seconds: float | None = None
+    seconds: _Seconds | None = None
 
 
 _shapes: dict[Any, Shape] = {
@@ -147,8 +155,6 @@ class Control:
     async def deadline(self, request: Request) -> Response:
         """`POST {path}/{id}/deadline`."""
         asked = await _asked(request, _Deadline)
-        if asked.seconds is not None and not asked.seconds > 0:
-            raise input_error(b"0", ValueError("seconds must be above 0"))
         return await self._told(
             request,
             lambda: self._app.deadline(request.id, asked.seconds, who=asked.who, why=asked.why),
@@ -251,6 +257,8 @@ def _body(required: tuple[str, ...] = (), **fields: Any) -> dict[str, Any]:
 
 _ANY: dict[str, Any] = {}
 _FLAG = {"type": "boolean"}
+_NUMBER = {"type": "integer", "minimum": 1, "exclusiveMaximum": 2**31}
+_SECONDS = {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": SECONDS_MAX}
 DESCRIBED: dict[str, tuple[str, dict[str, Any], bool]] = {
     "pause": ("Stop at the next durable point.", _body(), False),
     "resume": ("Go on where it was paused.", _body(), False),
@@ -266,12 +274,18 @@ DESCRIBED: dict[str, tuple[str, dict[str, Any], bool]] = {
     ),
     "deadline": (
         "Say anew when it must have ended.",
-        _body(("seconds",), seconds={"type": ["number", "null"], "exclusiveMinimum": 0}),
+        _body(("seconds",), seconds=_SECONDS),
         True,
     ),
     "fork": (
         "Start another that begins with what this one recorded before the step `at`.",
-        _body(("at",), at=_TEXT, input=_ANY, version={"type": "integer"}, cancel=_FLAG),
+        _body(
+            ("at",),
+            at=_TEXT,
+            input=_ANY,
+            version=_NUMBER,
+            cancel=_FLAG,
+        ),
         True,
     ),
 }

@@ -239,7 +239,11 @@ def _paths_of(definition: Definition, types: Types) -> Json:
             body=_body(reason, required=False),
         ),
     }
-    for verb, (summary, asked, required) in DESCRIBED.items():
+    for verb, (summary, body, required) in DESCRIBED.items():
+        asked = body
+        if verb == "fork":
+            given = {"input": types.schema(definition.input_type)}
+            asked = {**body, "properties": {**body["properties"], **given}}
         found[f"{item}/{verb}"] = {
             "parameters": [_parameter("id")],
             "post": _operation(
