@@ -220,7 +220,7 @@ async def test_what_cannot_be_forked_is_refused_and_nothing_is_started(
         await trial.app.fork(old.id, "nothing")
     with pytest.raises(InvalidInput):
         await trial.app.fork(old.id, "ship", input=7)
-    with pytest.raises(InvalidInput, match="Version 9"):
+    with pytest.raises(NotForkable, match="Version 9"):
         await trial.app.fork(old.id, "ship", version=9)
     with pytest.raises(NoSuchProcess):
         await trial.app.fork("order_nobody", "ship")

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from outlive import codec, ids
 from outlive.clock import MICROS
 from outlive.doors.controlling import GIVEN, WHO_CHARACTERS_MAX, WHY_CHARACTERS_MAX, Controlling
-from outlive.errors import Conflict, InvalidInput, NoSuchProcess, NotForkable, ProcessGone
+from outlive.errors import Conflict, NoSuchProcess, NotForkable, ProcessGone
 from outlive.handle import Handle
 from outlive.kinds.processes import FINAL, Command, Definition, Head, Journal
 from outlive.kinds.processes.definition import input_error
@@ -80,7 +80,7 @@ class Forking(Controlling):
             version = head.version if version is None else version
             made = self._all.get((head.type, version))
             if made is None and any(name == head.type for name, _ in self._all):
-                raise InvalidInput(f"Version {version} of {head.type} is not declared here.")
+                raise NotForkable(f"Version {version} of {head.type} is not declared here.")
             raw = _input_of(made, events, head, input)
             shard = None
             if self._runtime is not None:
@@ -118,7 +118,7 @@ class Forking(Controlling):
         if key is None:
             return None
         if made is None:
-            raise InvalidInput("A fork with a key needs its process and version declared here.")
+            raise NotForkable("A fork with a key needs its process and version declared here.")
         due = self._clock.wall() + round(self._request_seconds * MICROS)
         return request_of(made, raw, key, scope, new, due)
 

@@ -96,14 +96,15 @@ class NoSuchStep(ProcessError):
 
     Nothing was forked."""
 
-    code, slug, status = "OL2054", "no-such-step", 404
+    code, slug = "OL2054", "no-such-step"
     remedy = "Name a step, wait or sleep as the process shows it, such as charge, charge#2."
 
 
 class NotForkable(ProcessError):
     """The process cannot be forked as it stands.
 
-    It is still under way, or a step that would be taken over was undone. Nothing was forked."""
+    It is still under way, a step that would be taken over was undone, or the version is not
+    declared. Nothing was forked."""
 
     code, slug = "OL2055", "not-forkable"
     remedy = "Say that it is to be cancelled, wait for its end, or fork at an earlier step."
