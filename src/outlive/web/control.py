@@ -23,6 +23,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from outlive.clock import rfc3339
 from outlive.codec import Shape
+from outlive.errors import InvalidInput
 from outlive.kinds.processes.definition import input_error
 from outlive.web.messages import (
     JSON,
@@ -48,7 +49,7 @@ T = TypeVar("T")
 _Who = Annotated[str, Meta(max_length=WHO_CHARACTERS_MAX)]
 _Why = Annotated[str, Meta(max_length=WHY_CHARACTERS_MAX)]
 _Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX)]
-_Version = Annotated[int, Meta(ge=1, lt=2**31)]
+_Version = Annotated[float, Meta(ge=1, lt=2**31)]  # JSON may write a whole number as 1.0
 
 
 class _By(Struct, rename="camel"):
@@ -169,7 +170,7 @@ class Control:
         handle = await self._app.fork(
             request.id,
             asked.at,
-            version=asked.version,
+            version=_whole(asked.version),
             cancel=asked.cancel,
             key=key,
             who=asked.who,
@@ -191,7 +192,7 @@ class Control:
             asked.verb,
             status=asked.status,
             type=asked.type,
-            version=asked.version,
+            version=_whole(asked.version),
             older_than=asked.older_than,
             seconds=asked.seconds,
             **more,
@@ -220,6 +221,12 @@ async def _asked(request: Request, kind: type[T]) -> T:
     except ValueError as error:
         raise input_error(body, error) from None
     return found
+
+
+def _whole(version: float | None) -> int | None:
+    if version is not None and not version.is_integer():
+        raise InvalidInput(f"version is {version}; it must be a whole number.")
+    return None if version is None else int(version)
 
 
 def preview_body(preview: Preview) -> dict[str, Any]:
