@@ -37,6 +37,8 @@ LONG_FUNCTIONS: Mapping[str, int] = {}
 LONG_MODULES: Mapping[str, int] = {}
 UNTESTED: Mapping[str, str] = {
     "store": "only promises: the conformance suite holds every store to them",
+    "kinds.processes.bulk": "values: tests/doors/test_bulk.py is shown and told them",
+    "runtime.forks": "asked for and begun by tests/doors/test_forking.py",
     "doors.opened": "what the two below stand on",
     "doors.reading": "a part of Outlive: tests/test_app.py asks through it",
     "doors.telling": "a part of Outlive: tests/test_app.py tells through it",

@@ -27,12 +27,12 @@ from msgspec import Raw
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
+from outlive.doors.bulk import Bulk
 from outlive.doors.callbacks import Callbacks
 from outlive.doors.lines import Count, in_line
 from outlive.doors.notices import Notices
 from outlive.doors.publishing import Publishing
 from outlive.doors.queries import Queries
-from outlive.doors.telling import Telling
 from outlive.doors.transfers import Transfers
 from outlive.doors.updates import Updates
 from outlive.errors import (
@@ -85,7 +85,7 @@ ACTIVE_MAX = 50_000
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Telling, Doors):
+class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk, Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an

@@ -425,8 +425,9 @@ async def test_the_stores_own_transaction_carries_on_every_store(
             await app.view(kept[0])
         id = await app.transact(buy, "tea", False)
         assert await app.handle(id).result(within=60) == "tea for 3"
+        assert await app.transact(buy, "tea", False) == id, "answered as before, also after the end"
         with pytest.raises(ProcessTerminal):
-            await app.transact(buy, "tea", False)
+            await app.handle(id).signal("paid", 3)
 
 
 async def test_a_step_starts_another_process_with_its_own_record(tmp_path: Path) -> None:

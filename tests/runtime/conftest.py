@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from tests.service import Outside, Place
+from tests.testing.conftest import shop, trial
+
+__all__ = ["outside", "place", "shop", "trial"]
 
 
 @pytest.fixture

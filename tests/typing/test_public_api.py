@@ -170,6 +170,19 @@ async def use() -> None:
     await app.export_journal(3)         # refused
     assert_type(await app.publish(Moved()), str)
     assert_type(await app.within(object()).publish(Moved()), str)
+    await app.pause("x", who="ann", why="because")
+    await app.resume("x", who="ann")
+    await app.retry("x", now=True, step="make")
+    await app.skip("x", "make", value=["a"], with_undo=False)
+    await app.skip("x", "make", error="no")
+    await app.deadline("x", None)
+    await app.deadline("x")             # refused
+    assert_type(await app.fork("x", "make", input="a", version=2, cancel=True), Handle[Any])
+    await app.fork("x")                 # refused
+    preview = await app.bulk("cancel", status="stuck", older_than=60)
+    assert_type(preview.count, int)
+    assert_type((await app.carry_out(preview.token, who="ann")).refused, int)
+    await app.pause("x", because="y")   # refused
 
 @app.process("/jobs", version=1, limit=[Limit(1, per="tenant"), Limit(rate=Rate(3, 1.5))])
 async def job(run: Run) -> None: ...

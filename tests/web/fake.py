@@ -254,8 +254,10 @@ class Fake:
         if (await self.view(id)).status in FINAL:
             raise errors.ProcessTerminal
 
-    async def retry(self, id: str, *, who: str = "") -> None:
-        self.calls.append(("retry", id, who))
+    async def retry(
+        self, id: str, *, now: bool = False, step: str = "", who: str = "", why: str = ""
+    ) -> None:
+        self.calls.append(("retry", id, who, *((step, why) if now else ())))
         if (await self.view(id)).status not in ("stuck", "paused"):
             raise errors.NotStuck
 

@@ -1,7 +1,7 @@
 """The command line: one file per verb, loaded only when it is asked for.
 
     outlive serve MODULE:APP       run a service: restarts what dies, ends in order
-    outlive process …              look at processes, signal, cancel and retry them
+    outlive process …              look at processes, signal, cancel, pause, retry, skip, fork them
     outlive db …                   migrate, check, back up, restore and move a store
     outlive doctor                 is the store sound, and what to do if not
     outlive explain [CODE]         what an error means and what to do
@@ -30,7 +30,7 @@ __all__ = ["main"]
 _GROUPS = ("process", "db")
 _VERBS = {
     "serve": "Run a service until it is told to end.",
-    "process": "Look at processes; signal, cancel and retry them.",
+    "process": "Look at processes; signal, cancel, pause, retry, skip and fork them.",
     "db": "Migrate, check, back up, restore and move a store.",
     "doctor": "Check the store and say what to do.",
     "explain": "Explain an error code, or list them all.",

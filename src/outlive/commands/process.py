@@ -4,23 +4,21 @@
     show ID                 one process: states, steps, attempts, take-overs, children
     undelivered             published events that did not reach a subscriber, and why
     signal ID NAME [JSON]   give it the signal it waits for (or will)
-    cancel ID               undo what it did, unless it is past its pivot
-    retry ID                go on with one that is stuck or paused
     notify ID               tell its end once more to whoever asked to be told
     export ID · import FILE · diff --against MODULE:APP …     whole journals (journals.py)
+    cancel, pause, resume, retry, skip, deadline, fork      what operators ask (control.py)
 
 The service need not run for any of this. What is asked is durable when the command ends.
 """
 
 from __future__ import annotations
 
-import getpass
-import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
 from outlive.clock import MICROS, rfc3339
+from outlive.commands import control
 from outlive.commands.client import StoreAddress, ask
 from outlive.commands.exits import MISUSED, CommandFailed
 from outlive.commands.output import Format, document, lines, table
@@ -38,7 +36,9 @@ PAGE = 200
 UNDELIVERED_MAX = 1000
 CHILDREN_SHOWN = 50
 
-commands = App(name="process", help="Look at processes; signal, cancel and retry them.")
+commands = App(
+    name="process", help="Look at processes; signal, cancel, pause, retry, skip and fork them."
+)
 for _verb, _function, _help in (
     ("export", "export", "Write the journal of a process to stdout."),
     ("import", "take_in", "Take a process from an exported journal into this store."),
@@ -164,34 +164,6 @@ def signal(
 
 
 @commands.command
-def cancel(id: str, /, *, reason: str = "", store: StoreAddress = None) -> None:
-    """Cancel a process: what it did is undone, unless it is past its pivot.
-
-    Parameters
-    ----------
-    id
-        The public id.
-    reason
-        Why; kept in its journal with your name.
-    """
-    ask(store, lambda app: app.cancel(id, reason=reason, who=_who()))
-    lines((f"{id} is asked to cancel",))
-
-
-@commands.command
-def retry(id: str, /, *, store: StoreAddress = None) -> None:
-    """Go on with a process that is stuck or paused.
-
-    Parameters
-    ----------
-    id
-        The public id.
-    """
-    ask(store, lambda app: app.retry(id, who=_who()))
-    lines((f"{id} is asked to go on",))
-
-
-@commands.command
 def notify(id: str, /, *, store: StoreAddress = None) -> None:
     """Tell the end of a process once more, to whoever asked to be told.
 
@@ -200,7 +172,7 @@ def notify(id: str, /, *, store: StoreAddress = None) -> None:
     id
         The public id.
     """
-    ask(store, lambda app: app.notify(id, who=_who()))
+    ask(store, lambda app: app.notify(id, who=control.who()))
     lines((f"the end of {id} is told once more",))
 
 
@@ -230,12 +202,7 @@ def _fits(line: Summary, status: str | None, type: str | None) -> bool:
     return status in (None, line.status) and type in (None, line.type)
 
 
-def _who() -> str:
-    """Who sits at the keyboard, for the journal."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"uid {os.getuid()}"
+control.register(commands)
 
 
 def _row(item: Summary) -> tuple[str, ...]:
@@ -255,6 +222,10 @@ def _story(view: View, journal: list[Entry]) -> Iterator[str]:
     yield f"{view.id}  {view.type} v{view.version}{era}  {view.status}"
     if (place := view.standing) is not None:
         yield f"  in line    {place.line}, {place.ahead} before it: {place.why}"
+    if view.forked_from:
+        yield f"  forked from  {view.forked_from}"
+    for fork in view.forks:
+        yield f"  forked as    {fork}"
     if view.waits_for:
         until = f" until {_time(view.due)}" if view.due else ""
         yield f"  waits for  {view.waits_for}{until}"

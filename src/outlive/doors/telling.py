@@ -12,7 +12,6 @@ from outlive.doors.reading import Reading
 from outlive.errors import (
     Fenced,
     NoSuchProcess,
-    NotStuck,
     PastPivot,
     ProcessTerminal,
     StreamConflict,
@@ -32,13 +31,16 @@ class Telling(Reading):
     async def signal(self, id: str, name: str, payload: bytes, *, key: str | None = None) -> None:
         """Send a signal with a JSON payload (empty: null); durable when this returns.
 
-        Kept when it comes before the wait. `key`: sent again with the same key it counts once.
+        Kept when it comes before the wait. `key`: sent again with the same key it counts once, also
+        when the process has ended meanwhile.
         Raises `NoSuchProcess`, `ProcessTerminal`, `SignalNotExpected`, `InvalidInput`,
         `MalformedInput`, `TooLarge`, `TooManySignals`.
         """
         head = await self._head(id)
         raw = self._payload(head, name, payload or b"null")
         if head.status in FINAL:
+            if key and head.knows(key):
+                return  # it was taken, before the end
             raise ProcessTerminal(f"{id} has ended: {head.status}. The signal was not kept.")
         trace = "" if self._telemetry is None else self._telemetry.here()
         await self._tell(Command("signal", id, name, raw, key or "", trace=trace))
@@ -65,14 +67,6 @@ class Telling(Reading):
         if any(entry.kind == "pivot" for entry in await self.journal(id)):
             raise PastPivot(f"{id} is past its pivot. It was not cancelled.")
         await self._tell(Command("cancel", id, who=who[:200], reason=reason[:500]))
-
-    async def retry(self, id: str, *, who: str = "") -> None:
-        """Let a stuck or paused process go on; durable when this returns. Raises `NoSuchProcess`,
-        `NotStuck`."""
-        head = await self._head(id)
-        if head.status not in ("stuck", "paused"):
-            raise NotStuck(f"{id} is {head.status}; it was left as it is.")
-        await self._tell(Command("retry", id, who=who[:200]))
 
     async def _tell(self, command: Command) -> None:
         """Do it here when the process is ours, else keep it in a cell for its owner."""

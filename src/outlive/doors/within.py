@@ -121,7 +121,8 @@ class Within:
         tell = _Signal(self._app, id, name, payload, key)
         sight = _checked(self._app, await self._carrier.look(_NOWHERE))
         sight = await self._carrier.look(ref_of(id, sight.shards))
-        await self._carrier.carry(tell.puts(sight))
+        if puts := tell.puts(sight):
+            await self._carrier.carry(puts)
 
     async def publish(self, event: Any) -> str:
         """Publish an event when the transaction is committed; gives its id. Raises as
@@ -184,7 +185,8 @@ class BlockingWithin:
         tell = _Signal(self._client.app, id, name, payload, key)
         sight = _checked(self._client.app, self._carrier.look(_NOWHERE))
         sight = self._carrier.look(ref_of(id, sight.shards))
-        self._carrier.carry(tell.puts(sight))
+        if puts := tell.puts(sight):
+            self._carrier.carry(puts)
 
     def publish(self, event: Any) -> str:
         """See `Within.publish`."""
@@ -235,13 +237,16 @@ class _Signal(Struct):
     payload: Any
     key: str | None
 
-    def puts(self, sight: Sight) -> tuple[Put]:
-        """The command, when `sight` of the process's cell allows it."""
+    def puts(self, sight: Sight) -> tuple[Put, ...]:
+        """The command, when `sight` of the process's cell allows it; nothing when the signal was
+        taken before."""
         if sight.value is None:
             raise NoSuchProcess(f"There is no process {self.id[:64]}.")
         head = read_head(sight.value)
         if head.status == GONE:
             raise ProcessGone(f"Process {self.id} ended and is past its retention.")
+        if head.status in FINAL and self.key and head.knows(self.key):
+            return ()
         if head.status in FINAL:
             raise ProcessTerminal(f"{self.id} has ended: {head.status}. The signal was not kept.")
         raw = self.app._payload(head, self.name, codec.encode(self.payload))

@@ -20,6 +20,8 @@
     ├── ProcessError            about one process, or the wish to start one
     │   ├── NoSuchProcess · ProcessGone · ProcessTerminal · PastPivot · NotStuck
     │   ├── SignalNotExpected · TooManySignals
+    │   ├── NotPausable · NotPaused · NothingToSkip · UnfitValue · RollingBack
+    │   ├── NoSuchStep · NotForkable · TooLargeToFork · PreviewExpired
     │   ├── InvalidInput · MalformedInput · MalformedKey · KeyReused
     │   ├── UpdateNotExpected · UpdateRefused · UpdateUnanswered · NoSuchUpdate
     │   ├── NoSuchCallback · CallbackExpired · CallbackUsed
@@ -75,21 +77,30 @@ from outlive.errors.processes import (
     NoSuchEra,
     NoSuchProcess,
     NoSuchQuery,
+    NoSuchStep,
     NoSuchUpdate,
+    NotForkable,
     NothingToExport,
     NothingToNotify,
+    NothingToSkip,
     NotifyRefused,
+    NotPausable,
+    NotPaused,
     NotStuck,
     Overloaded,
     PastPivot,
+    PreviewExpired,
     ProcessError,
     ProcessFailed,
     ProcessGone,
     ProcessTerminal,
     QueryTooSlow,
     QuotaExceeded,
+    RollingBack,
     SignalNotExpected,
+    TooLargeToFork,
     TooManySignals,
+    UnfitValue,
     UpdateNotExpected,
     UpdateRefused,
     UpdateUnanswered,
@@ -205,4 +216,13 @@ __all__ = [
     "UpdateUnanswered",
     "WaitTimeout",
     "catalogue",
+    "NoSuchStep",
+    "NotForkable",
+    "NothingToSkip",
+    "NotPausable",
+    "NotPaused",
+    "PreviewExpired",
+    "RollingBack",
+    "TooLargeToFork",
+    "UnfitValue",
 ]

@@ -48,10 +48,93 @@ class PastPivot(ProcessError):
 class NotStuck(ProcessError):
     """The process is neither stuck nor paused, so there is nothing to retry.
 
-    It was left as it is."""
+    Nor does it wait for the next attempt of a step, if that was to be made at once. It was left as
+    it is."""
 
     code, slug = "OL2005", "not-stuck"
     remedy = "Read its status; only stuck and paused processes can be retried."
+
+
+class NotPausable(ProcessError):
+    """The process does not go on by itself, so there is nothing to pause.
+
+    It was left as it is."""
+
+    code, slug = "OL2050", "not-pausable"
+    remedy = "Read its status; a stuck process waits for a retry, a skip or a cancel."
+
+
+class NotPaused(ProcessError):
+    """The process is not paused, so there is nothing to resume.
+
+    It was left as it is."""
+
+    code, slug = "OL2051", "not-paused"
+    remedy = "Read its status; a stuck process is retried, not resumed."
+
+
+class NothingToSkip(ProcessError):
+    """That step does not fail, so it cannot be skipped.
+
+    It was left as it is. A step can be skipped while it is stuck, or between two attempts."""
+
+    code, slug = "OL2052", "nothing-to-skip"
+    remedy = "Name one of the steps in the message, or pause or cancel the process instead."
+
+
+class UnfitValue(ProcessError):
+    """The value that was declared does not fit what the step gives.
+
+    Nothing was skipped."""
+
+    code, slug, status = "OL2053", "unfit-value", 422
+    remedy = "Give a value of the step's return type, or an error instead of a value."
+
+
+class NoSuchStep(ProcessError):
+    """The process has not recorded such a step.
+
+    Nothing was forked."""
+
+    code, slug = "OL2054", "no-such-step"
+    remedy = "Name a step, wait or sleep as the process shows it, such as charge, charge#2."
+
+
+class NotForkable(ProcessError):
+    """The process cannot be forked as it stands.
+
+    It is still under way, a step that would be taken over was undone, or the version is not
+    declared. Nothing was forked."""
+
+    code, slug = "OL2055", "not-forkable"
+    remedy = "Say that it is to be cancelled, wait for its end, or fork at an earlier step."
+
+
+class TooLargeToFork(ProcessError):
+    """What would be taken over is more than fits into one commit.
+
+    Nothing was forked."""
+
+    code, slug, status = "OL2056", "too-large-to-fork", 413
+    remedy = "Fork at an earlier step, or start a new process."
+
+
+class RollingBack(ProcessError):
+    """The process is being rolled back already.
+
+    What was asked would change nothing, and was not done."""
+
+    code, slug = "OL2057", "rolling-back"
+    remedy = "Wait for its end."
+
+
+class PreviewExpired(ProcessError):
+    """There is no such preview, or it has expired.
+
+    Nothing was done to any process."""
+
+    code, slug, status = "OL2058", "preview-expired", 410
+    remedy = "Ask for a new preview, look at it, and carry it out within the hour."
 
 
 class SignalNotExpected(ProcessError):

@@ -34,6 +34,7 @@ from outlive.kinds.processes.vocabulary import (
     StepDone,
     Stuck,
     WaitsOn,
+    key_digests,
     pack,
     put_head,
 )
@@ -219,6 +220,8 @@ class Activation:
             await asyncio.shield(self.transacting)
         if self.gone or self.journal.ended is not None:
             raise Discarded
+        if head is not None and self.journal.paused is not None:
+            raise Discarded  # paused: no status changes but by who paused it
         if self.extras:
             events = (*self.extras, *events)
             self.extras = []
@@ -308,6 +311,22 @@ class Activation:
         if self.parking:
             self.discard()
 
+    def put_aside(self) -> None:
+        """It is paused: stop at the next durable point, at once when nothing is under way."""
+        self.leaving = self.halted = True
+        if self.alarm is not None:
+            self.alarm.cancel()
+        if self.task is None:
+            return
+        if self.parking and not self.interrupts and self.transacting is None:
+            self.node.put_down(self)
+            return
+        for parked in self.parking.values():  # beside a step that is under way
+            if parked.timer is not None:
+                parked.timer.cancel()
+                parked.timer = None
+        self.task.add_done_callback(lambda _: self.node.revive(self.id))
+
     def interrupt(self, reason: BaseException) -> None:
         """End what is parked and what runs, with `reason`."""
         for parked in self.parking.values():
@@ -385,7 +404,7 @@ class Activation:
         return (
             self.parked_at is not None
             and now - self.parked_at >= PASSIVE_SECONDS
-            and self.head.status == "waiting"
+            and (self.head.status == "waiting" or self.leaving)
             and not (self.interrupts or self.users)
             and self.transacting is None
         )
@@ -398,10 +417,9 @@ class Activation:
 
     def may_wait(self, now: float) -> bool:
         """Whether nothing of it has gone on for a while, although it is recorded as running: a
-        branch has ended beside others that wait."""
+        branch has ended beside others that wait, or it was let go on and came to a wait."""
         return (
-            self.joins > 0
-            and self.parked_at is not None
+            self.parked_at is not None
             and now - self.parked_at >= PASSIVE_SECONDS
             and self.head.status == "running"
             and len(self.parking) >= self.active
@@ -418,6 +436,11 @@ class Activation:
             name = name or (self.offspring.first if self.offspring is not None else "")
             events = (WaitsOn(name, min(self.journal.dues(), default=None)),)
         await self.record(*events, head=self.with_status("waiting", name))
+
+    def next_try(self) -> int | None:
+        """When the next attempt is made of what waits for one; None when nothing does."""
+        steps, _ = self.journal.between_attempts()
+        return min((self.journal.attempts[id].again_at for id in steps), default=None)
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -439,6 +462,8 @@ class Activation:
         """Record the end; its cell is kept until its retention is over."""
         due = self.node.clock.wall() + self.node.retention
         event, head = Ended(status, result, error), self.with_status(status)
+        if self.journal.keys:
+            head = msgspec.structs.replace(head, keys=key_digests(self.journal.keys))
         if head.notice is not None or self.definition.notify:
             head = self.node.notices.announce(head, self.definition.notify)
             due = head.changed

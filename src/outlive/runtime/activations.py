@@ -264,7 +264,7 @@ class Activations:
         if definition is None:
             await self._strand(lease, ref, head, journal)
             return None
-        recovered = head.status in LIVE
+        recovered = head.status in LIVE or head.status in HALTED
         activation = Activation(
             self, definition, ref, head, lease, journal, loaded=True, recovered=recovered
         )
@@ -342,6 +342,8 @@ class Activations:
                 self.notices.take(cell, head)
             elif head.status in FINAL or head.status == GONE:
                 await self._forget(cell, head)
+            elif head.status == "waiting" and self.recovery.doubts(cell.key):
+                await self.recovery.wake(cell.key)
             elif (activation := await self.load(cell.key)) is not None:
                 if activation.head.status not in HALTED:
                     activation.run()
@@ -389,9 +391,9 @@ class Activations:
             self.left(activation)
 
     def revive_later(self, id: str) -> None:
-        self.timers.after(REVIVE_SECONDS, lambda: self._revive(id))
+        self.timers.after(REVIVE_SECONDS, lambda: self.revive(id))
 
-    def _revive(self, id: str) -> None:
+    def revive(self, id: str) -> None:
         if id not in self.live and not self.draining:
             self.spawn(self._revive_now(id))
 
@@ -438,6 +440,10 @@ class Activations:
         if activation.task is None and not activation.users:
             self._drop(activation)
 
+    def put_down(self, activation: Activation) -> None:
+        """Take `activation`, which is parked, out of memory."""
+        self._drop(activation)
+
     def _drop(self, activation: Activation) -> None:
         activation.discard()
         activation.tell_end(None)
@@ -452,7 +458,7 @@ class Activations:
         for activation in list(self.live.values()):
             if activation.may_leave(now):
                 self._drop(activation)
-            elif activation.joins and activation.may_wait(now):
+            elif activation.parked_at is not None and activation.may_wait(now):
                 self.spawn(activation.wait_on())
 
     def release(self, shard: int) -> None:

@@ -20,7 +20,7 @@ from outlive import codec, ids, steps
 from outlive.clock import MICROS
 from outlive.errors import Cancelled, Discarded, NonRetryable, OutliveError, StepFailed
 from outlive.kinds.processes import Failure
-from outlive.kinds.processes.vocabulary import Armed, AttemptFailed, StepDone
+from outlive.kinds.processes.vocabulary import Armed, AttemptFailed, Skip, StepDone
 from outlive.runtime.activation import PASSIVE_SECONDS, Activation, failure_of
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ async def perform(
 ) -> Any:
     """Run a step that is not recorded, attempt by attempt, and record what came of it.
 
-    Gives the result as a replay will read it. Raises `StepFailed` when it gave up, `Cancelled` or
-    `Discarded` when it was interrupted.
+    Gives the result as a replay reads it. Raises `StepFailed`, or what interrupts it.
     """
     undo, given = spec.undo_name, codec.NULL
     if undo:
@@ -89,11 +88,12 @@ async def perform(
         _arm(activation, Armed(id, spec.name, undo, given))
     elif activation.halted:
         activation.check()
-    number = await after_backoff(activation, id) if activation.loaded else 1
-    node = activation.node
+    node, number = activation.node, 1
+    if activation.loaded:
+        number = await after_backoff(activation, id)
     if activation.head.status == "waiting":  # a wait beside it: a crash must find the step at once
         await activation.record(head=activation.with_status("running"))
-    while True:
+    while number:
         began = node.clock.wall()
         steps.set_attempt(steps.Attempt(activation.head.stream, id, number, activation.id))
         raw, failure, cause = _NULL, None, None
@@ -113,9 +113,8 @@ async def perform(
         except Exception as error:
             failure, cause = failure_of(error), error
             node.stats.attempts_failed += 1
-            if spec.retry.again(error, number):
-                await _fail_attempt(activation, spec, id, number, began, failure)
-                number += 1
+            if spec.retry.again(error, number) or id in activation.journal.skips:
+                number = await _fail_attempt(activation, spec, id, number, began, failure)
                 continue
         done = StepDone(
             id, spec.name, order, args_hash, began, number, Raw(raw), failure, undo, given
@@ -138,6 +137,51 @@ async def perform(
             raise step_failed(id, failure) from cause
         node.stats.steps += 1
         return (spec.result or spec.shapes()[1]).again(value, raw)
+    return await _skipped(activation, course, spec, id, order, args_hash, given)
+
+
+async def _skipped(
+    activation: Activation,
+    course: Course,
+    spec: steps.Spec,
+    id: str,
+    order: int,
+    args_hash: str,
+    given: Raw,
+) -> Any:
+    """Record that an operator has declared the step as settled; gives or raises what was
+    declared."""
+    done = skipped_step(activation, spec, id, order, args_hash, given)
+    course.pass_time(await activation.record(done))
+    activation.started.pop(id, None)
+    if done.error is not None:
+        raise step_failed(id, done.error)
+    return spec.shapes()[1].read(done.result)
+
+
+def skipped_step(
+    activation: Activation,
+    spec: steps.Spec,
+    id: str,
+    order: int,
+    args_hash: str,
+    given: Raw,
+    transact: bool = False,
+) -> StepDone:
+    """The record of a step that was not done. A value that does not fit makes it a failed one."""
+    skip, began = activation.journal.skips[id], activation.node.clock.wall()
+    error, undo = skip.error, spec.undo_name if skip.undo else ""
+    past = activation.journal.attempts.get(id)
+    number = 1 if past is None else past.number
+    try:
+        if error is None:
+            spec.shapes(skip=1 if transact else 0)[1].read(skip.result)
+    except ValueError as unfit:
+        error = Failure("Skipped", f"the declared value does not fit: {unfit}"[:500], "", False)
+    return StepDone(
+        id, spec.name, order, args_hash, began, number, skip.result, error, undo,
+        given if undo else codec.NULL, transact, Skip(skip.who, skip.why),
+    )  # fmt: skip
 
 
 def _arm(activation: Activation, armed: Armed) -> None:
@@ -171,28 +215,33 @@ def step_failed(id: str, failure: Failure) -> StepFailed:
 
 
 async def after_backoff(activation: Activation, id: str) -> int:
-    """The number of the next attempt, once the pause that was recorded for it is over."""
+    """The number of the next attempt, once the pause that was recorded for it is over; 0 when an
+    operator has declared the step as settled."""
     past = activation.journal.attempts.get(id)
-    if past is None:
-        return 1
-    await pause(activation, f"retry {id} {past.number}", past.again_at)
-    return past.number + 1
+    if past is not None and id not in activation.journal.skips:
+        await pause(activation, f"retry {id} {past.number}", past.again_at)
+    if id in activation.journal.skips:
+        return 0
+    return 1 if past is None else past.number + 1
 
 
 async def _fail_attempt(
     activation: Activation, spec: steps.Spec, id: str, number: int, began: int, failure: Failure
-) -> None:
-    """Record a failed attempt and wait for the time of the next, out of memory when it is long."""
+) -> int:
+    """Record a failed attempt and wait for the time of the next, out of memory when it is long;
+    gives its number as `after_backoff` does."""
     retry = spec.retry
     wait = ids.full_jitter(retry.base_seconds, retry.cap_seconds, number)
     again_at = activation.node.clock.wall() + round(wait * MICROS)
     event = AttemptFailed(id, spec.name, number, began, failure, again_at)
-    if wait > PASSIVE_SECONDS:
+    if wait > PASSIVE_SECONDS and activation.journal.paused is None:
         head = activation.with_status(activation.parked_status())
         await activation.record(event, head=head, due=again_at)
     else:
         await activation.record(event)
-    await pause(activation, f"retry {id} {number}", again_at)
+    if id not in activation.journal.skips:
+        await pause(activation, f"retry {id} {number}", again_at)
+    return 0 if id in activation.journal.skips else number + 1
 
 
 async def pause(activation: Activation, id: str, until: int) -> None:

@@ -51,6 +51,8 @@ async def _forward(activation: Activation, value: Any, decoded: bool) -> None:
         if not decoded:
             value = await input_of(activation, started.input)
         run, args = Run(activation), (value,) if definition.takes_input else ()
+        if activation.journal.forked is not None:
+            run.begin_at(activation.journal.forked.began)
         if definition.is_async:
             result = await definition.body(run, *args)
         else:
@@ -85,7 +87,7 @@ async def input_of(activation: Activation, raw: Raw) -> Any:
 
 async def _fail(activation: Activation, error: BaseException) -> None:
     """The body has raised `error`: what that means depends on what was asked of it."""
-    if activation.gone:
+    if activation.gone or activation.journal.paused is not None:
         raise Discarded from error
     if isinstance(error, Drift):
         await activation.drift(error.detail)

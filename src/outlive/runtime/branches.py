@@ -196,6 +196,8 @@ async def _wait(run: Run, forks: Sequence[Fork], until: str) -> None:
     tasks = [fork.task or fork.begin() for fork in forks]
     try:
         await asyncio.wait(tasks, return_when=until)
+        if run._activation.leaving:  # each ends at its next durable point, a step under way first
+            await asyncio.wait(tasks)
     except asyncio.CancelledError:
         await _close(run, forks)
         if run._activation.halted:

@@ -8,6 +8,7 @@
     start      a process that was queued begins
     notify     its end is told once more (notices.py)
     import     a process comes from another store, with its journal (imports.py)
+    pause, resume, hasten, skip, deadline, fork     what operators ask (control.py, forks.py)
 
 A command comes straight from this node, or out of the inbox of its shard; then its cell is dropped
 by the very commit that carries it out, so it is done once. Each verb is a function of its own in
@@ -19,6 +20,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from outlive.errors import (
     Fenced,
@@ -41,8 +44,8 @@ from outlive.kinds.processes.vocabulary import (
     read_head,
     ref_of,
 )
-from outlive.model import Batch, Require
-from outlive.runtime import deliveries, imports
+from outlive.model import ABSENT, Batch, Committed, Put, Require
+from outlive.runtime import control, deliveries, forks, imports
 from outlive.runtime.activation import Activation
 from outlive.runtime.offspring import take_news
 from outlive.runtime.publications import deliver
@@ -108,6 +111,10 @@ class Commands:
             await self.only_drop(activation, done)
             if head.status not in LIVE:
                 return
+        elif head.fork is not None:
+            await forks.begin(self, activation, done)
+            if activation.head.status not in LIVE:
+                return
         else:
             raw = head.input
             running = activation.with_status("running")
@@ -130,12 +137,37 @@ class Commands:
         done: tuple[Require, ...] = (),
     ) -> int:
         """Record `events` of a process; gives the time of the commit. Raises what refused it."""
+        gate = self.decide(activation, *events, head=head, due=due, done=done)
+        return await self.durable(activation, gate)
+
+    def decide(
+        self,
+        activation: Activation,
+        *events: Any,
+        head: Head | None = None,
+        due: int | None = None,
+        done: tuple[Require, ...] = (),
+        new: tuple[Put, ...] = (),
+    ) -> asyncio.Future[Committed]:
+        """The first half of `append`: from here on it is so in memory. `new`: cells that are made
+        by the same commit."""
         if self._node.committer.stalled is not None:
             raise self._node.committer.stalled  # decided before anything is changed in memory
         if activation.gone:
             raise Fenced(f"{activation.id} has just left this node; nothing was written.")
+        batch = activation.batch(events, head, due, done)
+        if new:
+            batch = replace(
+                batch,
+                put=(*batch.put, *new),
+                require=(*batch.require, *(Require(put.ref, ABSENT) for put in new)),
+            )
+        return self._node.committer.submit(batch, patient=True)
+
+    async def durable(self, activation: Activation, gate: asyncio.Future[Committed]) -> int:
+        """The second half: gives the time of the commit."""
         try:
-            committed = await activation.append(*events, head=head, due=due, done=done)
+            committed = await gate
         except OutliveError as error:
             self._node.lost(activation, error)
             raise
@@ -163,11 +195,11 @@ async def _signal(
     to: Commands, activation: Activation, command: Command, done: tuple[Require, ...]
 ) -> None:
     journal = activation.journal
-    demand_open(activation)
-    payload = activation.definition.signal_payload(command.name, bytes(command.payload))
     if command.key and command.key in journal.keys:
         await to.only_drop(activation, done)
         return
+    demand_open(activation)
+    payload = activation.definition.signal_payload(command.name, bytes(command.payload))
     if journal.waiting_signals() >= SIGNALS_WAITING_MAX:
         raise TooManySignals(
             f"{SIGNALS_WAITING_MAX} signals wait for {activation.id}; this one was not kept."
@@ -203,7 +235,7 @@ async def _retry(
         raise NotStuck(f"{activation.id} is {activation.head.status}; it was left as it is.")
     undoing = activation.journal.compensating is not None
     head = activation.with_status("compensating" if undoing else "running")
-    await to.append(activation, Resumed(command.who), head=head, done=done)
+    await to.append(activation, Resumed(command.who, command.reason), head=head, done=done)
     activation.run()
 
 
@@ -239,7 +271,13 @@ VERBS: Mapping[str, Verb] = {
     "update": deliveries.update,
     "callback": deliveries.callback,
     "cancel": _cancel,
+    "deadline": control.deadline,
+    "fork": forks.fork,
+    "hasten": control.hasten,
+    "pause": control.pause,
+    "resume": control.resume,
     "retry": _retry,
     "notify": _notify,
     "ended": _ended,
+    "skip": control.skip,
 }

@@ -110,6 +110,8 @@ async def perform_all(
         try:
             if workers:
                 await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            if workers and activation.leaving:
+                await asyncio.wait(workers)
         finally:
             await _end(workers)
     errors = [worker.exception() for worker in workers if not worker.cancelled()]

@@ -6,6 +6,8 @@
               it runs when its turn comes, so that the one which kills the node is known from those
               that were beside it
     paused    10 such deaths: it waits for an operator, and its neighbours live on
+    doubted   one that waited and came due about then: the last owner may have died of waking it, so
+              its first wake after such a take-over is recorded like a take-up, and counted
 
 A command for a process waits until its recovery has gone on with it. For a suspect it is recorded
 at once and carried out when its turn has come.
@@ -19,7 +21,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from outlive.errors import Discarded, OutliveError
-from outlive.kinds.processes.vocabulary import Paused, Taken, read_head
+from outlive.kinds.processes.vocabulary import FINAL, QUARANTINED, Paused, Taken, read_head
 from outlive.model import Cell, Lease, shard_of
 from outlive.runtime.activation import Activation
 from outlive.runtime.ahead import Ahead
@@ -38,6 +40,8 @@ TURN_LOOKS = 40
 TOGETHER_MAX = 128
 """Processes of one shard that are taken up at once: their journals are read together, and their
 take-overs are recorded in one group."""
+DOUBT_SECONDS = 10.0
+"""How long after a take-over a wake is doubted: well above the time for which a wake is claimed."""
 
 
 class Recovery:
@@ -53,6 +57,9 @@ class Recovery:
         """Processes that do not run before their turn."""
         self._turn = asyncio.Semaphore(1)
         self.ahead = Ahead(node.store, node.spawn)
+        self._doubted: dict[int, tuple[float, set[str]]] = {}
+        """Shards whose last owner died: until when (boot clock) wakes are doubted, and which have
+        been."""
 
     def recover(self, lease: Lease, *, crash: bool) -> Coroutine[Any, Any, None]:
         """Go on with every process of a shard that was under way: the work is given back.
@@ -63,6 +70,9 @@ class Recovery:
         """
         looking = asyncio.get_running_loop().create_future()
         self._looking[lease.shard] = looking
+        self._doubted.pop(lease.shard, None)
+        if crash:
+            self._doubted[lease.shard] = self._node.clock.boot() + DOUBT_SECONDS, set()
         return self._recover(lease, crash, looking)
 
     async def _recover(self, lease: Lease, crash: bool, looking: asyncio.Future[None]) -> None:
@@ -111,6 +121,31 @@ class Recovery:
         if resuming is not None:
             await asyncio.shield(resuming)
 
+    def doubts(self, id: str) -> bool:
+        """Whether the last owner may have died of waking `id`, which is to be woken: asked once."""
+        if not self._doubted or id in self._node.live:
+            return False
+        shard = shard_of(id, self._node.store.shards)
+        until, seen = self._doubted.get(shard, (0.0, set[str]()))
+        if until <= self._node.clock.boot():
+            self._doubted.pop(shard, None)
+            return False
+        if id in seen:
+            return False
+        seen.add(id)
+        return True
+
+    async def wake(self, id: str) -> None:
+        """Take up a process that waited, as after a death of its node."""
+        lease = self._node.leases.get(shard_of(id, self._node.store.shards))
+        if lease is None:
+            return
+        try:
+            await self._take_up(id, lease, True, in_turn=False)
+        except (OutliveError, Discarded) as error:
+            log.warning("a process is woken again later: %s", type(error).__name__)
+            self._node.revive_later(id)
+
     def holds(self, id: str) -> bool:
         """Whether `id` is a suspect whose turn has not come: its body must not run."""
         return id in self._suspects
@@ -143,6 +178,10 @@ class Recovery:
         if activation is None or activation.task is not None:
             return
         journal = activation.journal
+        if activation.head.status in ("paused", "stuck", *FINAL):  # told so before its turn
+            self._suspects.pop(id, None)
+            node.put_down_idle(activation)
+            return
         if journal.crashes >= SUSPECT_CRASHES and not in_turn:
             self._suspects[id] = lease
             node.forget(activation)
@@ -190,8 +229,11 @@ def _in_line(cell: Cell) -> bool:
 
 
 async def _quarantine(activation: Activation) -> None:
-    detail = f"its node died {activation.journal.crashes} times in a row while running it"
-    event = Paused("quarantined", detail)
+    detail = (
+        f"its node died {activation.journal.crashes} times in a row while running it, and its "
+        "neighbours live on. Mend the cause, then resume or cancel it"
+    )
+    event = Paused(QUARANTINED, detail)
     await activation.record(event, head=activation.with_status("paused"))
 
 

@@ -142,8 +142,10 @@ async def _undo(activation: Activation, armed: Armed, stuck: str = "") -> bool:
         _demand_time(activation)
         await activation.park(f"undo {armed.id} {past.number}", past.again_at)
     while True:
+        if armed.id in activation.journal.undone:  # declared so meanwhile
+            return True
         began = node.clock.wall()
-        stream = activation.head.stream
+        stream = activation.journal.origins.get(armed.id, activation.head.stream)
         undoing = steps.Attempt(stream, armed.id, number, activation.id, undoing=True)
         steps.set_attempt(undoing)
         try:
@@ -151,9 +153,13 @@ async def _undo(activation: Activation, armed: Armed, stuck: str = "") -> bool:
                 await _undo_in_transaction(activation, armed, began, number)
             else:
                 await _undo_outside(activation, armed)
+                if armed.id in activation.journal.undone:
+                    return True
                 await activation.record(Undone(armed.id, armed.name, began, number))
             return True
         except Exception as error:
+            if armed.id in activation.journal.undone:
+                return True
             failure = failure_of(error)
             wait = ids.full_jitter(UNDO_RETRY.base_seconds, UNDO_RETRY.cap_seconds, number)
             again_at = node.clock.wall() + round(wait * MICROS)

@@ -74,6 +74,10 @@ class Run(Reaching):
         self._course = course or Course(activation.journal.times.get("", 0))
         self._key = ""
 
+    def begin_at(self, time: int) -> None:
+        """The body began at `time`: of a fork, when the other process did. For the runtime."""
+        self._course.time = time
+
     # --- facts ------------------------------------------------------------------------------------
 
     @property
@@ -118,15 +122,23 @@ class Run(Reaching):
     def uuid(self) -> UUID:
         """A new UUID (version 4): the same on every replay."""
         self._course.uuids += 1
-        seed = f"{self._activation.head.stream} {self._course.path}uuid {self._course.uuids}"
+        seed = f"{self._stream()} {self._course.path}uuid {self._course.uuids}"
         bits = ids.seeded(seed).getrandbits(128)
         return UUID(int=bits, version=4)
 
     def random(self) -> Random:
         """A source of chance that gives the same numbers on every replay. Not for secrets."""
         if self._course.random is None:
-            self._course.random = ids.seeded(self._activation.head.stream + self._course.path)
+            self._course.random = ids.seeded(self._stream() + self._course.path)
         return self._course.random
+
+    def _stream(self) -> str:
+        """What chance is drawn from: of a fork, where it comes by what another process has done,
+        that one's."""
+        activation = self._activation
+        if activation.journal.forked is None:
+            return activation.head.stream
+        return activation.journal.drawn_from(self._course.path) or activation.head.stream
 
     @property
     def state(self) -> Any:

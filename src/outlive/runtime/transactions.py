@@ -132,13 +132,19 @@ async def perform(
     A failed attempt has left nothing behind, so its undo is not armed; the next one follows as
     declared.
     """
-    from outlive.runtime.attempts import after_backoff, pause, step_failed
+    from outlive.runtime.attempts import after_backoff, pause, skipped_step, step_failed
 
     node, stream = activation.node, activation.head.stream
     given = Raw(codec.encode([list(args), kwargs])) if spec.undo_name else codec.NULL
     manner = steps.manner_of(spec.function)
     number = await after_backoff(activation, id)
     while True:
+        if id in activation.journal.skips:
+            declared = skipped_step(activation, spec, id, order, args_hash, given, True)
+            activation.journal.times[id] = await activation.record(declared)
+            if declared.error is not None:
+                raise step_failed(id, declared.error)
+            return spec.shapes(skip=1)[1].read(declared.result)
         began = node.clock.wall()
         if activation.halted:
             activation.check()
@@ -163,7 +169,9 @@ async def perform(
         except Exception as error:
             failure = failure_of(error)
             node.stats.attempts_failed += 1
-            if not spec.retry.again(error, number) or isinstance(error, OutliveError):
+            skipped = id in activation.journal.skips
+            final = not spec.retry.again(error, number) or isinstance(error, OutliveError)
+            if final and not skipped:
                 done_at = await activation.record(
                     StepDone(id, spec.name, order, args_hash, began, number, error=failure)
                 )
@@ -172,7 +180,8 @@ async def perform(
             wait = ids.full_jitter(spec.retry.base_seconds, spec.retry.cap_seconds, number)
             again_at = node.clock.wall() + round(wait * MICROS)
             await activation.record(AttemptFailed(id, spec.name, number, began, failure, again_at))
-            await pause(activation, f"retry {id} {number}", again_at)
+            if not skipped:
+                await pause(activation, f"retry {id} {number}", again_at)
             number += 1
             continue
         node.stats.steps += 1

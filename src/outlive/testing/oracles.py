@@ -255,6 +255,9 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
                 again = (left for branch, left in branches if branch and stuck.startswith(branch))
                 for id in (stuck, *chain.from_iterable(again)):
                     armed.pop(id, None)
+                stuck = ""
+            case "cancel":
+                armed.update(dict.fromkeys(said.get("kept", ()), False))
     wanted = [*(id for id, undoable in armed.items() if undoable), *unknown][::-1]
     if undone != (wanted if rolling and "ended" in kinds else wanted[: len(undone)]):
         flaws.append(f"undone were {undone}, not {wanted}")

@@ -27,7 +27,7 @@ async def put_out(runtime: NodeRuntime, activation: Activation) -> None:
     if task is not None:
         await asyncio.wait({task})
     if activation.head.status in ("running", "compensating"):
-        runtime.activations._revive(activation.id)
+        runtime.activations.revive(activation.id)
 
 
 class AlwaysReplay:
@@ -49,7 +49,7 @@ class AlwaysReplay:
             self._paused.add(id)
         elif activation.task is not None and not activation.interrupts:
             activation.leaving = activation.halted = True
-            activation.task.add_done_callback(lambda _: self._activations._revive(id))
+            activation.task.add_done_callback(lambda _: self._activations.revive(id))
 
     async def demand_no_drift(self, app: Outlive) -> None:
         """Raise `Drifted` for the first process whose body asked for something else when it was

@@ -61,7 +61,7 @@ class Answers:
         demand_json(request)
         key = idempotency_key(request)
         body = await read_json(request, BODY_BYTES_MAX)
-        await self._processes._own(request.id, declared(request))
+        await self._processes.own(request.id, declared(request))
         key = await self._app.ask(request.id, request.name, body or b"null", key=key)
         seconds = preferred_wait(request)
         found = await self._stands(request, request.name, place_of(key), seconds)
@@ -86,7 +86,7 @@ class Answers:
 
     async def standing(self, request: Request) -> Response:
         """`GET {path}/{id}/updates/{name}/{key}`."""
-        await self._processes._own(request.id, declared(request))
+        await self._processes.own(request.id, declared(request))
         name, _, place = request.name.partition("/")
         seconds = preferred_wait(request)
         found = await self._stands(request, name, place, seconds)
@@ -99,7 +99,7 @@ class Answers:
 
     async def query(self, request: Request) -> Response:
         """`GET {path}/{id}/queries/{name}`."""
-        await self._processes._own(request.id, declared(request))
+        await self._processes.own(request.id, declared(request))
         try:
             given = parse_qsl(
                 request.query.decode("ascii"),
@@ -125,7 +125,7 @@ class Answers:
 
     async def notice(self, request: Request) -> Response:
         """`GET {path}/{id}/notice`."""
-        await self._processes._own(request.id, declared(request))
+        await self._processes.own(request.id, declared(request))
         found = await self._app.notice(request.id)
         body = {
             "url": found.url,
@@ -139,9 +139,9 @@ class Answers:
     async def notify(self, request: Request) -> Response:
         """`POST {path}/{id}/notify`."""
         definition = declared(request)
-        await self._processes._own(request.id, definition)
+        await self._processes.own(request.id, definition)
         await self._app.notify(request.id, who="http")
-        return self._processes._accepted(request, definition)
+        return self._processes.accepted(request, definition)
 
     async def _stands(self, request: Request, name: str, place: str, seconds: float) -> UpdateView:
         """How it stands with an update, once it is decided or `seconds` have passed."""

@@ -23,6 +23,7 @@ from outlive.kinds.processes.callbacks import CALLBACKS_PATH
 from outlive.web import problems
 from outlive.web.access import demand_local
 from outlive.web.answers import Answers
+from outlive.web.control import Control
 from outlive.web.health import REASONS, Health
 from outlive.web.lifespan import LifeSpan
 from outlive.web.messages import (
@@ -98,6 +99,7 @@ class Face:
         self._health = Health(app, self._waiting)
         self._processes = Processes(app, self._waiting, clock, start_bytes_max)
         self._answers = Answers(app, self._waiting, clock, self._processes)
+        self._control = Control(app, self._processes)
         self._routes = Routes()
         self._declared = -1
 
@@ -200,6 +202,10 @@ class Face:
         callback = Route(f"{CALLBACKS_PATH}{{id}}", {"POST": self._answers.call_back})
         routes.add_branch(CALLBACKS_PATH.rstrip("/"), Branch(callback))
         self._add_pages(routes)
+        local, bulk = frozenset(("POST",)), f"{OURS}/bulk"
+        routes.add(bulk, Route(bulk, {"POST": self._control.preview}, local=local))
+        one = Route(f"{bulk}/{{id}}", {"POST": self._control.carry_out}, local=local)
+        routes.add_branch(bulk, Branch(one))
         for definition in self._app.definitions.values():
             self._add_process(routes, definition)
         self._routes = routes
@@ -229,7 +235,10 @@ class Face:
                     "notify": route(
                         f"{item}/notify", frozenset(("POST",)), POST=self._answers.notify
                     ),
-                    "retry": route(f"{item}/retry", frozenset(("POST",)), POST=serve.retry),
+                    **{
+                        verb: route(f"{item}/{verb}", frozenset(("POST",)), POST=handler)
+                        for verb, handler in self._control.verbs().items()
+                    },
                 },
                 route(f"{item}/signals/{{name}}", POST=serve.signal),
                 {

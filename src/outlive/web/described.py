@@ -74,7 +74,10 @@ class Answers:
                     name,
                     "notify",
                     "Tell its end once more. This machine only.",
-                    {"202": openapi._accepted(), **openapi._problems(openapi.RETRIES)},
+                    {
+                        "202": openapi._accepted(),
+                        **openapi._problems((403, 404, 409, 410, 500, 503, 507)),
+                    },
                 ),
             },
         }

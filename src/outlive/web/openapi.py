@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from outlive.kinds.processes import FINAL, STATUSES
+from outlive.web.control import DESCRIBED
 from outlive.web.messages import JSON, WAIT_SECONDS_MAX, Request, Response
 from outlive.web.problems import PAGES, by_slug
 from outlive.web.processes import PAGE_ITEMS, PAGE_ITEMS_MAX
@@ -55,7 +56,7 @@ READS = (404, 410, 422, 500, 503)
 LISTS = (403, 422, 500, 503)
 SIGNALS = (400, 404, 409, 410, 413, 415, 422, 429, 500, 503, 507)
 CANCELS = (400, 404, 409, 410, 413, 415, 422, 500, 503, 507)
-RETRIES = (403, 404, 409, 410, 500, 503, 507)
+CONTROLS = (400, 403, 404, 409, 410, 413, 415, 422, 500, 503, 507)
 
 HEADERS: Json = {
     "Location": {
@@ -244,15 +245,22 @@ def _paths_of(definition: Definition, types: Types) -> Json:
             body=_body(reason, required=False),
         ),
     }
-    found[f"{item}/retry"] = {
-        "parameters": [_parameter("id")],
-        "post": _operation(
-            name,
-            "retry",
-            "Go on with a stuck or paused process. This machine only.",
-            {"202": _accepted(), **_problems(RETRIES)},
-        ),
-    }
+    for verb, (summary, body, required) in DESCRIBED.items():
+        asked = body
+        if verb == "fork":
+            given = {"input": types.schema(definition.input_type)}
+            asked = {**body, "properties": {**body["properties"], **given}}
+        found[f"{item}/{verb}"] = {
+            "parameters": [_parameter("id")],
+            "post": _operation(
+                name,
+                verb,
+                f"{summary} This machine only.",
+                {"202": _accepted(), **_problems(CONTROLS)},
+                parameters=("Idempotency-Key",) if verb == "fork" else (),
+                body=_body(asked, required=required),
+            ),
+        }
     return found
 
 
@@ -416,6 +424,8 @@ def _shared_schemas() -> Json:
         "parent": _TEXT,
         "children": {"type": "array", "items": _object(child)},
         "queue": _QUEUE,
+        "forkedFrom": _TEXT,
+        "forks": {"type": "array", "items": _TEXT},
         "history": {
             "type": "array",
             "items": _object({"status": _TEXT, "at": _TIME, "why": _TEXT}),

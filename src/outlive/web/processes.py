@@ -1,11 +1,11 @@
-"""Processes over HTTP: start, status, list, signal, cancel, retry.
+"""Processes over HTTP: start, status, list, signal, cancel.
 
     POST {path}                      201 or 202 + Location (200: it ended within Prefer: wait=N)
     GET  {path}                      the list, newest first; this machine only
     GET  {path}/{id}                 200 · 304 · long poll by Prefer: wait=N · stream (streams.py)
     POST {path}/{id}/signals/{name}  202
     POST {path}/{id}/cancel          202
-    POST {path}/{id}/retry           202; this machine only
+    POST {path}/{id}/retry …         what operators ask: control.py
 
 The entity tag is the number of durable events, so it is strong, costs no body to compare, and is
 the same on every instance. A start is answered after its commit; when this instance dies before the
@@ -120,7 +120,7 @@ class Processes:
         """`GET {path}/{id}`."""
         definition = declared(request)
         if wants_stream(request):
-            await self._own(request.id, definition)
+            await self.own(request.id, definition)
             return await stream(self._app, self._waiting, request)
         last_event_id(request)  # refused when it is none, also where it is not needed
         seconds = preferred_wait(request)
@@ -129,7 +129,7 @@ class Processes:
         if seconds:
             headers.append((b"preference-applied", b"wait=%d" % seconds))
         if known:
-            await self._own(request.id, definition)
+            await self.own(request.id, definition)
             seq = await self._app.seq(request.id)
             if seconds and matches(known, seq):
                 seq = await self._until_changed(request, seq, seconds)
@@ -199,27 +199,21 @@ class Processes:
         demand_json(request)
         key = idempotency_key(request)
         body = await read_json(request, SIGNAL_BYTES_MAX)
-        await self._own(request.id, definition)
+        await self.own(request.id, definition)
         await self._app.signal(request.id, request.name, body or b"null", key=key)
-        return self._accepted(request, definition)
+        return self.accepted(request, definition)
 
     async def cancel(self, request: Request) -> Response:
         """`POST {path}/{id}/cancel`."""
         definition = declared(request)
         demand_json(request)
         reason = parse_reason(await read_json(request, SIGNAL_BYTES_MAX))
-        await self._own(request.id, definition)
+        await self.own(request.id, definition)
         await self._app.cancel(request.id, reason=reason, who="http")
-        return self._accepted(request, definition)
+        return self.accepted(request, definition)
 
-    async def retry(self, request: Request) -> Response:
-        """`POST {path}/{id}/retry`."""
-        definition = declared(request)
-        await self._own(request.id, definition)
-        await self._app.retry(request.id, who="http")
-        return self._accepted(request, definition)
-
-    def _accepted(self, request: Request, definition: Definition) -> Response:
+    def accepted(self, request: Request, definition: Definition) -> Response:
+        """What was told is durable."""
         url = item_url(request, definition, request.id)
         body = {"id": request.id, "type": definition.name, "links": links(url)}
         headers: Headers = [
@@ -238,7 +232,7 @@ class Processes:
             raise NoSuchProcess
         return view
 
-    async def _own(self, id: str, definition: Definition) -> None:
+    async def own(self, id: str, definition: Definition) -> None:
         """As `_view`, and without one when the type of `id` is known."""
         kind = self._types.get(id)
         if kind is None:
@@ -282,6 +276,10 @@ def representation(view: View, url: str, root: str) -> bytes:
         body["children"] = [child(found) for found in view.children]
     if view.standing is not None:
         body["queue"] = view.standing
+    if view.forked_from:
+        body["forkedFrom"] = view.forked_from
+    if view.forks:
+        body["forks"] = view.forks
     body["history"] = [
         {"status": past.status, "at": rfc3339(past.at), "why": past.why} for past in view.history
     ]

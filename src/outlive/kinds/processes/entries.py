@@ -47,6 +47,8 @@ def line_of(event: Any) -> str:
             return "its turn has come"
         case words.Taken():
             return f"taken over by {event.node}" + (" after a crash" if event.crash else "")
+        case words.StepDone(skipped=words.Skip() as skip):
+            return words.told(f"{event.id} skipped", skip.who, skip.why)
         case words.StepDone(error=None):
             return f"{event.id} done at attempt {event.attempt}"
         case words.StepDone(error=words.Failure() as error):
@@ -67,12 +69,27 @@ def line_of(event: Any) -> str:
             return f"{event.id} is over"
         case words.Decided():
             return words.decision(event)
+        case words.Undone(skipped=words.Skip() as skip):
+            return words.told(f"undo of {event.id} skipped", skip.who, skip.why)
         case words.Undone():
             return f"{event.id} undone"
         case words.Compensating():
             return f"rolls back: {event.error.type}: {event.error.message}"
         case words.Stuck():
             return f"stuck: {event.error.message}"
+        case words.Paused(why=words.OPERATOR):
+            return words.told("paused", event.who, event.detail)
+        case words.Resumed():
+            return words.told("goes on" if event.kept else "retried", event.who, event.why)
+        case words.Hastened():
+            said = ", ".join((*event.steps, *(f"undo of {id}" for id in event.undos)))
+            return words.told(f"tried at once: {said}", event.who, event.why)
+        case words.Skipped():
+            said = "done" if event.error is None else f"failed: {event.error.message}"
+            return words.told(f"{event.id} is declared {said}", event.who, event.why)
+        case words.Forked():
+            said = f"goes on from {event.source} at {event.step}"
+            return words.told(said, event.who, event.why)
         case words.Paused():
             return f"paused: {event.why} {event.detail}".strip()
         case words.Ended():
@@ -81,6 +98,9 @@ def line_of(event: Any) -> str:
             return "state set"
         case words.Stranded():
             return f"{event.node} does not run this version"
+        case words.Deadline(by=words.Skip() as by):
+            said = "deadline lifted" if event.until is None else "deadline set"
+            return words.told(said, by.who, by.why)
         case words.Deadline():
             return "no deadline" if event.until is None else "deadline set"
         case words.Cancel(deadline=int()):

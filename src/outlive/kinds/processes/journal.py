@@ -19,10 +19,12 @@ body was when it was made. What was done by branches that have lost (`Decided`) 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from outlive.kinds.processes.family import Family
 from outlive.kinds.processes.heard import Heard
@@ -44,11 +46,14 @@ from outlive.kinds.processes.vocabulary import (
     Decided,
     Ended,
     Failure,
+    Forked,
+    Hastened,
     Paused,
     Pivot,
     Published,
     Resumed,
     Signal,
+    Skipped,
     SleepBegan,
     Started,
     StateSet,
@@ -65,6 +70,7 @@ from outlive.kinds.processes.vocabulary import (
 Record = StepDone | WaitBegan | SleepBegan | Decided | CallbackMade | ChildStarted | Published
 UNKNOWN = Failure("Unknown", "it was under way when its branch was ended", retryable=False)
 """What is recorded of a step whose branch did not wait for it."""
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 _WITH_ARGS = (StepDone, ChildStarted, Published)
@@ -85,15 +91,18 @@ class Journal:
         "deadlines",
         "ended",
         "family",
+        "forked",
         "heard",
         "keys",
         "last_order",
         "next_n",
+        "origins",
         "paused",
         "pivoted",
         "places",
         "records",
         "signals",
+        "skips",
         "started",
         "state",
         "states",
@@ -146,6 +155,12 @@ class Journal:
         self.crashes = 0
         self.family: Family | None = None
         """The children it has started; None while it has none."""
+        self.skips: Mapping[str, Skipped] = _NONE
+        """Steps that an operator has declared as settled."""
+        self.forked: Forked | None = None
+        """Where it has its beginning from, if that was another process's."""
+        self.origins: Mapping[str, str] = _NONE
+        """The streams of the processes that have performed what this one began with."""
 
     def apply(self, event: Any, time: int) -> None:
         """Take in the next event; `time` is its commit's, 0 while that is not known."""
@@ -284,6 +299,8 @@ class Journal:
         match event:
             case Cancel():
                 self.cancel = self.cancel or event
+                self.paused = None
+                self.undone.update(event.kept)
             case Compensating():
                 self.compensating = event
             case UndoFailed():
@@ -296,7 +313,15 @@ class Journal:
             case Paused():
                 self.paused = event
             case Resumed():
-                self._resume()
+                self._resume(event)
+            case Hastened():
+                self._hasten(event)
+            case Skipped():
+                self.skips = {**self.skips, event.id: event}
+            case Forked():
+                self.forked = event
+                self.origins = {**dict.fromkeys(self.records, event.stream), **self.origins}
+                self.times.update(event.times)
             case Ended():
                 self.ended = event
             case Carried():
@@ -305,14 +330,26 @@ class Journal:
             case Again():
                 self.ended = Ended("again")
 
-    def _resume(self) -> None:
-        """An operator asked to go on: what had given up is tried afresh."""
+    def _resume(self, event: Resumed) -> None:
+        """An operator asked to go on: what had given up is tried afresh, unless all is `kept`."""
         if self.stuck is not None and self.compensating is None:
             self.records.pop(self.stuck.id, None)
             self._undecide(self.stuck.id)
+            stuck = self.stuck.id
+            self.skips = {id: skip for id, skip in self.skips.items() if id != stuck}
         self.stuck, self.paused, self.crashes = None, None, 0
-        self.undo_attempts.clear()
-        self.attempts.clear()
+        if not event.kept:
+            self.undo_attempts.clear()
+            self.attempts.clear()
+
+    def _hasten(self, event: Hastened) -> None:
+        """What was to be tried again later is due now; how often it was tried stays."""
+        for id in event.steps:
+            if id in self.attempts:
+                self.attempts[id] = replace(self.attempts[id], again_at=0)
+        for id in event.undos:
+            if id in self.undo_attempts:
+                self.undo_attempts[id] = replace(self.undo_attempts[id], again_at=0)
 
     def _consume(self, n: int) -> None:
         self.consumed.add(n)
@@ -388,7 +425,7 @@ class Journal:
         self._arrive(record.order, branch)
         if not isinstance(record, _WITH_ARGS):
             return record, ""
-        if record.args != args and id not in self.closed:
+        if record.args != args and id not in self.closed and id not in self.origins:
             return record, f"{id} is recorded with arguments {record.args}, the code gives {args}"
         return record, ""
 
@@ -397,6 +434,12 @@ class Journal:
         if self.unasked is None:
             self.unasked = set(self.records)
         return self.unasked
+
+    def drawn_from(self, path: str) -> str:
+        """The stream of the process that has done what is asked for next in the branch `path`;
+        empty when that is this one."""
+        left = [id for id in self.left_to_ask() & self.origins.keys() if id.startswith(path)]
+        return self.origins[min(left, key=lambda id: self.records[id].order)] if left else ""
 
     def renamed(
         self, id: str, known: Collection[str], branch: object = None, path: str = ""
@@ -481,6 +524,13 @@ class Journal:
         """The final status once every undo is done."""
         cancelled = self.compensating is not None and self.compensating.cancelled
         return "cancelled" if cancelled else "rolled_back"
+
+    def between_attempts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The steps, and the undos, of which the last attempt has failed and the next is to
+        come."""
+        steps = tuple(id for id in self.attempts if id not in self.records)
+        undos = tuple(id for id in self.undo_attempts if id not in self.undone)
+        return steps, undos
 
     def failure(self) -> Failure | None:
         """Why the process is not going forward any more, if it is not."""

@@ -98,6 +98,10 @@ class View(Struct, frozen=True):
     children: tuple[ChildView, ...] = ()
     standing: Standing | None = None
     """Where it stands in its line, while it is queued for a place."""
+    forked_from: str = ""
+    """The process that has done the first part of it; empty: none."""
+    forks: tuple[str, ...] = ()
+    """The processes that go on from a part of it."""
 
     @property
     def final(self) -> bool:
@@ -204,11 +208,18 @@ class _Fold:
         self.interrupted: AttemptView | None = None
         self.before = "running"
         self.children: dict[str, ChildView] = {}
+        self.waited: tuple[str, int | None] = "", None
+        self.forked_from = head.fork.id if head.fork is not None else ""
+        self.forks = list(head.forks)
 
     def become(self, status: str, at: int, why: str = "") -> None:
         self.status = status
         self.waits_for, self.due = "", None
         self.history.append(PastState(status, at, why))
+
+    def note(self, at: int, what: str, who: str, why: str) -> None:
+        """Something was done from outside that changes no status."""
+        self.history.append(PastState(self.status, at, words.told(what, who, why)))
 
     def step(self, id: str, name: str, kind: str, began: int) -> _Open:
         found = self.steps.get(id)
@@ -256,11 +267,18 @@ def _taken(fold: _Fold, event: words.Taken, at: int) -> None:
 def _step(fold: _Fold, event: words.StepDone, at: int) -> None:
     step = fold.step(event.id, event.id, "transact" if event.transact else "step", event.began)
     outcome = "done" if event.error is None else "failed"
-    if event.error is None or not step.attempts or step.attempts[-1].number < event.attempt:
+    if event.skipped is not None:
+        outcome = "skipped"
+    elif event.error is None or not step.attempts or step.attempts[-1].number < event.attempt:
         step.attempts.append(
             AttemptView(event.attempt, event.began, at, outcome, event.error, fold.node)
         )
     step.ended, step.outcome, step.error = at, outcome, event.error
+
+
+def _skip(fold: _Fold, event: words.Skipped, at: int) -> None:
+    what = "done" if event.error is None else "failed"
+    fold.note(at, f"{event.id} is declared {what}", event.who, event.why)
 
 
 def _attempt(fold: _Fold, event: words.AttemptFailed, at: int) -> None:
@@ -372,6 +390,8 @@ def _cancel(fold: _Fold, event: words.Cancel, at: int) -> None:
         fold.history.append(PastState(fold.status, at, "its deadline has passed"))
         return
     fold.cancelled = True
+    if event.fork:
+        fold.forks.append(event.fork)
     by = f" by {event.who}" if event.who else ""
     if fold.head.lines and fold.status in ("paused", "stuck"):
         fold.status = "queued"
@@ -399,8 +419,13 @@ def _undo_failed(fold: _Fold, event: words.UndoFailed, at: int) -> None:
 
 def _undone(fold: _Fold, event: words.Undone, at: int) -> None:
     step = fold.step(f"undo {event.id}", event.id, "undo", event.began)
-    step.attempts.append(AttemptView(event.attempt, event.began, at, "done", None, fold.node))
     step.ended, step.outcome, step.error = at, "undone", None
+    if event.skipped is not None:
+        step.outcome = "skipped"
+        what = f"{event.id} is declared undone"
+        fold.note(at, what, event.skipped.who, event.skipped.why)
+        return
+    step.attempts.append(AttemptView(event.attempt, event.began, at, "done", None, fold.node))
 
 
 def _stuck(fold: _Fold, event: words.Stuck, at: int) -> None:
@@ -409,17 +434,43 @@ def _stuck(fold: _Fold, event: words.Stuck, at: int) -> None:
 
 
 def _paused(fold: _Fold, event: words.Paused, at: int) -> None:
+    if event.why == words.OPERATOR:
+        fold.waited = fold.waits_for, fold.due
+        fold.become("paused", at, words.told("paused", event.who, event.detail))
+        return
     fold.failure = Failure(event.why, event.detail, retryable=False)
     fold.become("paused", at, f"{event.why}: {event.detail}".rstrip(": "))
 
 
 def _resumed(fold: _Fold, event: words.Resumed, at: int) -> None:
     undoing = any(past.status == "compensating" for past in fold.history)
-    by = f" by {event.who}" if event.who else ""
     if not undoing:
         fold.failure = None
-    going = "compensating" if undoing else "running"
-    fold.become("queued" if fold.head.lines else going, at, f"retried{by}")
+    why = words.told("goes on" if event.kept else "retried", event.who, event.why)
+    if event.waiting:
+        fold.become("waiting", at, why)
+        fold.waits_for, fold.due = fold.waited
+    else:
+        going = "compensating" if undoing else "running"
+        fold.become("queued" if fold.head.lines else going, at, why)
+
+
+def _hastened(fold: _Fold, event: words.Hastened, at: int) -> None:
+    fold.note(at, "the next attempt is made at once", event.who, event.why)
+
+
+def _deadline(fold: _Fold, event: words.Deadline, at: int) -> None:
+    if event.by is not None:
+        what = "its deadline is lifted" if event.until is None else "its deadline is set"
+        fold.note(at, what, event.by.who, event.by.why)
+
+
+def _forked(fold: _Fold, event: words.Forked, at: int) -> None:
+    fold.forked_from = event.source
+    fold.note(at, f"goes on from {event.source} at {event.step}", event.who, event.why)
+    for step in fold.order:
+        if step.ended is not None:
+            step.ended = event.times.get(step.name, step.ended)
 
 
 def _stranded(fold: _Fold, event: words.Stranded, at: int) -> None:
@@ -466,6 +517,10 @@ _HANDLERS: dict[str, Any] = {
     "stuck": _stuck,
     "paused": _paused,
     "resumed": _resumed,
+    "hastened": _hastened,
+    "skipped": _skip,
+    "deadline": _deadline,
+    "forked": _forked,
     "stranded": _stranded,
     "ended": _ended,
 }
@@ -514,6 +569,8 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
         era=head.era,
         parent=head.parent,
         children=tuple(fold.children.values()),
+        forked_from=fold.forked_from,
+        forks=tuple(fold.forks),
     )
 
 

@@ -8,12 +8,13 @@ when the caller gave a key. What happens in a branch has the branch's path befor
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
-from outlive.codec import NULL
+from outlive.codec import NULL, digest
 from outlive.model import Put, Ref, shard_of
 
 STATUSES = (
@@ -36,6 +37,10 @@ HALTED = ("paused", "stuck", "no_worker_for_version")
 """Statuses that only an operator or another node ends."""
 NOTICE, UNDELIVERED = "process.notice", "undelivered"
 """The mark of ended processes whose end could not be told."""
+OPERATOR = "operator"
+"""Why a process is paused that somebody has paused."""
+QUARANTINED = "quarantined"
+"""Why a process is paused that was under way whenever its node died."""
 GONE = "gone"
 """The status of a tombstone."""
 
@@ -117,6 +122,13 @@ class Taken(Struct, frozen=True, omit_defaults=True, gc=False):
     crash: bool = False
 
 
+class Skip(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Who has declared something as settled that was not done, and why."""
+
+    who: str = ""
+    why: str = ""
+
+
 class StepDone(Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     name: str
@@ -129,6 +141,8 @@ class StepDone(Struct, frozen=True, omit_defaults=True, gc=False):
     undo: str = ""
     given: Raw = NULL
     transact: bool = False
+    skipped: Skip | None = None
+    """It was not done, but declared by an operator."""
 
 
 class AttemptFailed(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -226,6 +240,8 @@ class Deadline(Struct, frozen=True, omit_defaults=True, gc=False):
     until: int | None = None
     count: int = 1
     """How often it had by then: what a replay need not set again."""
+    by: Skip | None = None
+    """Who has set it from outside, and why; None: the body."""
 
 
 class Cancel(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -233,6 +249,10 @@ class Cancel(Struct, frozen=True, omit_defaults=True, gc=False):
     who: str = ""
     deadline: int | None = None
     """The deadline that has passed; None when somebody asked for it."""
+    fork: str = ""
+    """The process that goes on with what this one has done; empty: none."""
+    kept: tuple[str, ...] = ()
+    """Steps that are that one's to undo now, and not undone here."""
 
 
 class Armed(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -344,6 +364,8 @@ class Undone(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str
     began: int
     attempt: int = 1
+    skipped: Skip | None = None
+    """It was not undone, but declared so by an operator."""
 
 
 class Stuck(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -354,10 +376,56 @@ class Stuck(Struct, frozen=True, omit_defaults=True, gc=False):
 class Paused(Struct, frozen=True, omit_defaults=True, gc=False):
     why: str
     detail: str = ""
+    who: str = ""
+    """The operator who asked for it; empty when nobody did."""
+    waiting: bool = False
+    """It waited then, so that nothing of it was under way."""
 
 
 class Resumed(Struct, frozen=True, omit_defaults=True, gc=False):
     who: str = ""
+    why: str = ""
+    kept: bool = False
+    """It goes on where it was: attempts stay counted. Otherwise what had given up is tried
+    afresh."""
+    waiting: bool = False
+    """It waits again."""
+
+
+class Hastened(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Steps and undos that wait for their next attempt make it at once."""
+
+    steps: tuple[str, ...] = ()
+    undos: tuple[str, ...] = ()
+    who: str = ""
+    why: str = ""
+
+
+class Skipped(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A step that fails is declared as settled: when the body comes to it, it is not called."""
+
+    id: str
+    result: Raw = NULL
+    error: Failure | None = None
+    undo: bool = True
+    """Whether it is undone, if it comes to that, like one that was done."""
+    who: str = ""
+    why: str = ""
+
+
+class Forked(Struct, frozen=True, omit_defaults=True, gc=False):
+    """All before this was done by another process, with which this one goes on."""
+
+    source: str
+    stream: str
+    step: str
+    """The first step that is not the other one's."""
+    began: int
+    """When the other one was started."""
+    times: dict[str, int] = {}
+    """When it had recorded what was taken from it."""
+    who: str = ""
+    why: str = ""
 
 
 class Stranded(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -398,6 +466,7 @@ KINDS: dict[str, type[Struct]] = {
     "child_ended": ChildEnded,
     "waits": WaitsOn,
     "published": Published,
+    "forked": Forked,
     "decided": Decided,
     "compensating": Compensating,
     "undo_failed": UndoFailed,
@@ -405,6 +474,8 @@ KINDS: dict[str, type[Struct]] = {
     "stuck": Stuck,
     "paused": Paused,
     "resumed": Resumed,
+    "hastened": Hastened,
+    "skipped": Skipped,
     "stranded": Stranded,
     "ended": Ended,
 }
@@ -427,6 +498,35 @@ class Notice(Struct, frozen=True, omit_defaults=True, gc=False):
     attempts: int = 0
     said: str = ""
     due: int = 0
+
+
+class Fork(Struct, frozen=True, omit_defaults=True, gc=False):
+    """With which part of whose journal a process is to begin."""
+
+    id: str
+    stream: str
+    upto: int
+    """Events before this position are taken over."""
+    step: str
+    undo: bool = True
+    """Whether it undoes what it takes over, should it roll back."""
+    who: str = ""
+    why: str = ""
+
+
+KEYS_MAX = 1000
+"""Keys of signals that an ended process is known by."""
+
+
+def key_digests(keys: Iterable[str]) -> tuple[str, ...]:
+    """The keys of signals as the cell of an ended process holds them, at most `KEYS_MAX`."""
+    return tuple(digest(key.encode())[:16] for key in keys)[-KEYS_MAX:]
+
+
+def told(what: str, who: str, why: str) -> str:
+    """What was done from outside, in words: `paused by ann: the bank is down`."""
+    by = f" by {who}" if who else ""
+    return f"{what}{by}: {why}" if why else f"{what}{by}"
 
 
 class Head(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -457,6 +557,16 @@ class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     """Where it stands in them."""
     trace: str = ""
     """That of its start, only while queued."""
+    fork: Fork | None = None
+    """What it begins with; None: with nothing."""
+    forks: tuple[str, ...] = ()
+    """The processes that were forked from it after its end."""
+    keys: tuple[str, ...] = ()
+    """Once it has ended: digests of its signals' keys, the last ones."""
+
+    def knows(self, key: str) -> bool:
+        """Whether it has ended and had taken a signal with this key."""
+        return bool(self.keys) and key_digests((key,))[0] in self.keys
 
 
 class Command(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -466,7 +576,7 @@ class Command(Struct, frozen=True, omit_defaults=True, gc=False):
     kind: str
     """start · signal · update · callback · cancel · retry · notify · import
     · ended (a child, to its parent) · publish (to nobody yet)
-    · admit (`id` is a line: see who can go)"""
+    · admit (`id` is a line: see who can go) · pause · resume · hasten · skip · deadline · fork"""
     id: str
     name: str = ""
     payload: Raw = NULL

@@ -1,0 +1,359 @@
+"""What an operator asks with `outlive process`: of one process by its id, of many by a filter.
+
+    pause ID · resume ID            stop at the next durable point; go on where it was
+    retry ID [--now]                what has given up, afresh; or the next attempt at once
+    skip ID [STEP] --value JSON     declare a step that fails as done (--error TEXT: as failed)
+    deadline ID SECONDS             when it must have ended; `none` lifts it
+    fork ID AT [--input JSON]       another process goes on from there
+
+    cancel --status stuck --type order --preview      which ones would that be?
+    cancel --token TOKEN                              those, exactly
+    cancel --status stuck --type order --yes          both at once
+
+`cancel`, `pause`, `resume` and `retry` take a filter in the place of the id. Who asked is the name
+of who is logged in; why is `--why`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import msgspec
+from cyclopts import App, Parameter
+
+from outlive.clock import rfc3339
+from outlive.commands.client import StoreAddress, ask
+from outlive.commands.exits import FORBIDDEN, MISUSED, CommandFailed
+from outlive.commands.output import lines
+
+if TYPE_CHECKING:
+    from outlive.app import Outlive
+    from outlive.kinds.processes.bulk import Preview, Report
+
+AppName = Annotated[str | None, Parameter(name="--app")]
+
+
+@Parameter(name="*")
+@dataclass
+class Selection:
+    """Which processes, where no id is given."""
+
+    status: str | None = None
+    """Only those in this state."""
+    type: str | None = None
+    """Only those of this type."""
+    version: int | None = None
+    """Only those of this version."""
+    older_than: float | None = None
+    """Only those that were started at least this many seconds ago."""
+    limit: int = 1000
+    """At most this many (1 to 10000), the newest."""
+    preview: bool = False
+    """Show how many they are, and a token; do nothing."""
+    yes: bool = False
+    """Do it to all that are found."""
+    token: str | None = None
+    """Do it to those of a preview."""
+
+    @property
+    def given(self) -> bool:
+        return bool(self.status or self.type or self.token)
+
+
+def register(commands: App) -> None:
+    """Add these commands to `outlive process`."""
+    for command in (cancel, pause, resume, retry, skip, deadline, fork):
+        commands.command(command)
+
+
+def cancel(
+    id: str | None = None,
+    /,
+    *,
+    reason: str = "",
+    many: Selection | None = None,
+    store: StoreAddress = None,
+) -> int | None:
+    """Cancel a process: what it did is undone, unless it is past its pivot.
+
+    Parameters
+    ----------
+    id
+        The public id; without it a filter.
+    reason
+        Why; kept in its journal with your name.
+    """
+    if id is None:
+        return _many("cancel", many, reason, store)
+    _one(id, many)
+    ask(store, lambda app: app.cancel(id, reason=reason, who=who()))
+    lines((f"{id} is asked to cancel",))
+    return None
+
+
+def pause(
+    id: str | None = None,
+    /,
+    *,
+    why: str = "",
+    many: Selection | None = None,
+    store: StoreAddress = None,
+) -> int | None:
+    """Let a process stop at its next durable point; a step under way ends and is recorded.
+
+    Parameters
+    ----------
+    id
+        The public id; without it a filter.
+    why
+        Kept in its journal with your name.
+    """
+    if id is None:
+        return _many("pause", many, why, store)
+    _one(id, many)
+    ask(store, lambda app: app.pause(id, why=why, who=who()))
+    lines((f"{id} is asked to pause",))
+    return None
+
+
+def resume(
+    id: str | None = None,
+    /,
+    *,
+    why: str = "",
+    many: Selection | None = None,
+    store: StoreAddress = None,
+) -> int | None:
+    """Let a paused process go on where it was.
+
+    Parameters
+    ----------
+    id
+        The public id; without it a filter.
+    why
+        Kept in its journal with your name.
+    """
+    if id is None:
+        return _many("resume", many, why, store)
+    _one(id, many)
+    ask(store, lambda app: app.resume(id, why=why, who=who()))
+    lines((f"{id} is asked to go on",))
+    return None
+
+
+def retry(
+    id: str | None = None,
+    /,
+    *,
+    now: bool = False,
+    step: str = "",
+    why: str = "",
+    many: Selection | None = None,
+    store: StoreAddress = None,
+) -> int | None:
+    """Go on with a process that is stuck or paused, what gave up tried afresh.
+
+    Parameters
+    ----------
+    id
+        The public id; without it a filter.
+    now
+        Instead: make the next attempt of what waits for one at once.
+    step
+        With --now: of this step only.
+    why
+        Kept in its journal with your name.
+    """
+    if id is None:
+        return _many("retry_now" if now else "retry", many, why, store)
+    _one(id, many)
+    ask(store, lambda app: app.retry(id, now=now, step=step, why=why, who=who()))
+    lines((f"{id} is asked to go on",))
+    return None
+
+
+def skip(
+    id: str,
+    step: str = "",
+    /,
+    *,
+    value: str = "null",
+    error: str | None = None,
+    undo: bool = True,
+    why: str = "",
+    app: AppName = None,
+    store: StoreAddress = None,
+) -> None:
+    """Declare a step that is stuck or between attempts as settled; an undo, as done.
+
+    Parameters
+    ----------
+    id
+        The public id.
+    step
+        As the process shows it; without it the only one that fails. `undo charge` is an undo.
+    value
+        What it gives, as JSON.
+    error
+        Declare it as failed instead, with this message.
+    undo
+        Whether its undo is called, should the process roll back (--no-undo: it is not).
+    why
+        Kept in its journal with your name.
+    app
+        MODULE:APP, to check the value here against the step's type; its owner does in any case.
+    """
+    given = read_json("value", value)
+    ask(
+        store,
+        lambda asked: asked.skip(
+            id, step, value=given, error=error, with_undo=undo, why=why, who=who()
+        ),
+        app,
+    )
+    lines((f"{id} is asked to skip {step or 'the step that fails'}",))
+
+
+def deadline(id: str, seconds: str, /, *, why: str = "", store: StoreAddress = None) -> None:
+    """Say anew when a process must have ended.
+
+    Parameters
+    ----------
+    id
+        The public id.
+    seconds
+        From now, above 0; `none` lifts it.
+    why
+        Kept in its journal with your name.
+    """
+    try:
+        wanted = None if seconds == "none" else float(seconds)
+    except ValueError:
+        raise CommandFailed(
+            f"{seconds!r} is neither a number of seconds nor none", MISUSED
+        ) from None
+    if wanted is not None and not wanted > 0:
+        raise CommandFailed(f"{seconds} seconds is no deadline: it must be above 0", MISUSED)
+    ask(store, lambda app: app.deadline(id, wanted, why=why, who=who()))
+    lines((f"{id} is asked to end {'whenever' if wanted is None else f'within {wanted:g} s'}",))
+
+
+def fork(
+    id: str,
+    at: str,
+    /,
+    *,
+    input: str | None = None,
+    version: int | None = None,
+    cancel: bool = False,
+    why: str = "",
+    app: AppName = None,
+    store: StoreAddress = None,
+) -> None:
+    """Start a process that goes on with what another has done before a step; prints its id.
+
+    Parameters
+    ----------
+    id
+        The public id of the other one.
+    at
+        The first step, wait or sleep that is done anew, as the process shows it.
+    input
+        The input as JSON; the other one's without it.
+    version
+        The version it runs under; the other one's without it.
+    cancel
+        Cancel the other one, which has not ended.
+    why
+        Kept in both journals with your name.
+    app
+        MODULE:APP, to check the input against what it declares.
+    """
+    given = {} if input is None else {"input": read_json("input", input)}
+
+    async def question(asked: Outlive) -> str:
+        handle = await asked.fork(
+            id, at, version=version, cancel=cancel, why=why, who=who(), **given
+        )
+        return handle.id
+
+    lines((ask(store, question, app),))
+
+
+# --- many -----------------------------------------------------------------------------------------
+
+
+def _many(verb: str, many: Selection | None, why: str, store: str | None) -> int | None:
+    """Show which ones a filter finds, or ask them."""
+    if many is None or not many.given:
+        raise CommandFailed("name a process by its id, or many by --status or --type", MISUSED)
+    if not many.token and many.preview is many.yes:
+        raise CommandFailed("say --preview to see which ones, or --yes to do it at once", MISUSED)
+
+    async def question(app: Outlive) -> tuple[Preview | None, Report | None]:
+        preview, token = None, many.token
+        if token is None:
+            preview = await app.bulk(
+                verb,
+                status=many.status,
+                type=many.type,
+                version=many.version,
+                older_than=many.older_than,
+                limit=many.limit,
+            )
+            token = preview.token
+        if many.preview:
+            return preview, None
+        report = await app.carry_out(token, verb=verb, who=who(), why=why, progress=_progress)
+        return preview, report
+
+    preview, report = ask(store, question)
+    if report is None:
+        lines(_shown(verb, cast("Preview", preview)))
+        return None
+    lines(f"{refusal.id}  {refusal.code}  {refusal.why}" for refusal in report.refusals)
+    said = f"{report.asked} of {report.count} were asked to {report.verb.replace('_', ' ')}"
+    print(f"{said}, {report.refused} refused", file=sys.stderr)
+    return FORBIDDEN if report.refused and not report.asked else None
+
+
+def _progress(report: Report) -> None:
+    print(f"{report.looked_at} of {report.count}", file=sys.stderr)
+
+
+def _shown(verb: str, preview: Preview) -> list[str]:
+    command = "retry --now" if verb == "retry_now" else verb
+    found = [*preview.ids]
+    if preview.count > len(found):
+        found.append(f"… and {preview.count - len(found)} more")
+    limit = ", the limit: there are more" if preview.more else ""
+    return [
+        *found,
+        f"{preview.count} processes{limit}; nothing is done yet. Until {rfc3339(preview.expires)}:",
+        f"  outlive process {command} --token {preview.token}",
+    ]
+
+
+def _one(id: str, many: Selection | None) -> None:
+    if many is not None and (many.given or many.preview or many.yes):
+        raise CommandFailed(f"{id} is one process: leave out the filter, or the id", MISUSED)
+
+
+def read_json(name: str, text: str) -> Any:
+    """A value that was typed as JSON. Raises `CommandFailed`."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"--{name} is not JSON: {error}", MISUSED) from None
+
+
+def who() -> str:
+    """Who sits at the keyboard, for the journal."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}"
