@@ -51,6 +51,7 @@ UNTESTED: Mapping[str, str] = {
     "errors.root": "one tree: tests/test_errors.py holds every error to it",
     "errors.store": "one tree: tests/test_errors.py holds every error to it",
     "handle": "a process seen from outside: tests/test_app.py asks and tells through it",
+    "kinds.processes.reports": "only values: tests/kinds/processes/test_view.py fills them",
     "runtime.deliveries": "what tests/runtime/test_updates.py and test_callbacks.py deliver",
     "testing.carrier_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.cell_conformance": "a suite itself: tests/conformance runs it on every store",

@@ -49,6 +49,7 @@ from outlive.kinds.processes import (
     Definition,
 )
 from outlive.kinds.processes.callbacks import checked_base
+from outlive.kinds.processes.cells import ref_of
 from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.limits import BACKLOG_MAX, Limit, demand_priority
 from outlive.kinds.processes.pending import PLAIN, Wish, queued
@@ -56,7 +57,6 @@ from outlive.kinds.processes.requests import request_of, started_by
 from outlive.kinds.processes.seen import Query
 from outlive.kinds.processes.subscriptions import Subscriptions
 from outlive.kinds.processes.updates import Update
-from outlive.kinds.processes.vocabulary import ref_of
 from outlive.kinds.processes.webhooks import Webhooks
 from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
 from outlive.runtime.telemetry import telemetry_here

@@ -10,7 +10,7 @@ import pytest
 
 from outlive.errors import StoreUnavailable
 from outlive.kinds.processes import Head
-from outlive.kinds.processes.vocabulary import put_head, read_head, ref_of, space_of
+from outlive.kinds.processes.cells import put_head, read_head, ref_of, space_of
 from outlive.model import Append, Batch, Cell, Event, Ref
 from outlive.runtime.ahead import Ahead
 from outlive.stores.memory import MemoryStore

@@ -386,7 +386,7 @@ async def test_thousands_of_eras_leave_nothing_behind_in_memory(
 
 
 def ref(app: Outlive, id: str) -> Any:
-    from outlive.kinds.processes.vocabulary import ref_of
+    from outlive.kinds.processes.cells import ref_of
 
     assert shard_of(id, app.store.shards) >= 0
     return ref_of(id, app.store.shards)

@@ -10,7 +10,7 @@ from tests.service import Place, has_status, until
 
 from outlive import Outlive, Run
 from outlive.kinds.processes import Command
-from outlive.kinds.processes.vocabulary import inbox_of
+from outlive.kinds.processes.cells import inbox_of
 from outlive.model import Batch
 from outlive.runtime.mail import NEAR_SECONDS, Mail
 

@@ -13,18 +13,11 @@ from outlive.doors.controlling import GIVEN, WHO_CHARACTERS_MAX, WHY_CHARACTERS_
 from outlive.errors import Conflict, NoSuchProcess, NotForkable, ProcessGone
 from outlive.handle import Handle
 from outlive.kinds.processes import FINAL, Command, Definition, Head, Journal
+from outlive.kinds.processes.cells import Fork, put_head, read_head, ref_of
 from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.forking import Share, share_of
 from outlive.kinds.processes.requests import request_of, started_by
-from outlive.kinds.processes.vocabulary import (
-    GONE,
-    Fork,
-    Started,
-    put_head,
-    read_head,
-    ref_of,
-    unpack,
-)
+from outlive.kinds.processes.vocabulary import GONE, Started, unpack
 from outlive.model import ABSENT, Batch, Cell, Put, Require
 from outlive.runtime import control
 from outlive.runtime.forks import Plan

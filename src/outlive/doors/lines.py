@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from outlive.errors import Overloaded, QuotaExceeded
 from outlive.kinds.processes import Definition, View, limits
+from outlive.kinds.processes.cells import Head
 from outlive.kinds.processes.limits import Standing, lines_of
 from outlive.kinds.processes.pending import PLAIN, Wish, queued
-from outlive.kinds.processes.vocabulary import Head
 from outlive.model import Batch, Put, Ref, Require
 
 if TYPE_CHECKING:

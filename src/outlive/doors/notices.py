@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, cast
 from outlive.doors.telling import Telling
 from outlive.errors import NothingToNotify, NotifyRefused
 from outlive.kinds.processes import FINAL, Command, Summary, View, summary_of
+from outlive.kinds.processes.cells import space_of
 from outlive.kinds.processes.view import notice_view
-from outlive.kinds.processes.vocabulary import NOTICE, UNDELIVERED, space_of
+from outlive.kinds.processes.vocabulary import NOTICE, UNDELIVERED
 from outlive.kinds.processes.webhooks import NoticeView, Webhooks, masked
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from outlive.errors import NoSuchProcess, ProcessGone, StoreUnavailable
-from outlive.kinds.processes.vocabulary import GONE, read_head, ref_of
+from outlive.kinds.processes.cells import read_head, ref_of
+from outlive.kinds.processes.vocabulary import GONE
 
 if TYPE_CHECKING:
     from outlive.clock import Clock

@@ -6,6 +6,7 @@ from outlive.doors.journals import recorded
 from outlive.doors.telling import Telling
 from outlive.errors import AlreadyThere, BadJournal, NothingToExport, TooLarge
 from outlive.kinds.processes import Command
+from outlive.kinds.processes.cells import ref_of
 from outlive.kinds.processes.difference import Difference
 from outlive.kinds.processes.transfer import (
     Exported,
@@ -14,7 +15,6 @@ from outlive.kinds.processes.transfer import (
     exported_in,
     lines_of,
 )
-from outlive.kinds.processes.vocabulary import ref_of
 from outlive.store import VALUE_BYTES_MAX
 
 IMPORT_BYTES_MAX = VALUE_BYTES_MAX - 64 * 1024

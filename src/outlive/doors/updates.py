@@ -30,10 +30,10 @@ from outlive.errors import (
     UpdateUnanswered,
 )
 from outlive.kinds.processes import FINAL, Command, Head
+from outlive.kinds.processes.cells import inbox_of, read_command
 from outlive.kinds.processes.definition import any_payload
 from outlive.kinds.processes.heard import DIGESTED, UpdateView, place_of, same, update_in
 from outlive.kinds.processes.pending import told
-from outlive.kinds.processes.vocabulary import inbox_of, read_command
 from outlive.model import ABSENT, Batch, Put, Ref, Require, shard_of
 
 if TYPE_CHECKING:

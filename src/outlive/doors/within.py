@@ -36,10 +36,11 @@ from outlive.errors import (
 )
 from outlive.handle import Handle
 from outlive.kinds.processes import FINAL, Command
+from outlive.kinds.processes.cells import read_head, ref_of
 from outlive.kinds.processes.limits import demand_priority
 from outlive.kinds.processes.pending import Wish, queued, told
 from outlive.kinds.processes.requests import started_by
-from outlive.kinds.processes.vocabulary import GONE, read_head, ref_of
+from outlive.kinds.processes.vocabulary import GONE
 from outlive.model import Put, Ref
 from outlive.runtime.publications import letter
 from outlive.store import AsyncCarrier, Carrier, Sight

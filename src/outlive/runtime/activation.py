@@ -22,6 +22,7 @@ from outlive import codec, steps
 from outlive.clock import MICROS
 from outlive.errors import Cancelled, Discarded, Drift, OutliveError, StepFailed, TooLarge
 from outlive.kinds.processes import Failure, Head, Journal
+from outlive.kinds.processes.cells import key_digests, put_head
 from outlive.kinds.processes.vocabulary import (
     KIND_OF,
     Armed,
@@ -34,9 +35,7 @@ from outlive.kinds.processes.vocabulary import (
     StepDone,
     Stuck,
     WaitsOn,
-    key_digests,
     pack,
-    put_head,
 )
 from outlive.model import Append, Batch, Committed, Lease, Put, Ref, Require
 from outlive.runtime.mail import news_of

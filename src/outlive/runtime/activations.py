@@ -29,6 +29,7 @@ from outlive.errors import (
     Overloaded,
 )
 from outlive.kinds.processes import FINAL, Definition, Failure, Head, Journal, Stats
+from outlive.kinds.processes.cells import Notice, read_head, ref_of
 from outlive.kinds.processes.pending import PLAIN, Wish
 from outlive.kinds.processes.subscriptions import Subscriptions
 from outlive.kinds.processes.transfer import as_they_were
@@ -37,13 +38,10 @@ from outlive.kinds.processes.vocabulary import (
     HALTED,
     LIVE,
     Ended,
-    Notice,
     Paused,
     Started,
     Stranded,
     WaitDone,
-    read_head,
-    ref_of,
     unpack,
 )
 from outlive.model import ABSENT, Batch, Cell, Committed, Lease, Put, Ref, Require, shard_of

@@ -24,7 +24,8 @@ from typing import Any
 import msgspec
 
 from outlive.errors import OutliveError
-from outlive.kinds.processes.vocabulary import LIVE, inbox_of, read_head, space_of
+from outlive.kinds.processes.cells import inbox_of, read_head, space_of
+from outlive.kinds.processes.vocabulary import LIVE
 from outlive.model import Cell, Event, Ref
 from outlive.store import Store
 

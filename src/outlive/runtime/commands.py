@@ -33,17 +33,8 @@ from outlive.errors import (
     TooManySignals,
 )
 from outlive.kinds.processes import FINAL, Command, Head
-from outlive.kinds.processes.vocabulary import (
-    GONE,
-    HALTED,
-    LIVE,
-    Cancel,
-    Resumed,
-    Signal,
-    Started,
-    read_head,
-    ref_of,
-)
+from outlive.kinds.processes.cells import read_head, ref_of
+from outlive.kinds.processes.vocabulary import GONE, HALTED, LIVE, Cancel, Resumed, Signal, Started
 from outlive.model import ABSENT, Batch, Committed, Put, Require
 from outlive.runtime import control, deliveries, forks, imports
 from outlive.runtime.activation import Activation

@@ -19,18 +19,11 @@ from msgspec import Raw, Struct
 from outlive import ids
 from outlive.errors import NotForkable
 from outlive.kinds.processes import Command, Failure, Head
+from outlive.kinds.processes.cells import Fork, put_head, ref_of
 from outlive.kinds.processes.forking import taken_over
 from outlive.kinds.processes.pending import told
 from outlive.kinds.processes.requests import REQUESTS
-from outlive.kinds.processes.vocabulary import (
-    Cancel,
-    Ended,
-    Fork,
-    Forked,
-    Started,
-    put_head,
-    ref_of,
-)
+from outlive.kinds.processes.vocabulary import Cancel, Ended, Forked, Started
 from outlive.model import Put, Ref
 from outlive.runtime.control import demand_forkable
 

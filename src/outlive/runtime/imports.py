@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from outlive.errors import AlreadyThere, Conflict, Fenced, StreamConflict
 from outlive.kinds.processes import FINAL, Command
+from outlive.kinds.processes.cells import put_head, ref_of
 from outlive.kinds.processes.transfer import arrival, exported_from
-from outlive.kinds.processes.vocabulary import put_head, ref_of
 from outlive.model import ABSENT, Append, Batch, Require, shard_of
 
 if TYPE_CHECKING:

@@ -23,16 +23,9 @@ from msgspec.structs import replace
 from outlive.clock import MICROS
 from outlive.errors import Conflict
 from outlive.kinds.processes import limits
+from outlive.kinds.processes.cells import Command, Head
 from outlive.kinds.processes.limits import Backlog, Line, Terms, Ticket, read_line, read_ticket
-from outlive.kinds.processes.vocabulary import (
-    Admitted,
-    Cancel,
-    Command,
-    Ended,
-    Failure,
-    Head,
-    Started,
-)
+from outlive.kinds.processes.vocabulary import Admitted, Cancel, Ended, Failure, Started
 from outlive.model import ABSENT, Batch, Cell, Put, Ref, Require, shard_of
 from outlive.runtime.timers import Timer
 

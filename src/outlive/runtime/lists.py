@@ -8,7 +8,8 @@ not change while they are read), so that no third mark must be written for every
 from __future__ import annotations
 
 from outlive.kinds.processes import Summary, summary_of
-from outlive.kinds.processes.vocabulary import GONE, space_of
+from outlive.kinds.processes.cells import space_of
+from outlive.kinds.processes.vocabulary import GONE
 from outlive.model import Cell
 from outlive.store import Store
 

@@ -24,9 +24,10 @@ from msgspec import Raw
 from outlive.clock import MICROS
 from outlive.errors import OutliveError, ProcessError
 from outlive.kinds.processes import Command, Definition, Head
+from outlive.kinds.processes.cells import put_head, ref_of
 from outlive.kinds.processes.pending import Wish, queued, queued_head, told
 from outlive.kinds.processes.undelivered import undelivered
-from outlive.kinds.processes.vocabulary import Ended, pack, put_head, ref_of
+from outlive.kinds.processes.vocabulary import Ended, pack
 from outlive.model import Batch, Committed, Put, Require, shard_of
 
 if TYPE_CHECKING:

@@ -28,16 +28,10 @@ from outlive.errors import (
     StoreWentBack,
 )
 from outlive.kinds.processes import FINAL, Definition, Stats
+from outlive.kinds.processes.cells import inbox_of, read_command, read_head, ref_of, space_of
 from outlive.kinds.processes.definition import label_of
 from outlive.kinds.processes.requests import REQUESTS, read_request
 from outlive.kinds.processes.undelivered import UNDELIVERED, undelivered
-from outlive.kinds.processes.vocabulary import (
-    inbox_of,
-    read_command,
-    read_head,
-    ref_of,
-    space_of,
-)
 from outlive.model import Batch, Cell, Lease, Put, Require
 from outlive.runtime import meters
 from outlive.runtime.activations import ACTIVE_MAX, Activations

@@ -25,7 +25,8 @@ from outlive import ids
 from outlive.clock import MICROS
 from outlive.errors import NothingToNotify, NotifyRefused, OutliveError
 from outlive.kinds.processes import FINAL, Command, Head, View, view_of
-from outlive.kinds.processes.vocabulary import UNDELIVERED, Notice, put_head, ref_of
+from outlive.kinds.processes.cells import Notice, put_head, ref_of
+from outlive.kinds.processes.vocabulary import UNDELIVERED
 from outlive.kinds.processes.webhooks import Webhooks
 from outlive.model import Batch, Cell, Require, shard_of
 from outlive.runtime import outbound

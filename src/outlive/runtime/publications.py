@@ -20,11 +20,12 @@ from msgspec import Raw
 from outlive import codec, ids
 from outlive.errors import ProcessError
 from outlive.kinds.processes import FINAL, Command
+from outlive.kinds.processes.cells import read_head, ref_of
 from outlive.kinds.processes.definition import any_payload, input_error
 from outlive.kinds.processes.pending import told
 from outlive.kinds.processes.subscriptions import Subscriber, name_of
 from outlive.kinds.processes.undelivered import undelivered
-from outlive.kinds.processes.vocabulary import GONE, Published, read_head, ref_of
+from outlive.kinds.processes.vocabulary import GONE, Published
 from outlive.model import Batch, Put, Require
 from outlive.runtime.mail import Mail
 

@@ -21,7 +21,8 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from outlive.errors import Discarded, OutliveError
-from outlive.kinds.processes.vocabulary import FINAL, QUARANTINED, Paused, Taken, read_head
+from outlive.kinds.processes.cells import read_head
+from outlive.kinds.processes.vocabulary import FINAL, QUARANTINED, Paused, Taken
 from outlive.model import Cell, Lease, shard_of
 from outlive.runtime.activation import Activation
 from outlive.runtime.ahead import Ahead

@@ -9,8 +9,8 @@ is seen at the next look.
 from __future__ import annotations
 
 from outlive.kinds.processes import FINAL, STATUSES
+from outlive.kinds.processes.cells import read_head, space_of
 from outlive.kinds.processes.definition import label_of
-from outlive.kinds.processes.vocabulary import read_head, space_of
 from outlive.model import shard_of
 from outlive.store import Store
 

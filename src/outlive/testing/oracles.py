@@ -24,7 +24,8 @@ import msgspec
 from msgspec import Struct
 
 from outlive.kinds.processes import FINAL
-from outlive.kinds.processes.vocabulary import GONE, Head, read_head, space_of
+from outlive.kinds.processes.cells import Head, read_head, space_of
+from outlive.kinds.processes.vocabulary import GONE
 from outlive.model import Event, Hold, Shard
 from outlive.store import Store
 from outlive.stores.chain import verify

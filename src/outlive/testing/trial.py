@@ -29,7 +29,8 @@ from outlive.doors.updates import answer_of
 from outlive.errors import ProcessFailed, StoreRefused
 from outlive.handle import Handle
 from outlive.kinds.processes import FINAL, View
-from outlive.kinds.processes.vocabulary import GONE, read_head, space_of
+from outlive.kinds.processes.cells import read_head, space_of
+from outlive.kinds.processes.vocabulary import GONE
 from outlive.store import Store
 from outlive.testing.idleness import Idleness, NotIdle, is_moving
 from outlive.testing.replay import AlwaysReplay, put_out

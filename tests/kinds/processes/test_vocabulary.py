@@ -4,8 +4,7 @@ import msgspec
 import pytest
 
 from outlive.kinds.processes import vocabulary as words
-from outlive.kinds.processes.vocabulary import FINAL, KINDS, LIVE, STATUSES, Head, pack, unpack
-from outlive.model import Ref, shard_of
+from outlive.kinds.processes.vocabulary import FINAL, KINDS, LIVE, STATUSES, pack, unpack
 
 RAW = msgspec.Raw(b'{"a":1}')
 ERROR = words.Failure("E", "message", "c", False)
@@ -76,13 +75,3 @@ def test_defaults_are_left_out() -> None:
 
 def test_final_and_live_are_statuses_and_apart() -> None:
     assert set(STATUSES) > FINAL and set(STATUSES) > set(LIVE) and not FINAL & set(LIVE)
-
-
-def test_a_head_lies_in_its_shard_and_can_be_listed_by_time_status_and_type() -> None:
-    ref = words.ref_of("reg_1", 16)
-    assert ref == Ref(f"process/{shard_of('reg_1', 16)}", "reg_1")
-    put = words.put_head(ref, Head("s", "register", 1, "done", 17), 5)
-    assert words.read_head(put.value).status == "done" and put.due == 5
-    marks = dict(put.marks)
-    assert marks["process.status"] == "done 0000000000000017"
-    assert sorted(marks) == ["process.status", "process.type"]

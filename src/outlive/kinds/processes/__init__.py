@@ -21,21 +21,22 @@ What is *not* promised: that a step runs once. A step whose outcome was not reco
 with the same key.
 
     definition.py   what is declared about a type of process
-    vocabulary.py   the events of a journal and the cell beside it
+    vocabulary.py   the events of a journal; cells.py: the cell beside it, and commands
     family.py       the children a process has started, as its journal knows them
     subscriptions.py   who hears of which published event
     journal.py      the fold that replay and decisions stand on
-    view.py         the fold that people read; entries.py: the same line by line
+    view.py         the fold that people read, into the values of reports.py; entries.py: line by line
     eras.py         how an endless process goes from one journal to the next
     transfer.py     a journal as a file; difference.py: what came of replaying one on other code
 
 References: Garcia-Molina & Salem, "Sagas" (1987); RFC 9110 section 15.3.3 (202 Accepted).
 """
 
+from outlive.kinds.processes.cells import Command, Head
 from outlive.kinds.processes.definition import Definition
 from outlive.kinds.processes.entries import Entry, entries
 from outlive.kinds.processes.journal import Journal
-from outlive.kinds.processes.view import (
+from outlive.kinds.processes.reports import (
     COMMIT_SECONDS,
     AttemptView,
     Begun,
@@ -46,19 +47,9 @@ from outlive.kinds.processes.view import (
     StepView,
     Summary,
     View,
-    fresh_view,
-    summary_of,
-    view_of,
 )
-from outlive.kinds.processes.vocabulary import (
-    FINAL,
-    LIVE,
-    STATUSES,
-    Command,
-    Failure,
-    Head,
-    Unknown,
-)
+from outlive.kinds.processes.view import fresh_view, summary_of, view_of
+from outlive.kinds.processes.vocabulary import FINAL, LIVE, STATUSES, Failure, Unknown
 
 __all__ = [
     "COMMIT_SECONDS",

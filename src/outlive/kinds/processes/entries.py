@@ -43,8 +43,6 @@ def line_of(event: Any) -> str:
         case words.Started():
             era = f", era {event.era}" if event.era > 1 else ""
             return f"started as {event.type} version {event.version}{era}"
-        case words.Admitted():
-            return "its turn has come"
         case words.Taken():
             return f"taken over by {event.node}" + (" after a crash" if event.crash else "")
         case words.StepDone(skipped=words.Skip() as skip):
@@ -81,23 +79,12 @@ def line_of(event: Any) -> str:
             return words.told("paused", event.who, event.detail)
         case words.Resumed():
             return words.told("goes on" if event.kept else "retried", event.who, event.why)
-        case words.Hastened():
-            said = ", ".join((*event.steps, *(f"undo of {id}" for id in event.undos)))
-            return words.told(f"tried at once: {said}", event.who, event.why)
-        case words.Skipped():
-            said = "done" if event.error is None else f"failed: {event.error.message}"
-            return words.told(f"{event.id} is declared {said}", event.who, event.why)
-        case words.Forked():
-            said = f"goes on from {event.source} at {event.step}"
-            return words.told(said, event.who, event.why)
         case words.Paused():
             return f"paused: {event.why} {event.detail}".strip()
         case words.Ended():
             return f"ended: {event.status}"
         case words.StateSet():
             return "state set"
-        case words.Stranded():
-            return f"{event.node} does not run this version"
         case words.Deadline(by=words.Skip() as by):
             said = "deadline lifted" if event.until is None else "deadline set"
             return words.told(said, by.who, by.why)
@@ -142,4 +129,17 @@ def _line_beside(event: Any) -> str:
             return f"waits for {event.name}" if event.name else "sleeps"
         case words.Published():
             return f"published {event.name} as {event.event}"
+        case words.Admitted():
+            return "its turn has come"
+        case words.Hastened():
+            said = ", ".join((*event.steps, *(f"undo of {id}" for id in event.undos)))
+            return words.told(f"tried at once: {said}", event.who, event.why)
+        case words.Skipped():
+            said = "done" if event.error is None else f"failed: {event.error.message}"
+            return words.told(f"{event.id} is declared {said}", event.who, event.why)
+        case words.Forked():
+            said = f"goes on from {event.source} at {event.step}"
+            return words.told(said, event.who, event.why)
+        case words.Stranded():
+            return f"{event.node} does not run this version"
     return KIND_OF[type(event)]

@@ -26,8 +26,9 @@ import msgspec
 from msgspec import Raw
 
 from outlive.errors import NoSuchEra
+from outlive.kinds.processes.cells import Head
 from outlive.kinds.processes.journal import Journal
-from outlive.kinds.processes.vocabulary import Again, Carried, Head, Started
+from outlive.kinds.processes.vocabulary import Again, Carried, Started
 
 ERAS_KEPT_MAX = 100
 """Eras of one process that can be read, the one under way among them."""

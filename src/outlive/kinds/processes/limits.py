@@ -30,7 +30,8 @@ from msgspec import Struct
 
 from outlive.codec import digest
 from outlive.errors import InvalidInput
-from outlive.kinds.processes.vocabulary import FINAL, Command, Head, inbox_of, pack
+from outlive.kinds.processes.cells import Command, Head, inbox_of
+from outlive.kinds.processes.vocabulary import FINAL, pack
 from outlive.model import Cell, Put, Ref, shard_of
 
 if TYPE_CHECKING:

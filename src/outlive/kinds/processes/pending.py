@@ -16,17 +16,10 @@ from msgspec import Raw, Struct
 
 from outlive import ids
 from outlive.codec import digest
+from outlive.kinds.processes.cells import Command, Head, Notice, inbox_of, put_head, ref_of
 from outlive.kinds.processes.definition import Definition
 from outlive.kinds.processes.limits import bell, lines_of, place_in_line, ticket_put
-from outlive.kinds.processes.vocabulary import (
-    Command,
-    Head,
-    Notice,
-    inbox_of,
-    pack,
-    put_head,
-    ref_of,
-)
+from outlive.kinds.processes.vocabulary import pack
 from outlive.model import Put, Ref, shard_of
 
 

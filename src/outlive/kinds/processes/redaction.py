@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from outlive import codec
 from outlive.kinds.processes.entries import Entry
-from outlive.kinds.processes.view import View
+from outlive.kinds.processes.reports import View
 
 MASK = "…"
 

@@ -22,9 +22,11 @@ from msgspec import Struct
 from outlive import codec
 from outlive.codec import Shape
 from outlive.errors import InvalidInput
+from outlive.kinds.processes.cells import Head
 from outlive.kinds.processes.definition import NAME, Definition
-from outlive.kinds.processes.view import AttemptView, PastState, StepView, View, view_of
-from outlive.kinds.processes.vocabulary import Failure, Head, unpack
+from outlive.kinds.processes.reports import AttemptView, PastState, StepView, View
+from outlive.kinds.processes.view import view_of
+from outlive.kinds.processes.vocabulary import Failure, unpack
 from outlive.model import Event
 
 _NOTHING: Any = object()

@@ -25,7 +25,8 @@ from msgspec import Raw, Struct
 from outlive import codec
 from outlive.codec import digest
 from outlive.errors import BadJournal
-from outlive.kinds.processes.vocabulary import Head, Imported, Paused, pack, unpack
+from outlive.kinds.processes.cells import Head
+from outlive.kinds.processes.vocabulary import Imported, Paused, pack, unpack
 from outlive.model import Event
 
 FORMAT = 1

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from outlive import codec
-from outlive.kinds.processes.vocabulary import Command
+from outlive.kinds.processes.cells import Command
 from outlive.model import Put, Ref
 
 log = logging.getLogger("outlive")
