@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from msgspec import Raw
@@ -101,6 +102,7 @@ class Outlive(Telling, Doors):
             raise ValueError(f"lease_seconds is {lease_seconds:g}; it must be {limits}")
         self._lease_seconds = lease_seconds
         self._all: dict[tuple[str, int], Definition] = {}
+        self._newest: dict[str, Definition] = {}
         self._bodies: dict[Callable[..., Any], Definition] = {}
         self._schemas: list[Callable[[Any], Any]] = []
         self._phase: Phase = "new"
@@ -146,6 +148,8 @@ class Outlive(Telling, Doors):
                 if other.name == made.name and other.path != path:
                     raise ValueError(f"{made.label} and {other.label} have different paths")
             self._all[made.name, version] = made
+            if version >= max(found for name, found in self._all if name == made.name):
+                self._newest[made.name] = made
             self._bodies[body] = made
             return body
 
@@ -164,11 +168,7 @@ class Outlive(Telling, Doors):
     @property
     def definitions(self) -> Mapping[str, Definition]:
         """The declared types of processes by name, each in its newest version."""
-        newest: dict[str, Definition] = {}
-        for (name, version), made in self._all.items():
-            if name not in newest or version > newest[name].version:
-                newest[name] = made
-        return newest
+        return MappingProxyType(self._newest)
 
     # --- opening and closing ----------------------------------------------------------------------
 
@@ -313,7 +313,7 @@ class Outlive(Telling, Doors):
         `TooLarge`, `KeyReused`, `Draining`, `Overloaded`, or what the store raises; then nothing
         was started.
         """
-        made = self.definitions[name]
+        made = self._newest[name]
         value = _read(made, body)
         return await self._begin(made, codec.encode(value), value, key, scope)
 

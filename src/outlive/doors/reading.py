@@ -67,6 +67,21 @@ class Reading(Opened):
             return False
         return await self._runtime.activations.result_of(id, timeout_seconds) is not None
 
+    async def view_at_end(self, id: str, timeout_seconds: float) -> View | None:
+        """Wait as `ended_here`; gives the view at the end, None when that is False.
+
+        What its cell says is known where it has ended; its events are read.
+        """
+        if self._runtime is None:
+            return None
+        activation = self._runtime.activations.live.get(id)
+        ended = await self._runtime.activations.result_of(id, timeout_seconds)
+        if activation is None or ended is None:
+            return None
+        head = activation.head
+        view = view_of(id, head, await self.store.events(head.stream))
+        return shown(view, self._redact) if self._redact else view
+
     async def journal(self, id: str, after: int = -1) -> list[Entry]:
         """The durable events of a process after position `after`, readable, without what is
         redacted. Raises as `view`."""
