@@ -22,7 +22,7 @@ class Insert:
 
     def __init__(self, statement: str) -> None:
         head, values, row = statement.rpartition("VALUES ")
-        self._columns = row.count("?")
+        self._one, self._columns = statement, row.count("?")
         self._sizes = [
             (rows * self._columns, f"{head}{values}{', '.join([row] * rows)}") for rows in ROWS
         ]
@@ -33,6 +33,9 @@ class Insert:
         Raises what SQLite raises.
         """
         at, end = 0, len(values)
+        if end == self._columns:  # one row: what is not busy writes no more at a time
+            connection.execute(self._one, values)
+            return
         for size, statement in self._sizes:
             while end - at >= size:
                 connection.execute(statement, values[at : at + size])

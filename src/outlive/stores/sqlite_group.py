@@ -188,7 +188,8 @@ class Group:
             receipts.append((at, lease, place, drawn))
         heads = self._fence(connection, file.sql, appends, which)
         _write_events(file, connection, appends, heads, now)
-        _write_cells(file, connection, cells)
+        if cells:  # a group of steps' records has none
+            _write_cells(file, connection, cells)
         _remember(file, cells, lengths)
         return refusals + [
             (at, Committed(now, drawn, heads[lease] + place if lease and place else 0))
@@ -294,7 +295,10 @@ class Group:
         stale lease."""
         heads: dict[Lease, int] = {}
         stale: set[Lease] = set()
-        for lease in sorted(appends, key=lambda lease: (lease.shard, lease.epoch, lease.owner)):
+        leases = list(appends)
+        if len(leases) > 1:
+            leases.sort(key=lambda lease: (lease.shard, lease.epoch, lease.owner))
+        for lease in leases:
             count = len(appends[lease])
             row = connection.execute(
                 sql["fence"], (count, lease.shard, lease.epoch, lease.owner)
