@@ -93,10 +93,10 @@ class Reading(Opened):
         """Wait for the end of a process; see `Handle.result`."""
         ends = None if within is None else self._clock.boot() + within
         while True:
-            left = RESULT_LOOK_SECONDS if ends is None else ends - self._clock.boot()
-            left = min(left, RESULT_LOOK_SECONDS)
+            left, patience = RESULT_LOOK_SECONDS, None
+            if ends is not None:
+                patience = left = min(left, ends - self._clock.boot())
             if self._runtime is not None and left > 0:
-                patience = None if ends is None else left
                 found = await self._runtime.activations.result_of(id, patience)
                 if found is not None and found[0].status == "done":
                     return found[1].output_type.read(found[0].result)

@@ -53,7 +53,7 @@ class Again(Exception):
     """The transaction must be rolled back and tried again; what is settled is in the results."""
 
 
-class _Cell(Struct):
+class _Cell(Struct, gc=False):
     """A cell touched by the group: what the file says, and what the group makes of it."""
 
     was: int
