@@ -44,7 +44,7 @@ from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.pending import queued
 from outlive.kinds.processes.requests import request_of, started_by
 from outlive.kinds.processes.vocabulary import ref_of
-from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
+from outlive.model import Batch, Cell, Put, Ref, Require
 
 if TYPE_CHECKING:
     from outlive.runtime.node import NodeRuntime
@@ -335,7 +335,7 @@ class Outlive(Telling, Doors):
         stream = ids.internal_id(self._clock.wall())
         ref = ref_of(id, store.shards)
         try:
-            if self._runtime is not None and shard_of(id, store.shards) in owned:
+            if self._runtime is not None and shard in owned:
                 try:
                     committed = await self._runtime.activations.start(
                         made, ref, stream, Raw(raw), value, request

@@ -57,6 +57,7 @@ class Vault:
     async def open(self) -> None:
         """Open the store. Raises `KeysMissing` when it holds what cannot be opened here."""
         await self._store.open()
+        self.shards = self._store.shards  # asked at each start, and never another while it is open
         try:
             await self._agree()
         except BaseException:
