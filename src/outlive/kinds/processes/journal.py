@@ -135,6 +135,11 @@ class Journal:
         if time and (id := getattr(event, "id", "")):
             self.times[id] = time
         match event:
+            case Started():  # these two first: every process has them, and each case costs
+                self.started = event
+                self.times[""] = time
+            case Ended():
+                self.ended = event
             case AttemptFailed():
                 self.attempts[event.id] = event
                 self.crashes = 0
@@ -168,9 +173,6 @@ class Journal:
                 self.pivoted = True
             case Taken():
                 self.crashes = self.crashes + 1 if event.crash else 0
-            case Started():
-                self.started = event
-                self.times[""] = time
             case _:
                 self._apply_ending(event)
 
@@ -229,8 +231,6 @@ class Journal:
                 self.paused = event
             case Resumed():
                 self._resume()
-            case Ended():
-                self.ended = event
 
     def _resume(self) -> None:
         """An operator asked to go on: what had given up is tried afresh."""
