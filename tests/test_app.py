@@ -88,6 +88,29 @@ async def test_a_start_by_its_body_gives_a_handle_with_a_typed_result(place: Pla
             await app.start(greet, 1)  # type: ignore[arg-type]
 
 
+async def test_the_view_at_the_end_is_the_view_and_nobody_elses_end_is_waited_for(
+    place: Place,
+) -> None:
+    app = await place.open(greet)
+    begun = await app.begin("greet", b'"ann"')
+    view = await app.view_at_end(begun.id, 60)
+    assert view is not None and view.status == "done"
+    assert view == await app.view(begun.id)
+    assert await app.view_at_end(begun.id, 60) is None  # it lives nowhere any more
+    await app.close()
+    assert await app.view_at_end(begun.id, 60) is None
+
+
+def test_the_newest_version_is_what_is_started_in_whatever_order_they_are_declared() -> None:
+    app = Outlive("memory://")
+    for version in (2, 3, 1):
+
+        @app.process("/numbers", version=version, name="number")
+        async def number(run: Run) -> None: ...
+
+    assert {name: made.version for name, made in app.definitions.items()} == {"number": 3}
+
+
 async def test_wrong_input_starts_nothing(place: Place) -> None:
     app = await place.open(both)
     with pytest.raises(MalformedInput):

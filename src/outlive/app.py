@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 import msgspec
@@ -58,7 +59,7 @@ from outlive.kinds.processes.seen import Query
 from outlive.kinds.processes.subscriptions import Subscriptions
 from outlive.kinds.processes.updates import Update
 from outlive.kinds.processes.webhooks import Webhooks
-from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
+from outlive.model import Batch, Cell, Put, Ref, Require
 from outlive.runtime.telemetry import telemetry_here
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
             raise ValueError(f"active_max is {active_max}; it must be 1 or more")
         self._active_max = active_max
         self._all: dict[tuple[str, int], Definition] = {}
+        self._newest: dict[str, Definition] = {}
         self._bodies: dict[Callable[..., Any], Definition] = {}
         self._queries: dict[tuple[str, str], Query] = {}
         self._query_of: dict[Callable[..., Any], Query] = {}
@@ -206,6 +208,8 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
                     raise ValueError(f"{made.label} and {other.label} have different paths")
             for each in made.versions:
                 self._all[made.name, each] = made
+            if version >= max(found for name, found in self._all if name == made.name):
+                self._newest[made.name] = made
             self._bodies[body] = made
             return body
 
@@ -224,11 +228,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
     @property
     def definitions(self) -> Mapping[str, Definition]:
         """The declared types of processes by name, each in its newest version."""
-        newest: dict[str, Definition] = {}
-        for (name, version), made in self._all.items():
-            if name not in newest or version > newest[name].version:
-                newest[name] = made
-        return newest
+        return MappingProxyType(self._newest)
 
     # --- opening and closing ----------------------------------------------------------------------
 
@@ -410,7 +410,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         `MalformedInput`, `InvalidInput`, `TooLarge`, `KeyReused`, `NotifyRefused`, `Draining`,
         `Overloaded`, `QuotaExceeded`, or what the store raises; then nothing was started.
         """
-        made = self.definitions[name]
+        made = self._newest[name]
         value = _read(made, body)
         wish = Wish(notify, priority) if notify or priority else PLAIN
         return await self._traced(made, codec.encode(value), value, key, scope, wish, caller)
@@ -460,7 +460,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
             if made.limits:
                 await in_line(self, made, ref, raw, value, request, wish)
                 return Begun(id, 0, False)
-            if self._runtime is not None and shard_of(id, store.shards) in owned:
+            if self._runtime is not None and shard in owned:
                 try:
                     committed = await self._runtime.activations.start(
                         made, ref, stream, Raw(raw), value, request, wish

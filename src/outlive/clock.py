@@ -61,8 +61,8 @@ class ManualClock(Clock):
 def rfc3339(micros: int) -> str:
     """`micros` as an RFC 3339 time in UTC with microseconds, such as
     `2026-01-02T03:04:05.678901Z`."""
-    seconds, fraction = divmod(micros, MICROS)
-    return f"{_second(seconds)}.{fraction:06d}Z"
+    seconds = micros // MICROS
+    return f"{_second(seconds)}.{micros - seconds * MICROS:06d}Z"
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,7 @@ It holds nothing but the id: what it says is read from the store, wherever the p
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from msgspec import Raw
@@ -61,10 +61,10 @@ class Handle(Generic[R]):
         """Its status now, such as `running` or `done`."""
         return (await self.view()).status
 
-    async def result(self, within: float | None = None) -> R:
-        """Wait for its end; gives its result. Raises `ProcessFailed` when it ended otherwise,
-        `TimeoutError` after `within` seconds."""
-        return await self._app.result(self.id, within)  # type: ignore[no-any-return]
+    def result(self, within: float | None = None) -> Coroutine[Any, Any, R]:
+        """Wait for its end; gives its result when it is awaited. Raises `ProcessFailed` when it
+        ended otherwise, `TimeoutError` after `within` seconds."""
+        return self._app.result(self.id, within)
 
     async def signal(self, name: str, payload: Any = None, *, key: str | None = None) -> None:
         """Send it a signal; durable when this returns."""

@@ -206,6 +206,9 @@ class Fake:
             raise errors.NoSuchProcess
         return self.views[id].seq
 
+    async def view_at_end(self, id: str, timeout_seconds: float) -> View | None:
+        return await self.view(id) if await self.ended_here(id, timeout_seconds) else None
+
     async def ended_here(self, id: str, timeout_seconds: float) -> bool:
         if not self.lives_here:
             return False

@@ -9,7 +9,7 @@ from tests.web.conftest import until
 from tests.web.fake import Fake
 
 from outlive.web.messages import Request
-from outlive.web.waiting import Vigil, Waiting
+from outlive.web.waiting import BRIEF_SECONDS, Vigil, Waiting
 
 
 def asking(incoming: asyncio.Queue[dict[str, Any]]) -> Request:
@@ -39,6 +39,33 @@ async def test_a_vigil_ends_with_a_change_a_departure_or_the_end_of_the_instance
             assert vigil.gone == (end == "departure")
             assert vigil.over == (end != "change")
         assert (waiting.count, fake.waiters) == (0, 0)
+
+
+async def test_a_process_that_ends_soon_is_waited_for_without_a_vigil(fake: Fake) -> None:
+    fake.add("reg_1", "register")
+    fake.lives_here = True
+    waiting = Waiting(fake)  # type: ignore[arg-type]
+    asked = asyncio.create_task(waiting.ended_soon("reg_1", 30))
+    await until(lambda: fake.waiters == 1)
+    assert waiting.count == 1
+    await fake.evolve("reg_1", "ended", status="done")
+    view = await asked
+    assert view is not None and view.status == "done"
+    assert waiting.count == 0
+
+
+async def test_what_does_not_end_soon_or_does_not_live_here_is_left_to_a_vigil(
+    fake: Fake,
+) -> None:
+    fake.add("reg_1", "register")
+    fake.lives_here = True
+    waiting = Waiting(fake)  # type: ignore[arg-type]
+    async with asyncio.timeout(BRIEF_SECONDS + 10):
+        assert await waiting.ended_soon("reg_1", 30) is None
+    fake.lives_here = False
+    async with asyncio.timeout(10):
+        assert await waiting.ended_soon("reg_1", 30) is None
+    assert waiting.count == 0
 
 
 async def test_nobody_waits_in_an_instance_that_is_full_or_going_down(fake: Fake) -> None:

@@ -75,6 +75,21 @@ class Reading(Opened):
             return False
         return await self._runtime.activations.result_of(id, timeout_seconds) is not None
 
+    async def view_at_end(self, id: str, timeout_seconds: float) -> View | None:
+        """Wait as `ended_here`; gives the view at the end, None when that is False.
+
+        What its cell says is known where it has ended; its events are read.
+        """
+        if self._runtime is None:
+            return None
+        activation = self._runtime.activations.live.get(id)
+        ended = await self._runtime.activations.result_of(id, timeout_seconds)
+        if activation is None or ended is None:
+            return None
+        head = activation.head
+        view = view_of(id, head, await recorded(self.store, head))
+        return shown(view, self._redact) if self._redact else view
+
     async def journal(self, id: str, after: int = -1, *, era: int | None = None) -> list[Entry]:
         """The durable events of a process after position `after`, readable: of its era that is
         under way and, behind a position of an earlier one, of all since.
@@ -89,10 +104,10 @@ class Reading(Opened):
         """Wait for the end of a process; see `Handle.result`."""
         ends = None if within is None else self._clock.boot() + within
         while True:
-            left = RESULT_LOOK_SECONDS if ends is None else ends - self._clock.boot()
-            left = min(left, RESULT_LOOK_SECONDS)
+            left, patience = RESULT_LOOK_SECONDS, None
+            if ends is not None:
+                patience = left = min(left, ends - self._clock.boot())
             if self._runtime is not None and left > 0:
-                patience = None if ends is None else left
                 found = await self._runtime.activations.result_of(id, patience)
                 if found is not None and found[0].status == "done":
                     return found[1].output_type.read(found[0].result)

@@ -297,10 +297,13 @@ def enter(activation: Activation) -> Callable[[], object]:
     if node.clock.boot() > node.trusted_until:
         activation.discard()
         raise Discarded
-    task = asyncio.current_task()  # not the body's: steps may run beside each other
+    # Not the body's task: steps may run beside each other. With the loop, because to look for
+    # it costs a system call.
+    task = asyncio.current_task(node.committer.loop)
     assert task is not None
-    activation.interrupts.add(task.cancel)
-    return task.cancel
+    cancel = task.cancel
+    activation.interrupts.add(cancel)
+    return cancel
 
 
 INTERRUPTIONS = (asyncio.CancelledError, Cancelled, Discarded)

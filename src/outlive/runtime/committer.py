@@ -57,6 +57,8 @@ class Committer:
         self._task: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The loop it is used from, once it was: asking for it each time costs a system call."""
         self.stalled: StoreUnavailable | None = None
         """Why the store takes nothing right now; None while it does."""
         self.commits = 0
@@ -74,12 +76,16 @@ class Committer:
         nothing right now and the batch is not `patient`. Batches are committed in the order they
         are handed over.
         """
-        loop = asyncio.get_running_loop()
+        loop = self.loop
+        if loop is None:
+            loop = self.loop = asyncio.get_running_loop()
         future: asyncio.Future[Committed] = loop.create_future()
         if not patient:
             self._demand_room()
         self._pending.append((batch, future, patient, None))
-        self._pending_bytes += _size(batch)
+        append = batch.append  # of most, the one thing there is
+        small = len(append) == 1 and not batch.put
+        self._pending_bytes += len(append[0].data) if small else _size(batch)
         if not self._running:
             self._begin(loop)
         return future

@@ -45,6 +45,7 @@ from outlive.errors import (
 )
 from outlive.stores import place, sql
 from outlive.stores.halt import FROZEN, demand_service, frozen
+from outlive.stores.inserts import Insert
 from outlive.stores.migrate import pending
 from outlive.stores.sql import Migration
 from outlive.stores.user_tables import UserTables
@@ -58,6 +59,7 @@ BUSY_MILLISECONDS = 5000
 STATEMENTS_KEPT = 256
 """Prepared statements of a connection: the library forgets one that was not used in so many
 executions, and each row of a group is one."""
+INSERTS = ("event_write", "cell_make", "mark_write")
 BUSY_PAUSE_SECONDS = 0.005
 WRITER_FORGET_MICROS = 86_400 * MICROS
 
@@ -76,6 +78,8 @@ class SQLiteFile:
         self.shards = shards
         self.incarnation = ""
         self.sql = sql.statements("sqlite")
+        self.inserts = {name: Insert(self.sql[name]) for name in INSERTS}
+        """The statements that write many rows in one group."""
         self.chains: dict[int, tuple[int, bytes]] = {}
         """The head of each shard and its chain value, as this process wrote them last."""
         self.lengths: dict[str, int] = {}

@@ -53,7 +53,7 @@ class Again(Exception):
     """The transaction must be rolled back and tried again; what is settled is in the results."""
 
 
-class _Cell(Struct):
+class _Cell(Struct, gc=False):
     """A cell touched by the group: what the file says, and what the group makes of it."""
 
     was: int
@@ -71,18 +71,26 @@ class Group:
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         self.batches = batches
-        self.results: list[Committed | OutliveError | None] = [
-            None if _is_small_event(batch) else flaw(batch, "SQLite") for batch in batches
-        ]
+        self.results: list[Committed | OutliveError | None] = []
         self._believing = True
-        self.durable = any(batch.storage == "durable" for batch in batches)
+        self.durable = False
+        for batch in batches:
+            durable, append = batch.storage == "durable", batch.append
+            self.durable = self.durable or durable
+            # One event and nothing else, of which nothing can be wrong by itself: most batches are.
+            small = durable and len(append) == 1 and not batch.put and batch.lease is not None
+            sound = small and len(append[0].data) <= VALUE_BYTES_MAX
+            self.results.append(None if sound else flaw(batch, "SQLite"))
 
     def open_batches(self) -> list[int]:
         """The places of the batches that are not settled yet."""
         return [at for at, result in enumerate(self.results) if result is None]
 
     def versions_wanted(self, which: Sequence[int]) -> int:
-        return sum(len(self.batches[at].put) for at in which)
+        wanted, batches = 0, self.batches
+        for at in which:
+            wanted += len(batches[at].put)
+        return wanted
 
     def write(self, file: SQLiteFile) -> list[Committed | OutliveError]:
         """Commit all batches in one transaction; gives a receipt or refusal for each."""
@@ -180,7 +188,8 @@ class Group:
             receipts.append((at, lease, place, drawn))
         heads = self._fence(connection, file.sql, appends, which)
         _write_events(file, connection, appends, heads, now)
-        _write_cells(file, connection, cells)
+        if cells:  # a group of steps' records has none
+            _write_cells(file, connection, cells)
         _remember(file, cells, lengths)
         return refusals + [
             (at, Committed(now, drawn, heads[lease] + place if lease and place else 0))
@@ -286,7 +295,10 @@ class Group:
         stale lease."""
         heads: dict[Lease, int] = {}
         stale: set[Lease] = set()
-        for lease in sorted(appends, key=lambda lease: (lease.shard, lease.epoch, lease.owner)):
+        leases = list(appends)
+        if len(leases) > 1:
+            leases.sort(key=lambda lease: (lease.shard, lease.epoch, lease.owner))
+        for lease in leases:
             count = len(appends[lease])
             row = connection.execute(
                 sql["fence"], (count, lease.shard, lease.epoch, lease.owner)
@@ -302,17 +314,6 @@ class Group:
                     self.results[at] = fenced(lease_of)
             raise Again
         return heads
-
-
-def _is_small_event(batch: Batch) -> bool:
-    """One event and nothing else, of which nothing by itself can be wrong: most batches are."""
-    return (
-        len(batch.append) == 1
-        and len(batch.append[0].data) <= VALUE_BYTES_MAX
-        and batch.lease is not None
-        and not batch.put
-        and batch.storage == "durable"
-    )
 
 
 def _cell(
@@ -359,7 +360,7 @@ def _write_events(
 ) -> None:
     """Insert what is appended behind each shard's head. Raises `Again` when a stream has one of the
     events already."""
-    rows = []
+    values: list[Any] = []
     for lease, staged in appends.items():
         if not staged:
             continue
@@ -370,12 +371,10 @@ def _write_events(
             seq += 1
             stream, n, kind, data = append.stream, append.n, append.kind, append.data
             chain = link(chain, shard, seq, stream, n, kind, now, data)
-            rows.append((base | seq, stream, n, kind, now, data, chain))
+            values += (base | seq, stream, n, kind, now, data, chain)
         file.chains[shard] = (seq, chain)
-    if not rows:
-        return
     try:
-        connection.executemany(file.sql["event_write"], rows)
+        file.inserts["event_write"].write(connection, values)
     except apsw.ConstraintError as error:
         raise Again from error
 
@@ -397,10 +396,11 @@ def _chain(file: SQLiteFile, connection: apsw.Connection, shard: int, head: int)
 def _write_cells(file: SQLiteFile, connection: apsw.Connection, cells: dict[Key, _Cell]) -> None:
     """Write each cell's last state. Raises `Again` when one is not as it was believed to be."""
     drops: list[tuple[str, str, int]] = []
-    made: list[tuple[Any, ...]] = []
+    made: list[Any] = []
     puts: list[tuple[Any, ...]] = []
-    marked: list[tuple[str, str, str, str]] = []
+    marked: list[str] = []
     unmarked: list[tuple[str, str, str, str]] = []
+    written = 0
     for key, cell in cells.items():
         if not cell.dirty:
             continue
@@ -412,29 +412,32 @@ def _write_cells(file: SQLiteFile, connection: apsw.Connection, cells: dict[Key,
         else:
             marks = _encode_marks(new).decode() if new else NO_MARKS
             row = (cell.value, cell.version, cell.due, marks, space, name)
+            written += 1
             if cell.was == ABSENT:
-                made.append(row)
+                made += row
             else:
                 puts.append((*row, cell.was))
         if new != old:
-            unmarked.extend((*mark, space, name) for mark in old if mark not in new)
-            marked.extend((*mark, space, name) for mark in new if mark not in old)
-    before, sql = connection.total_changes(), file.sql
+            for mark in old:
+                if mark not in new:
+                    unmarked.append((*mark, space, name))
+            for mark in new:
+                if mark not in old:
+                    marked += (*mark, space, name)
+    before, sql, inserts = connection.total_changes(), file.sql, file.inserts
     try:
         if drops:
             connection.executemany(sql["cell_drop"], drops)
-        if made:
-            connection.executemany(sql["cell_make"], made)
+        inserts["cell_make"].write(connection, made)
     except apsw.ConstraintError as error:
         raise Again from error
     if puts:
         connection.executemany(sql["cell_write"], puts)
-    if connection.total_changes() - before != len(drops) + len(made) + len(puts):
+    if connection.total_changes() - before != len(drops) + written:
         raise Again
     if unmarked:
         connection.executemany(sql["mark_drop"], unmarked)
-    if marked:
-        connection.executemany(sql["mark_write"], marked)
+    inserts["mark_write"].write(connection, marked)
 
 
 def _remember(file: SQLiteFile, cells: dict[Key, _Cell], lengths: dict[str, int]) -> None:

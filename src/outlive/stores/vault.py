@@ -57,6 +57,7 @@ class Vault:
     async def open(self) -> None:
         """Open the store. Raises `KeysMissing` when it holds what cannot be opened here."""
         await self._store.open()
+        self.shards = self._store.shards  # asked at each start, and never another while it is open
         try:
             await self._agree()
         except BaseException:
@@ -92,7 +93,7 @@ class Vault:
         return await self._store.commit(await self._kept(batch))
 
     async def commit_group(self, batches: Sequence[Batch]) -> list[Committed | OutliveError]:
-        if self._seals is None and not any(map(_is_large, batches)):
+        if self._seals is None and not _has_large(batches):
             return await self._store.commit_group(batches)
         kept: list[Batch | TooLarge] = []
         for batch in batches:
@@ -143,7 +144,7 @@ class Vault:
     async def _kept(self, batch: Batch) -> Batch:
         """`batch` sealed, with its large events in blobs that are durable."""
         batch = self._sealed(batch)
-        if not _is_large(batch):
+        if not _has_large((batch,)):
             return batch
         append, put = list(batch.append), list(batch.put)
         for at, one in enumerate(append):
@@ -276,10 +277,11 @@ def _value(vault: Vault, ref: Ref, value: bytes) -> bytes:
     return vault.opened_cell(Cell(ref.space, ref.key, value, 1)).value
 
 
-def _is_large(batch: Batch) -> bool:
-    for one in batch.append:  # noqa: SIM110 (a generator costs more, and this is asked for each)
-        if len(one.data) > INLINE_BYTES_MAX:
-            return True
+def _has_large(batches: Sequence[Batch]) -> bool:
+    for batch in batches:  # loops, because a generator costs more, and this is asked for each
+        for one in batch.append:
+            if len(one.data) > INLINE_BYTES_MAX:
+                return True
     return False
 
 

@@ -147,9 +147,15 @@ class Processes:
     async def _until_final(self, request: Request, view: View, seconds: float) -> View:
         """Wait for the end. A process that lives here tells it, and the store is asked once; of
         another the store is asked at each of its events."""
-        if not self._waiting.open:
+        may_wait = self._waiting.open
+        if not may_wait:
             return view
         until = self._clock.boot() + seconds
+        if (ended := await self._waiting.ended_soon(view.id, seconds)) is not None:
+            return ended
+        may_wait = self._waiting.open
+        if not may_wait:  # what is known now is the answer
+            return await self._app.view(view.id)
         async with Vigil(self._waiting, request) as vigil:
             while view.status not in FINAL and not vigil.over:
                 left = until - self._clock.boot()
@@ -264,10 +270,11 @@ def representation(view: View, url: str, root: str) -> bytes:
         body["result"] = raw(view.result)
     if view.status in _WITH_PROBLEM or (view.status == "paused" and view.failure is not None):
         body["problem"] = problems.of_failure(view.failure, view.status, root)
-    body["startedAt"] = rfc3339(view.started)
-    body["changedAt"] = rfc3339(view.changed)
+    times = _Times()
+    body["startedAt"] = times[view.started]
+    body["changedAt"] = times[view.changed]
     if view.ended is not None:
-        body["endedAt"] = rfc3339(view.ended)
+        body["endedAt"] = times[view.ended]
     if view.waits_for:
         body["waitsFor"] = view.waits_for
     if view.parent:
@@ -281,9 +288,9 @@ def representation(view: View, url: str, root: str) -> bytes:
     if view.forks:
         body["forks"] = view.forks
     body["history"] = [
-        {"status": past.status, "at": rfc3339(past.at), "why": past.why} for past in view.history
+        {"status": past.status, "at": times[past.at], "why": past.why} for past in view.history
     ]
-    body["steps"] = [step(found) for found in view.steps]
+    body["steps"] = [step(found, times) for found in view.steps]
     body["links"] = links(url)
     return msgspec.json.encode(body)
 
@@ -301,19 +308,27 @@ def child(found: ChildView) -> dict[str, Any]:
     }
 
 
-def step(found: StepView) -> dict[str, Any]:
+class _Times(dict[int, str]):
+    """Times as they are written: each is made once, and a journal names most of them twice."""
+
+    def __missing__(self, micros: int) -> str:
+        text = self[micros] = rfc3339(micros)
+        return text
+
+
+def step(found: StepView, times: _Times) -> dict[str, Any]:
     """One step with every attempt made at it."""
     return {
         "name": found.name,
         "kind": found.kind,
         "outcome": found.outcome,
-        "beganAt": rfc3339(found.began),
-        "endedAt": None if found.ended is None else rfc3339(found.ended),
+        "beganAt": times[found.began],
+        "endedAt": None if found.ended is None else times[found.ended],
         "attempts": [
             {
                 "number": attempt.number,
-                "beganAt": rfc3339(attempt.began),
-                "endedAt": None if attempt.ended is None else rfc3339(attempt.ended),
+                "beganAt": times[attempt.began],
+                "endedAt": None if attempt.ended is None else times[attempt.ended],
                 "outcome": attempt.outcome,
                 "error": attempt.error,
                 "node": attempt.node,

@@ -1,11 +1,11 @@
 """Waiting with a client: for news, the client's leaving, the drain or the end of patience.
 
-A waiting client costs three small tasks and no store connection: `app.changed` is told by the
-commits of this node. It ends early in two cases. The client left: nothing is done on its behalf any
-more (its work goes on). The instance goes down: the answer is what is known now, and the client
-asks again, elsewhere or after the restart. Servers tell a life span of the end only after the last
-answer was sent, so waiting for that would never end: `leaving` is set when the stop signal comes
-(see `lifespan.py`).
+A client that waits for longer than a moment costs three small tasks and no store connection:
+`app.changed` is told by the commits of this node. Its wait ends early in two cases. The client
+left: nothing is done on its behalf any more (its work goes on). The instance goes down: the answer
+is what is known now, and the client asks again, elsewhere or after the restart. Servers tell a life
+span of the end only after the last answer was sent, so waiting for that would never end: `leaving`
+is set when the stop signal comes (see `lifespan.py`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,17 @@ from outlive.web.messages import Request, until_gone
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
+    from outlive.kinds.processes import View
 
 T = TypeVar("T")
 WAITERS_MAX = 10_000
 """Clients that wait at once in one instance; one more is answered at once (long poll) or refused
 (stream)."""
+
+
+BRIEF_SECONDS = 0.25
+"""For so long nobody looks whether a client that waits has left, or the instance goes down: that
+takes tasks, and most processes that are waited for have ended by then."""
 
 
 class Waiting:
@@ -43,6 +49,15 @@ class Waiting:
             and self.app.phase == "ready"
             and not self.leaving.is_set()
         )
+
+    async def ended_soon(self, id: str, seconds: float) -> View | None:
+        """The view of a process that lives here, when it ends within `seconds` and
+        `BRIEF_SECONDS`; else None."""
+        self.count += 1
+        try:
+            return await self.app.view_at_end(id, min(seconds, BRIEF_SECONDS))
+        finally:
+            self.count -= 1
 
 
 class Vigil:

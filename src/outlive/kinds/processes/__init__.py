@@ -25,7 +25,7 @@ with the same key.
     family.py       the children a process has started, as its journal knows them
     subscriptions.py   who hears of which published event
     journal.py      the fold that replay and decisions stand on
-    view.py         the fold that people read, into the values of reports.py; entries.py: line by line
+    view.py         the fold that people read, into what reports.py names; entries.py: line by line
     eras.py         how an endless process goes from one journal to the next
     transfer.py     a journal as a file; difference.py: what came of replaying one on other code
 

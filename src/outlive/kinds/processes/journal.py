@@ -174,6 +174,11 @@ class Journal:
         if time and (id := getattr(event, "id", "")):
             self.times[id] = time
         match event:
+            case Started():  # these two first: every process has them, and each case costs
+                self.started = event
+                self.times[""] = time
+            case Ended():
+                self.ended = event
             case AttemptFailed():
                 self.attempts[event.id] = event
                 self.crashes = 0
@@ -207,9 +212,6 @@ class Journal:
                 self.pivoted = True
             case Taken():
                 self.crashes = self.crashes + 1 if event.crash else 0
-            case Started():
-                self.started = event
-                self.times[""] = time
             case Asked() | Answered() | CallbackMade() | CalledBack():
                 self._hear(n, event)
             case ChildStarted() | Published():
@@ -322,8 +324,6 @@ class Journal:
                 self.forked = event
                 self.origins = {**dict.fromkeys(self.records, event.stream), **self.origins}
                 self.times.update(event.times)
-            case Ended():
-                self.ended = event
             case Carried():
                 self.carried = event.keys
                 self.keys.update(event.keys)
