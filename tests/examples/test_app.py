@@ -1,4 +1,4 @@
-"""The sign-up's own tests, run as its reader runs them."""
+"""The examples' own tests, run as their reader runs them."""
 
 from pathlib import Path
 
@@ -11,3 +11,9 @@ def test_the_tests_of_the_sign_up_pass(tmp_path):
     options = ("-o", "asyncio_mode=auto", "--basetemp", str(tmp_path / "files"))
     counts, said = pytest_on(ROOT, ROOT / "examples" / "signup", *options)
     assert counts == {"passed": 3}, said
+
+
+def test_the_tests_of_the_orders_pass(tmp_path):
+    options = ("-o", "asyncio_mode=auto", "--basetemp", str(tmp_path / "files"))
+    counts, said = pytest_on(ROOT, ROOT / "examples" / "orders", *options)
+    assert counts == {"passed": 5}, said

@@ -9,6 +9,9 @@ from tests.doors.manual import written_out
 from tests.doors.programs import program
 
 SAID = {
+    ("from-celery.md", "albums.py"): "Ada: 2 images, key True",
+    ("from-dbos.md", "checkout.py"): "tea for 3",
+    ("from-temporal.md", "onboarding.py"): "account of Ada, signed A.",
     ("processes.md", "accounts.py"): "Ada {",
     ("processes.md", "trips.py"): "2 tickets, vegetarian: False ['bus', 'guide', 'museum', "
     "'seat beside 13', 'train']",
