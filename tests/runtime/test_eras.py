@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tests.service import Outside, Place, has_status, process, recorded, until
 
-from outlive import BlockingRun, Outlive, Run, WaitTimeout, attempt, step
-from outlive.errors import NoSuchEra
+from outlive import BlockingRun, Outlive, Run, Update, WaitTimeout, attempt, step
+from outlive.errors import EraNotOver, NoSuchEra
 from outlive.kinds.processes.eras import ERAS_KEPT_MAX, KEYS_CARRIED_MAX
 from outlive.model import shard_of
 from outlive.runtime.activations import Activations
@@ -422,3 +422,61 @@ async def test_an_era_that_begins_while_its_shard_is_handed_over_begins_elsewher
     await runtime._gained(lease, False)
     assert await handle.result(within=10) == 3
     assert len(outside.effects) == 3
+
+
+rename = Update("rename", str, str)
+
+
+async def test_an_update_is_answered_across_eras_and_a_waiting_one_goes_along(place: Place) -> None:
+    def declare(app: Outlive) -> None:
+        @app.process("/names", version=1, updates=[rename], signals={"go": None})
+        async def named(run: Run, name: str) -> str:
+            if name == "last":
+                return name
+            asked = await run.wait_update(rename)
+            await asked.answer(f"{name} is {asked.value} in era {run.era}")
+            await run.wait("go")
+            await run.again(asked.value)
+
+    app = await place.open(declare)
+    handle = app.handle((await app.begin("named", b'"first"')).id)
+    assert await handle.update(rename, "second", key="a", within=30) == "first is second in era 1"
+    waiting = asyncio.create_task(handle.update(rename, "last", key="b", within=60))
+    await until(lambda: "b" in str(app._runtime.activations.live[handle.id].journal.heard.asked))
+    await handle.signal("go")
+    assert await waiting == "second is last in era 2"
+    assert await handle.update(rename, "second", key="a", within=30) == "first is second in era 1"
+    await handle.signal("go")
+    assert await handle.result(within=30) == "last"
+
+
+async def test_an_era_does_not_end_before_its_children(place: Place) -> None:
+    seen: list[str] = []
+
+    def declare(app: Outlive) -> None:
+        @app.process("/parts", version=1, signals={"go": None})
+        async def part(run: Run, number: int) -> int:
+            await run.wait("go")
+            return number
+
+        @app.process("/wholes", version=1)
+        async def whole(run: Run, number: int) -> int:
+            if number == 2:
+                return number
+            child = await run.start(part, number)
+            try:
+                await run.again(2)
+            except EraNotOver as error:
+                seen.append(str(error))
+            await run.wait("seen")
+            await child
+            await run.again(2)
+
+    app = await place.open(declare)
+    handle = app.handle((await app.begin("whole", b"1")).id)
+    await until(lambda: seen)
+    assert "start part" in seen[0]
+    (child,) = (await handle.view()).children
+    await handle.signal("seen")
+    await app.signal(child.id, "go", b"null")
+    assert await handle.result(within=30) == 2

@@ -562,3 +562,26 @@ async def test_on_postgresql_it_is_killed_at_its_commits(
             body, Job("one"), client=client, check=check, reset=reset, only=only
         ) == [only]
         killing.close()
+
+
+async def test_children_stand_in_line_like_all_others(place: Place) -> None:
+    at_once: list[int] = []
+    now: set[str] = set()
+
+    def declare(app: Outlive) -> None:
+        @app.process("/cooks", version=1, limit=Limit(concurrency=2))
+        async def cook(run: Run, dish: str) -> str:
+            now.add(run.id)
+            at_once.append(len(now))
+            await run.sleep(0.02)
+            now.discard(run.id)
+            return dish.upper()
+
+        @app.process("/menus", version=1)
+        async def menu(run: Run, dishes: list[str]) -> list[str]:
+            return list((await run.all(dishes, cook, limit=10)).results)
+
+    app = await place.open(declare)
+    handle = app.handle((await app.begin("menu", b'["a","b","c","d","e"]')).id)
+    assert await handle.result(within=60) == ["A", "B", "C", "D", "E"]
+    assert max(at_once) == 2

@@ -5,16 +5,18 @@
     update    both: ask, and wait for the answer
 
 A key names an update of a process for ever. Whoever has the key gets the answer: after a crash, on
-another node, years later while the process is kept.
+another node, years later while the process is kept; of an endless process, in its last few eras.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Raw
 
 from outlive import codec, ids
+from outlive.doors.journals import recorded
 from outlive.doors.telling import Telling
 from outlive.errors import (
     Conflict,
@@ -32,9 +34,10 @@ from outlive.errors import (
 from outlive.kinds.processes import FINAL, Command, Head
 from outlive.kinds.processes.cells import inbox_of, read_command
 from outlive.kinds.processes.definition import any_payload
+from outlive.kinds.processes.eras import stream_of
 from outlive.kinds.processes.heard import DIGESTED, UpdateView, place_of, same, update_in
 from outlive.kinds.processes.pending import told
-from outlive.model import ABSENT, Batch, Put, Ref, Require, shard_of
+from outlive.model import ABSENT, Batch, Event, Put, Ref, Require, shard_of
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -44,6 +47,8 @@ UPDATE_KEY_CHARACTERS_MAX = 255
 LOOK_SECONDS = 30.0
 """A wait for an answer looks at the store at least this often."""
 PUT_TRIES = 5
+ERAS_ASKED_MAX = 3
+"""Eras in which an update is looked for: the one under way, and those before it."""
 
 
 class Updates(Telling):
@@ -64,7 +69,7 @@ class Updates(Telling):
         elif not 1 <= len(key) <= UPDATE_KEY_CHARACTERS_MAX:
             raise ValueError(f"a key has 1 to {UPDATE_KEY_CHARACTERS_MAX} characters")
         else:
-            known = update_in(await self.store.events(head.stream), name, place_of(key))
+            _, known = await self._heard(head, name, place_of(key))
             if known is not None and not same(known.payload, raw):
                 raise KeyReused("This key was used for another update; nothing was kept.")
             if known is not None:
@@ -124,8 +129,7 @@ class Updates(Telling):
         digest = place[1:] if place[:1] == DIGESTED else codec.digest(place.encode())
         space = inbox_of(shard_of(id, self.store.shards))
         cell = (await self.store.read((Ref(space, f"{id}/{_mark(name)}{digest}"),)))[0]
-        events = await self.store.events(head.stream)
-        found = update_in(events, name, place)
+        events, found = await self._heard(head, name, place)
         if found is None and cell is not None:
             command = read_command(cell.value)
             found = UpdateView(name, command.key, "accepted", 0, payload=command.payload)
@@ -133,7 +137,18 @@ class Updates(Telling):
             raise NoSuchUpdate(f"{id} has no update {name[:64]} of that key.")
         if found.status == "accepted" and events and events[-1].kind == "ended":
             found = UpdateView(name, found.key, "unanswered", found.asked, payload=found.payload)
-        return len(events), found
+        return head.before + len(events), found
+
+    async def _heard(
+        self, head: Head, name: str, place: str
+    ) -> tuple[Sequence[Event], UpdateView | None]:
+        """The events of the era under way, and the update in them or in the last eras before."""
+        events = await recorded(self.store, head)
+        found = update_in(events, name, place)
+        for era in range(head.era - 1, max(0, head.era - ERAS_ASKED_MAX), -1):
+            if found is None:
+                found = update_in(await self.store.events(stream_of(head, era)), name, place)
+        return events, found
 
     def _update_payload(self, head: Head, name: str, payload: bytes) -> Raw:
         if len(payload) > UPDATE_BYTES_MAX:

@@ -70,7 +70,9 @@ def _demand_end(run: Run) -> None:
     if activation.scopes:
         raise EraNotOver("run.again was called inside of a scope; the era goes on.")
     begun = [id for id in activation.started if id not in activation.journal.records]
-    left = [*begun, *activation.parking]
+    family = activation.journal.family
+    children = [] if family is None else [one.id for one in family.open()]
+    left = [*begun, *activation.parking, *children]
     if left or activation.interrupts:
         named = f": {', '.join(left)}" if left else ""
         raise EraNotOver(f"Something is under way beside run.again{named}; the era goes on.")

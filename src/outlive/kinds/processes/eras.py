@@ -28,7 +28,7 @@ from msgspec import Raw
 from outlive.errors import NoSuchEra
 from outlive.kinds.processes.cells import Head
 from outlive.kinds.processes.journal import Journal
-from outlive.kinds.processes.vocabulary import Again, Carried, Started
+from outlive.kinds.processes.vocabulary import Again, Asked, Carried, Signal, Started, is_taken
 
 ERAS_KEPT_MAX = 100
 """Eras of one process that can be read, the one under way among them."""
@@ -77,10 +77,24 @@ def opening(id: str, head: Head, raw: Raw, node: str, before: Journal) -> Iterat
     yield Started(
         id, head.type, head.version, raw, node, head.era, head.before, head.parent, head.detached
     )
-    left = [signal for n, signal in before.signals.items() if n not in before.consumed]
+    left = tuple(_left(before))
     known = {signal.key for signal in left}
     ever = (*before.carried, *(signal.key for signal in before.signals.values() if signal.key))
     keys = tuple(key for key in dict.fromkeys(ever) if key not in known)
     if keys:
         yield Carried(keys[-KEYS_CARRIED_MAX:])
     yield from left
+
+
+def _left(before: Journal) -> Iterator[Signal | Asked]:
+    """Signals that no wait has taken, and updates that are not answered. A callback is its
+    era's."""
+    heard = before.heard
+    asked = {} if heard is None else {n: update for update, n in heard.asked.items()}
+    for n, signal in before.signals.items():
+        if n in asked:
+            name, key = asked[n]
+            if heard is not None and n not in heard.answers:
+                yield Asked(name, signal.payload, key)
+        elif n not in before.consumed and not is_taken(signal.name):
+            yield signal
