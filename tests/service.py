@@ -165,6 +165,8 @@ async def crash(app: Outlive) -> None:
         activation.gone = activation.halted = True
     for task in tasks:
         task.cancel()
+    for _, gate, _, _ in runtime.committer._pending:
+        gate.cancel()  # a body in `run.transact` waits for its gate, whatever cancels it
     runtime.timers.stop()
     await asyncio.gather(*tasks, return_exceptions=True)
     if isinstance(store, SQLiteStore):

@@ -122,6 +122,7 @@ async def die(
         task.cancel()
     await asyncio.gather(client, death, return_exceptions=True)
     if not died:
+        store._at = 0  # it lives on, and what closing commits is no death either
         await app.close()
         return False, []
     await crash(app)
