@@ -18,7 +18,7 @@ done it.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from msgspec import Raw
@@ -42,6 +42,7 @@ from outlive.kinds.processes import (
 from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.pending import queued
 from outlive.kinds.processes.requests import request_of, started_by
+from outlive.kinds.processes.tags import Derive, Tags
 from outlive.kinds.processes.vocabulary import ref_of
 from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
 
@@ -114,6 +115,8 @@ class Outlive(Telling, Doors):
         signals: Mapping[str, Any] | None = None,
         rollback_on: tuple[type[Exception], ...] = (Exception,),
         deadline: float | None = None,
+        tags: Sequence[str] | Mapping[str, Derive | None] = (),
+        retention_seconds: float | None = None,
     ) -> Callable[[F], F]:
         """Declare a function as the body of a type of process.
 
@@ -124,13 +127,16 @@ class Outlive(Telling, Doors):
         else 202. `signals`: the signals it takes and their types; without it any name is taken as
         plain JSON. `rollback_on`: the errors that roll back (a step that gave up counts as what it
         raised); others leave it `stuck` for an operator. `deadline`: seconds (above 0) after its
-        start, by the store's clock, at which it is rolled back if it has not ended.
+        start, by the store's clock, at which it is rolled back if it has not ended. `tags`: names
+        it is found by (at most 16), each with a function of the input or None. `retention_seconds`
+        (above 0): how long an ended one is kept, when not as long as the application says.
         """
 
         def declare(body: F) -> F:
             made = Definition(
-                body, path, version, name, prefix, status_code, signals, rollback_on, deadline
-            )
+                body, path, version, name, prefix, status_code, signals, rollback_on, deadline,
+                tags=tags, retention=retention_seconds,
+            )  # fmt: skip
             if (made.name, version) in self._all:
                 raise ValueError(f"{made.label} is declared twice")
             for other in self._all.values():
@@ -268,22 +274,39 @@ class Outlive(Telling, Doors):
 
     @overload
     async def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[R]: ...
     @overload
     async def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[R]: ...
     async def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[Any]:
         """Start a process by its body; durable when this returns.
 
-        `key`: a start repeated with the same key and value gives the same process. Raises
-        `InvalidInput`, `TooLarge`, `KeyReused`, `Draining`, `Overloaded`; then nothing was started.
+        `key`: a start repeated with the same key, value and tags gives the same process. `tags`: by
+        which it is found, of the names that its type declares. Raises `InvalidInput`, `TooLarge`,
+        `TagNotDeclared`, `TagInvalid`, `KeyReused`, `Draining`, `Overloaded`; then nothing was
+        started.
         """
         made, raw, value = self._asked(body, value)
-        begun = await self._begin(made, raw, value, key, "python")
+        begun = await self._begin(made, raw, value, key, "python", tags)
         return Handle(self, begun.id)
 
     def _asked(self, body: Callable[..., Any], value: Any) -> tuple[Definition, bytes, Any]:
@@ -308,17 +331,24 @@ class Outlive(Telling, Doors):
         return await self._begin(made, codec.encode(value), value, key, scope)
 
     async def _begin(
-        self, made: Definition, raw: bytes, value: Any, key: str | None, scope: str
+        self,
+        made: Definition,
+        raw: bytes,
+        value: Any,
+        key: str | None,
+        scope: str,
+        given: Mapping[str, Any] | None = None,
     ) -> Begun:
         if self._phase not in ("ready", "new"):
             raise Draining(f"This instance is {self._phase}; nothing was started.")
+        tags = made.tags_of(value, given)
         store = self.store
         owned = self._runtime.activations.leases if self._runtime is not None else {}
         shard = self._runtime.activations.shard_for_start() if self._runtime is not None else None
         id = ids.public_id(made.prefix, store.shards, shard)
         request = None
         if key is not None:
-            request = self._request(made, raw, key, scope, id)
+            request = self._request(made, raw, key, scope, id, given)
             found = (await store.read((request.ref,)))[0]
             if found is not None:
                 return await self._replayed(found, request)
@@ -328,12 +358,12 @@ class Outlive(Telling, Doors):
             if self._runtime is not None and shard_of(id, store.shards) in owned:
                 try:
                     committed = await self._runtime.activations.start(
-                        made, ref, stream, Raw(raw), value, request
+                        made, ref, stream, Raw(raw), value, request, tags
                     )
-                    return Begun(id, 1, False, committed.time, Raw(raw))
+                    return Begun(id, 1, False, committed.time, Raw(raw), tags)
                 except Fenced:
                     pass  # the shard was lost this moment: its new owner starts it
-            await self._queue(made, ref, raw, request)
+            await self._queue(made, ref, raw, request, tags)
         except Conflict:
             if request is None:
                 raise
@@ -343,19 +373,31 @@ class Outlive(Telling, Doors):
             return await self._replayed(found, request)
         return Begun(id, 0, False)
 
-    def _request(self, made: Definition, raw: bytes, key: str, scope: str, id: str) -> Put:
+    def _request(
+        self,
+        made: Definition,
+        raw: bytes,
+        key: str,
+        scope: str,
+        id: str,
+        tags: Mapping[str, Any] | None = None,
+    ) -> Put:
         due = self._clock.wall() + round(self._request_seconds * MICROS)
+        if tags:
+            raw = codec.encode([Raw(raw), tags])
         return request_of(made, raw, key, scope, id, due)
 
     async def _replayed(self, found: Cell, request: Put) -> Begun:
         id = started_by(found.value, request)
         return Begun(id, await self.seq(id), True)
 
-    async def _queue(self, made: Definition, ref: Ref, raw: bytes, request: Put | None) -> None:
+    async def _queue(
+        self, made: Definition, ref: Ref, raw: bytes, request: Put | None, tags: Tags
+    ) -> None:
         """Start a process in a shard of another node: a cell that its owner finds, at once or after
         a take-over."""
         store = self.store
-        pair = queued(made, ref.key, raw, await store.now(), store.shards)
+        pair = queued(made, ref.key, raw, await store.now(), store.shards, tags)
         puts, requires = [*pair], [Require(ref, 0)]
         if request is not None:
             puts.append(request)

@@ -1,6 +1,6 @@
 """`outlive process …`: what the processes in a store do, and what a person may ask of one.
 
-    list                    the newest first; filters by status and type
+    list                    the newest first; filters by status, type, version, tags and times
     show ID                 one process: states, steps, attempts, take-overs
     signal ID NAME [JSON]   give it the signal it waits for (or will)
     cancel ID               undo what it did, unless it is past its pivot
@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
-from outlive.clock import MICROS, rfc3339
+from outlive.clock import MICROS, Clock, rfc3339
 from outlive.commands.client import StoreAddress, ask
 from outlive.commands.exits import MISUSED, CommandFailed
 from outlive.commands.output import Format, document, lines, table
+from outlive.commands.searching import Narrowing
 from outlive.kinds.processes import STATUSES
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def list_processes(
     *,
     status: str | None = None,
     type: str | None = None,
+    narrowing: Narrowing | None = None,
     limit: Limit = 50,
     store: StoreAddress = None,
     output: ListFormat = "text",
@@ -65,12 +67,14 @@ def list_processes(
     if status is not None and status not in STATUSES:
         raise CommandFailed(f"{status!r} is no status; one of {', '.join(STATUSES)}", MISUSED)
 
+    narrowed = (narrowing or Narrowing()).narrowed(Clock())
+
     async def question(app: Outlive) -> list[Summary]:
         found: list[Summary] = []
         cursor = ""
         while len(found) < limit:
             page = min(PAGE, limit - len(found))
-            more, cursor = await app.processes(status, type, page, cursor)
+            more, cursor = await app.processes(status, type, page, cursor, **narrowed)
             found += more
             if not cursor:
                 break
@@ -82,7 +86,7 @@ def list_processes(
     elif output == "ids":
         lines(item.id for item in found)
     else:
-        heads = ("id", "type", "status", "started", "changed", "waits for")
+        heads = ("id", "type", "status", "started", "changed", "waits for", "tags")
         table(heads, [_row(item) for item in found])
 
 
@@ -176,7 +180,8 @@ def _who() -> str:
 def _row(item: Summary) -> tuple[str, ...]:
     kind = f"{item.type} v{item.version}"
     waits = item.waits_for and f"{item.waits_for} until {_time(item.due)}"
-    return item.id, kind, item.status, _time(item.started), _time(item.changed), waits
+    tags = " ".join(f"{name}={value}" for name, value in item.tags.items())
+    return item.id, kind, item.status, _time(item.started), _time(item.changed), waits, tags
 
 
 def _time(micros: int | None) -> str:
@@ -193,6 +198,8 @@ def _story(view: View, journal: list[Entry]) -> Iterator[str]:
     if view.ended is not None:
         took = (view.ended - view.started) / MICROS
         yield f"  ended      {rfc3339(view.ended)} (after {took:.3f} s)"
+    if view.tags:
+        yield "  tags       " + ", ".join(f"{name}={value}" for name, value in view.tags.items())
     yield f"  node       {view.node or '-'}, epoch {view.epoch}, take-overs {view.takeovers}"
     yield f"  data       {bytes(view.data).decode()}"
     if view.result is not None:

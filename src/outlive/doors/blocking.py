@@ -26,10 +26,19 @@ import asyncio
 import atexit
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from outlive import codec
 from outlive.errors import InEventLoop, NotAllowed, OutcomeUnknown, StoreUnavailable
@@ -38,7 +47,8 @@ from outlive.steps import is_transacting
 if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.doors.within import BlockingWithin
-    from outlive.kinds.processes import Summary, View
+    from outlive.kinds.processes import View
+    from outlive.kinds.processes.search import Narrowed, Page
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -94,17 +104,33 @@ class BlockingOutlive:
 
     @overload
     def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[R]: ...
     @overload
     def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[R]: ...
     def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[Any]:
         """See `Outlive.start`."""
-        return BlockingHandle(self, self.call(lambda app: app.start(body, value, key=key)).id)
+        begun = self.call(lambda app: app.start(body, value, key=key, tags=tags))
+        return BlockingHandle(self, begun.id)
 
     def handle(self, id: str) -> BlockingHandle[Any]:
         """The process with this public id, from outside its body. Asks nothing yet."""
@@ -116,9 +142,10 @@ class BlockingOutlive:
         type: str | None = None,
         limit: int = 50,
         cursor: str = "",
-    ) -> tuple[list[Summary], str]:
+        **narrowed: Unpack[Narrowed],
+    ) -> Page:
         """See `Outlive.processes`."""
-        return self.call(lambda app: app.processes(status, type, limit, cursor))
+        return self.call(lambda app: app.processes(status, type, limit, cursor, **narrowed))
 
     def transact(
         self, function: Callable[Concatenate[Any, P], R], /, *args: P.args, **kwargs: P.kwargs

@@ -22,7 +22,7 @@ Errors of the connection are the driver's own, as from the caller's other statem
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from msgspec import Struct
@@ -70,14 +70,29 @@ class Within:
 
     @overload
     async def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[R]: ...
     @overload
     async def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[R]: ...
     async def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[Any]:
         """Start a process when the transaction is committed; its id is known at once.
 
@@ -85,7 +100,7 @@ class Within:
         `InvalidInput`, `TooLarge`, `KeyReused`, `NotAllowed`, or the driver's error; then nothing
         was written.
         """
-        begin = _Start(self._app, body, value, key)
+        begin = _Start(self._app, body, value, key, tags)
         sight = _checked(self._app, await self._carrier.look(begin.guard))
         if sight.value is None:
             found = await self._carrier.carry(begin.puts(sight))
@@ -122,17 +137,32 @@ class BlockingWithin:
 
     @overload
     def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[R]: ...
     @overload
     def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[R]: ...
     def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[Any]:
         """See `Within.start`."""
-        begin = _Start(self._client.app, body, value, key)
+        begin = _Start(self._client.app, body, value, key, tags)
         sight = _checked(self._client.app, self._carrier.look(begin.guard))
         if sight.value is None:
             found = self._carrier.carry(begin.puts(sight))
@@ -150,19 +180,27 @@ class BlockingWithin:
 class _Start:
     """What is decided about a start, whatever kind of connection carries it."""
 
-    def __init__(self, app: Outlive, body: Callable[..., Any], value: Any, key: str | None) -> None:
-        self._made, self._raw, _ = app._asked(body, value)
+    def __init__(
+        self,
+        app: Outlive,
+        body: Callable[..., Any],
+        value: Any,
+        key: str | None,
+        tags: Mapping[str, Any] | None,
+    ) -> None:
+        self._made, self._raw, value = app._asked(body, value)
+        self._tags = self._made.tags_of(value, tags)
         self._id = ids.public_id(self._made.prefix, 1)
         self._request: Put | None = None
         if key is not None:
-            self._request = app._request(self._made, self._raw, key, SCOPE, self._id)
+            self._request = app._request(self._made, self._raw, key, SCOPE, self._id, tags)
 
     @property
     def guard(self) -> Ref:
         return self._request.ref if self._request is not None else _NOWHERE
 
     def puts(self, sight: Sight) -> tuple[Put, ...]:
-        pair = queued(self._made, self._id, self._raw, sight.time, sight.shards)
+        pair = queued(self._made, self._id, self._raw, sight.time, sight.shards, self._tags)
         return pair if self._request is None else (self._request, *pair)
 
     def id_of(self, sight: Sight) -> str:

@@ -21,6 +21,7 @@
     │   ├── NoSuchProcess · ProcessGone · ProcessTerminal · PastPivot · NotStuck
     │   ├── SignalNotExpected · TooManySignals
     │   ├── InvalidInput · MalformedInput · MalformedKey · KeyReused
+    │   ├── TagNotDeclared · TagInvalid
     │   ├── ProcessFailed       it ended without a result
     │   └── Draining · Overloaded
     ├── InEventLoop             the synchronous face was called where it may not wait
@@ -64,6 +65,8 @@ from outlive.errors.processes import (
     ProcessGone,
     ProcessTerminal,
     SignalNotExpected,
+    TagInvalid,
+    TagNotDeclared,
     TooManySignals,
 )
 from outlive.errors.root import (
@@ -151,6 +154,8 @@ __all__ = [
     "StoreUnavailable",
     "StoreWentBack",
     "StreamConflict",
+    "TagInvalid",
+    "TagNotDeclared",
     "TooLarge",
     "TooManySignals",
     "TransactTooLong",

@@ -111,6 +111,24 @@ class KeyReused(ProcessError):
     remedy = "Use a new key for a new request; repeat the same body to get the first answer."
 
 
+class TagNotDeclared(ProcessError):
+    """The type of process declares no tag of that name.
+
+    Nothing was started, changed or searched."""
+
+    code, slug, status = "OL2080", "tag-not-declared", 400
+    remedy = "Use a name from the declaration, or add it there: `@app.process(…, tags=(…))`."
+
+
+class TagInvalid(ProcessError):
+    """A tag's value is not a short text.
+
+    Nothing was started or changed."""
+
+    code, slug, status = "OL2081", "tag-invalid", 422
+    remedy = "Give 1 to 128 printable characters, a whole number or a truth value."
+
+
 class ProcessFailed(ProcessError):
     """A process ended without a result.
 

@@ -22,6 +22,7 @@ from outlive import codec, steps
 from outlive.clock import MICROS
 from outlive.errors import Cancelled, Discarded, Drift, OutliveError, StepFailed, TooLarge
 from outlive.kinds.processes import Failure, Head, Journal
+from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import (
     KIND_OF,
     Armed,
@@ -33,6 +34,7 @@ from outlive.kinds.processes.vocabulary import (
     StateSet,
     StepDone,
     Stuck,
+    Tagged,
     pack,
     put_head,
 )
@@ -199,7 +201,7 @@ class Activation:
         if self.gone or self.journal.ended is not None:
             raise Discarded
         if self.extras:
-            events = (*self.extras, *events)
+            events, head = (*self.extras, *events), self.tagged(head)
             self.extras = []
         try:
             batch = self.batch(events, head, due, ())
@@ -451,6 +453,19 @@ class Activation:
         self.journal.deadline = event
         self.extras.append(event)
         self.set_alarm()
+
+    def add_tags(self, tags: Tags, count: int) -> None:
+        """From the next record on the process has `tags`, and is found by them."""
+        self.extras = [extra for extra in self.extras if not isinstance(extra, Tagged)]
+        self.extras.append(Tagged(tags, count))
+
+    def tagged(self, head: Head | None) -> Head | None:
+        """`head` with the tags that the next record brings; a head for them where there is none."""
+        for extra in self.extras:
+            if type(extra) is Tagged:
+                kept = head or self.with_status(self.head.status, self.head.waits_for)
+                return msgspec.structs.replace(kept, tags=extra.tags)
+        return head
 
     # --- the deadline -----------------------------------------------------------------------------
 

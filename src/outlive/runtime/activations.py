@@ -28,6 +28,7 @@ from outlive.errors import (
     Overloaded,
 )
 from outlive.kinds.processes import FINAL, Definition, Failure, Head, Journal, Stats
+from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import (
     GONE,
     HALTED,
@@ -126,6 +127,7 @@ class Activations:
         raw: Raw,
         value: Any,
         key: Put | None,
+        tags: Tags = (),
     ) -> Committed:
         """Start a process in a shard that this node owns: one commit, then its body runs.
 
@@ -136,10 +138,10 @@ class Activations:
             raise Overloaded(f"{len(self.live)} processes are in memory; nothing was started.")
         lease = self.leases[shard_of(ref.key, self.store.shards)]
         now = self.clock.wall()
-        head = Head(stream, definition.name, definition.version, "running", now, now)
+        head = Head(stream, definition.name, definition.version, "running", now, now, tags=tags)
         activation = Activation(self, definition, ref, head, lease, Journal())
         batch = activation.batch(
-            (Started(ref.key, definition.name, definition.version, raw, self.name),),
+            (Started(ref.key, definition.name, definition.version, raw, self.name, tags),),
             head,
             None,
             (),

@@ -93,7 +93,7 @@ class Commands:
         else:
             raw = head.input
             running = activation.with_status("running")
-            event = Started(activation.id, head.type, head.version, raw, self._node.name)
+            event = Started(activation.id, head.type, head.version, raw, self._node.name, head.tags)
             time = await self.append(activation, event, head=running, done=done)
             activation.journal.times[""] = time
             activation.loaded = activation.recovered = False

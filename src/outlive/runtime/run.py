@@ -27,6 +27,7 @@ from outlive.kinds.processes.vocabulary import SleepBegan, StepDone, WaitBegan, 
 from outlive.runtime import attempts, branches, fanout, scopes, transactions
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import Course
+from outlive.runtime.tagging import RunTags
 
 if TYPE_CHECKING:
     from random import Random
@@ -105,6 +106,19 @@ class Run:
         course.states += 1
         if course.states > self._activation.journal.states.get(course.path, 0):
             self._activation.add_state(document, course.states, course.path)
+
+    @property
+    def tags(self) -> RunTags:
+        """The tags this process is found by: set them as in a dict, durable with the next record.
+
+        Only names that the type declares. A body sees what it was started with and what it has set
+        itself, on every replay the same. Raises `TagNotDeclared`, `TagInvalid`.
+        """
+        if self._course.path:
+            raise RuntimeError("tags are the whole process's: set them in the body")
+        if self._course.tags is None:
+            self._course.tags = RunTags(self._activation)
+        return self._course.tags
 
     def pivot(self) -> None:
         """From here only forward: nothing before this point is rolled back any more, and no cancel

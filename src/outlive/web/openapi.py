@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from outlive.kinds.processes import STATUSES
+from outlive.web import searching
 from outlive.web.messages import JSON, WAIT_SECONDS_MAX, Request, Response
 from outlive.web.problems import PAGES, by_slug
 from outlive.web.processes import PAGE_ITEMS, PAGE_ITEMS_MAX
@@ -34,6 +35,7 @@ _SCHEMAS = "#/components/schemas/"
 _TIME = {"type": "string", "format": "date-time"}
 _TEXT = {"type": "string"}
 _WHOLE = {"type": "integer"}
+_TAGS = {"type": "object", "additionalProperties": _TEXT}
 
 PROBLEM_TEXTS = {
     400: "Malformed body, or malformed Idempotency-Key. Nothing was stored and no key was used.",
@@ -214,7 +216,7 @@ def _paths_of(definition: Definition, types: Types) -> Json:
     process = _process_schema(definition, types)
     item = f"{path}/{{id}}"
     found: Json = {
-        path: {"post": _start(definition, types, process), "get": _list(name)},
+        path: {"post": _start(definition, types, process), "get": _list(definition)},
         item: {"parameters": [_parameter("id")], "get": _status(name, process)},
     }
     if definition.signals is None:
@@ -273,7 +275,8 @@ def _start(definition: Definition, types: Types, process: Json) -> Json:
     )
 
 
-def _list(name: str) -> Json:
+def _list(definition: Definition) -> Json:
+    name = definition.name
     page = {
         "type": "object",
         "required": ["items"],
@@ -283,13 +286,15 @@ def _list(name: str) -> Json:
         },
     }
     found = {"description": "Newest first.", "content": _json(page), "headers": _headers("Link")}
-    return _operation(
+    made = _operation(
         name,
         "list",
         f"List every {name}. This machine only.",
         {"200": found, **_problems(LISTS)},
         parameters=("status", "limit", "cursor"),
     )
+    made["parameters"] += searching.parameters(definition.tags)
+    return made
 
 
 def _status(name: str, process: Json) -> Json:
@@ -406,6 +411,7 @@ def _shared_schemas() -> Json:
         **times,
         "endedAt": _TIME,
         "waitsFor": _TEXT,
+        "tags": _TAGS,
         "history": {
             "type": "array",
             "items": _object({"status": _TEXT, "at": _TIME, "why": _TEXT}),
@@ -420,7 +426,7 @@ def _shared_schemas() -> Json:
         "trace_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     }
     accepted = {"id": _TEXT, "type": _TEXT, "links": links}
-    short = {**identity, **times, "waitsFor": _TEXT, "links": links}
+    short = {**identity, **times, "waitsFor": _TEXT, "tags": _TAGS, "links": links}
     return {
         "OutliveProcess": {
             "type": "object",

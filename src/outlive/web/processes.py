@@ -39,6 +39,7 @@ from outlive.web.messages import (
     wants_stream,
 )
 from outlive.web.problems import InvalidQuery
+from outlive.web.searching import kept, narrowed
 from outlive.web.streams import last_event_id, stream
 from outlive.web.waiting import Vigil, Waiting
 
@@ -90,7 +91,9 @@ class Processes:
         begun = await self._app.begin(definition.name, body, key=key, scope=scope)
         self._remember(begun.id, definition.name)
         if begun.time:
-            view = fresh_view(begun.id, definition, begun.data, self._app.node, begun.time)
+            view = fresh_view(
+                begun.id, definition, begun.data, self._app.node, begun.time, begun.tags
+            )
         else:
             view = await self._app.view(begun.id)
         seconds = preferred_wait(request)
@@ -171,7 +174,11 @@ class Processes:
         definition = declared(request)
         asked = parse_list(request.query)
         items, cursor = await self._app.processes(
-            status=asked.status, type=definition.name, limit=asked.limit, cursor=asked.cursor
+            asked.status,
+            definition.name,
+            asked.limit,
+            asked.cursor,
+            **narrowed(asked.given, definition.tags),
         )
         body: dict[str, Any] = {
             "items": [summary(item, item_url(request, definition, item.id)) for item in items]
@@ -179,9 +186,7 @@ class Processes:
         headers: Headers = [JSON, (b"cache-control", b"no-store")]
         if cursor:
             body["next"] = cursor
-            more = {"limit": asked.limit, "cursor": cursor}
-            if asked.status:
-                more["status"] = asked.status
+            more = {"limit": asked.limit, "cursor": cursor, **kept(asked.given)}
             url = f"{quote(request.root + definition.path)}?{urlencode(more)}"
             headers.append((b"link", f'<{url}>; rel="next"'.encode()))
         return Response(200, msgspec.json.encode(body), headers)
@@ -269,6 +274,8 @@ def representation(view: View, url: str, root: str) -> bytes:
         body["endedAt"] = rfc3339(view.ended)
     if view.waits_for:
         body["waitsFor"] = view.waits_for
+    if view.tags:
+        body["tags"] = view.tags
     body["history"] = [
         {"status": past.status, "at": rfc3339(past.at), "why": past.why} for past in view.history
     ]
@@ -311,6 +318,8 @@ def summary(item: Summary, url: str) -> dict[str, Any]:
     }
     if item.waits_for:
         body["waitsFor"] = item.waits_for
+    if item.tags:
+        body["tags"] = item.tags
     body["links"] = {"self": url}
     return body
 
@@ -400,6 +409,7 @@ class Asked(msgspec.Struct, frozen=True):
     type: str | None
     limit: int
     cursor: str
+    given: dict[str, str]
 
 
 def parse_list(query: bytes, *, blanks: bool = True) -> Asked:
@@ -421,4 +431,4 @@ def parse_list(query: bytes, *, blanks: bool = True) -> Asked:
     cursor = given.get("cursor", "")
     if cursor and not _CURSOR.fullmatch(cursor):
         raise InvalidQuery("cursor must be one that a list has given.", parameter="cursor")
-    return Asked(status, given.get("type") or None, int(limit), cursor)
+    return Asked(status, given.get("type") or None, int(limit), cursor, given)

@@ -23,6 +23,7 @@ ONE_OF_EACH = (
     words.Pivot(),
     words.Cancel("why", "who", 5),
     words.Deadline(5, 2),
+    words.Tagged((("a", "b"),), 2),
     words.Decided("first", "first", 3, "a/", ERROR, (words.Armed("s", "s", "u"),), ("w",), ("s",)),
     words.Compensating(ERROR, True, (words.Armed("s", "s", "u", RAW, None),)),
     words.UndoFailed("s", "s", 1, 2, ERROR, 3),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Raw
@@ -12,6 +12,7 @@ from msgspec import Raw
 from outlive import codec
 from outlive.codec import Shape, shapes
 from outlive.errors import InvalidInput, MalformedInput, ProcessError, SignalNotExpected
+from outlive.kinds.processes.tags import Declared, Derive, Tags, declared, tags_of
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}\Z")
@@ -31,9 +32,11 @@ class Definition:
         "output_type",
         "path",
         "prefix",
+        "retention",
         "rollback_on",
         "signals",
         "status_code",
+        "tags",
         "takes_input",
         "version",
     )
@@ -49,6 +52,9 @@ class Definition:
         signals: Mapping[str, Any] | None,
         rollback_on: tuple[type[Exception], ...],
         deadline: float | None = None,
+        *,
+        tags: Sequence[str] | Mapping[str, Derive | None] = (),
+        retention: float | None = None,
     ) -> None:
         self.body = body
         self.name = name or body.__name__
@@ -58,6 +64,9 @@ class Definition:
         self.status_code = status_code
         self.rollback_on = rollback_on
         self.deadline = deadline
+        self.retention = retention
+        """Seconds that an ended process is kept; None: as long as the application says."""
+        self.tags: Declared = declared(tags, self.name)
         self.is_async = inspect.iscoroutinefunction(body)
         self._check()
         given, result = shapes(body, skip=1)
@@ -89,6 +98,10 @@ class Definition:
             raise ValueError(
                 f"deadline of {self.name} is {self.deadline}; it must be above 0 seconds"
             )
+        if self.retention is not None and self.retention <= 0:
+            raise ValueError(
+                f"retention_seconds of {self.name} is {self.retention}; it must be above 0"
+            )
         if self.status_code not in (201, 202):
             raise ValueError(f"status_code of {self.name} is {self.status_code}; it is 201 or 202")
 
@@ -109,6 +122,13 @@ class Definition:
             return Raw(codec.encode(shape.read(payload)))
         except ValueError as error:
             raise input_error(payload, error) from None
+
+    def tags_of(self, value: Any, given: Mapping[str, Any] | None = None) -> Tags:
+        """The tags of a process that is started with the input `value`. Raises `TagNotDeclared` or
+        `TagInvalid`."""
+        if not self.tags and not given:
+            return ()
+        return tags_of(self.tags, self.name, value, given)
 
     @property
     def label(self) -> str:

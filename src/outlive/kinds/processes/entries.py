@@ -74,6 +74,9 @@ def line_of(event: Any) -> str:
             return f"ended: {event.status}"
         case words.StateSet():
             return "state set"
+        case words.Tagged():
+            said = ", ".join(f"{name}={value}" for name, value in event.tags)
+            return f"tags set: {said or 'none'}"
         case words.Stranded():
             return f"{event.node} does not run this version"
         case words.Deadline():

@@ -42,6 +42,7 @@ from outlive.kinds.processes.vocabulary import (
     StateSet,
     StepDone,
     Stuck,
+    Tagged,
     Taken,
     UndoFailed,
     Undone,
@@ -80,6 +81,7 @@ class Journal:
         "state",
         "states",
         "stuck",
+        "tagged",
         "times",
         "unasked",
         "undo_attempts",
@@ -114,6 +116,8 @@ class Journal:
         self.deadline: Deadline | None = None
         """What the body has set last; None: it has set nothing."""
         self.deadlines = 0
+        self.tagged: Tagged | None = None
+        """What tags the body has set last; None: it has set none."""
         self.cancel: Cancel | None = None
         self.compensating: Compensating | None = None
         self.undo_attempts: dict[str, UndoFailed] = {}
@@ -231,6 +235,8 @@ class Journal:
                 self._resume()
             case Ended():
                 self.ended = event
+            case Tagged():
+                self.tagged = event
 
     def _resume(self) -> None:
         """An operator asked to go on: what had given up is tried afresh."""

@@ -15,13 +15,18 @@ from msgspec import Raw
 from outlive import ids
 from outlive.codec import digest
 from outlive.kinds.processes.definition import Definition
+from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import Command, Head, inbox_of, pack, put_head, ref_of
 from outlive.model import Put, Ref, shard_of
 
 
-def queued(made: Definition, id: str, raw: bytes, now: int, shards: int) -> tuple[Put, Put]:
+def queued(
+    made: Definition, id: str, raw: bytes, now: int, shards: int, tags: Tags = ()
+) -> tuple[Put, Put]:
     """The cells of a process that is to be started: its own, and the command to start it."""
-    head = Head(ids.internal_id(now), made.name, made.version, "queued", now, now, "", Raw(raw))
+    head = Head(
+        ids.internal_id(now), made.name, made.version, "queued", now, now, "", Raw(raw), tags
+    )
     return put_head(ref_of(id, shards), head), told(Command("start", id), now, shards)
 
 

@@ -15,6 +15,7 @@ from msgspec import Raw, Struct
 from outlive.codec import NULL
 from outlive.kinds.processes import vocabulary as words
 from outlive.kinds.processes.definition import Definition
+from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import Failure, Head, unpack
 from outlive.model import Cell, Event
 
@@ -72,6 +73,7 @@ class View(Struct, frozen=True):
     epoch: int
     takeovers: int
     cancel_requested: bool
+    tags: dict[str, str] = {}
 
     @property
     def final(self) -> bool:
@@ -89,6 +91,7 @@ class Summary(Struct, frozen=True):
     changed: int
     waits_for: str
     due: int | None
+    tags: dict[str, str] = {}
 
 
 class Begun(Struct, frozen=True):
@@ -101,6 +104,7 @@ class Begun(Struct, frozen=True):
     """When it was started by this call, on the store's clock; 0 when it is queued or replayed."""
     data: Raw = NULL
     """What it was started with, if this call started it."""
+    tags: Tags = ()
 
 
 class Node(Struct, frozen=True):
@@ -165,6 +169,7 @@ class _Fold:
         self.waits_for = ""
         self.due: int | None = None
         self.cancelled = False
+        self.tags = dict(head.tags)
         self.interrupted: AttemptView | None = None
         self.before = "running"
 
@@ -193,6 +198,7 @@ class _Fold:
 
 def _started(fold: _Fold, event: words.Started, at: int) -> None:
     fold.input, fold.node = event.input, event.node
+    fold.tags = dict(event.tags)
     fold.become("running", at)
 
 
@@ -277,6 +283,10 @@ def _state(fold: _Fold, event: words.StateSet, at: int) -> None:
     fold.state = event.state
 
 
+def _tagged(fold: _Fold, event: words.Tagged, at: int) -> None:
+    fold.tags = dict(event.tags)
+
+
 def _cancel(fold: _Fold, event: words.Cancel, at: int) -> None:
     if event.deadline is not None:
         fold.history.append(PastState(fold.status, at, "its deadline has passed"))
@@ -352,6 +362,7 @@ _HANDLERS: dict[str, Any] = {
     "woke": _woke,
     "decided": _decided,
     "state": _state,
+    "tagged": _tagged,
     "cancel": _cancel,
     "compensating": _compensating,
     "undo_failed": _undo_failed,
@@ -402,10 +413,11 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
         epoch=fold.epoch,
         takeovers=fold.takeovers,
         cancel_requested=fold.cancelled,
+        tags=fold.tags,
     )
 
 
-def fresh_view(id: str, made: Definition, data: Raw, node: str, time: int) -> View:
+def fresh_view(id: str, made: Definition, data: Raw, node: str, time: int, tags: Tags = ()) -> View:
     """The view of a process whose start is its only event."""
     return View(
         id=id,
@@ -427,6 +439,7 @@ def fresh_view(id: str, made: Definition, data: Raw, node: str, time: int) -> Vi
         epoch=0,
         takeovers=0,
         cancel_requested=False,
+        tags=dict(tags),
     )
 
 
@@ -443,4 +456,5 @@ def summary_of(cell: Cell) -> Summary:
         head.changed or head.started,
         head.waits_for,
         due,
+        dict(head.tags),
     )

@@ -14,6 +14,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from outlive.codec import NULL
+from outlive.kinds.processes import tags as tagging
+from outlive.kinds.processes.tags import Tags
 from outlive.model import Put, Ref, shard_of
 
 STATUSES = (
@@ -61,6 +63,7 @@ class Started(Struct, frozen=True, omit_defaults=True, gc=False):
     version: int
     input: Raw
     node: str = ""
+    tags: Tags = ()
 
 
 class Taken(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -142,6 +145,14 @@ class Deadline(Struct, frozen=True, omit_defaults=True, gc=False):
     """The body has set when it must have ended; None: whenever."""
 
     until: int | None = None
+    count: int = 1
+    """How often it had by then: what a replay need not set again."""
+
+
+class Tagged(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The body has set or taken away tags: all that the process has from then on."""
+
+    tags: Tags = ()
     count: int = 1
     """How often it had by then: what a replay need not set again."""
 
@@ -255,6 +266,7 @@ KINDS: dict[str, type[Struct]] = {
     "state": StateSet,
     "pivot": Pivot,
     "deadline": Deadline,
+    "tagged": Tagged,
     "cancel": Cancel,
     "decided": Decided,
     "compensating": Compensating,
@@ -289,6 +301,7 @@ class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     waits_for: str = ""
     input: Raw = NULL
     """Only while queued: afterwards it stands in the journal."""
+    tags: Tags = ()
 
 
 class Command(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -331,12 +344,10 @@ def mark(value: str, started: int) -> str:
 
 def put_head(ref: Ref, head: Head, due: int | None = None) -> Put:
     """The write that makes a process's cell say `head`."""
-    return Put(
-        ref,
-        pack(head),
-        due,
-        (
-            ("process.status", mark(head.status, head.started)),
-            ("process.type", mark(head.type, head.started)),
-        ),
+    marks = (
+        ("process.status", mark(head.status, head.started)),
+        ("process.type", mark(head.type, head.started)),
     )
+    if head.tags:
+        return Put(ref, pack(head), due, marks + tagging.marks(head.tags, head.started))
+    return Put(ref, pack(head), due, marks)
