@@ -48,6 +48,7 @@ UNTESTED: Mapping[str, str] = {
     "testing.carrier_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.cell_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.conformance": "a suite itself: tests/conformance runs it on every store",
+    "testing.erase_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.lockstep": "a suite itself: the last case of each conformance class runs it",
 }
 

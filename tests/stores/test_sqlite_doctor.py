@@ -12,7 +12,7 @@ import pytest
 from tests.stores.faults import note, opened
 
 from outlive.clock import ManualClock
-from outlive.model import Batch
+from outlive.model import Batch, Lease
 from outlive.store import Finding
 from outlive.stores import place, sqlite_doctor
 from outlive.stores.memory import MemoryStore
@@ -84,6 +84,14 @@ async def test_an_edited_journal_is_found_and_located(store: SQLiteStore, change
     store._file.writer.execute(change)
     finding = (await found(store))["chain"]
     assert finding.level == "fail" and "shard 0 from event" in finding.text
+
+
+async def test_an_erased_journal_is_sound(store: SQLiteStore) -> None:
+    shard = (await store.owners())[0]
+    streams = sorted({event.stream for event in await store.tail(0, 0)})
+    await store.erase(streams[:1], Batch(Lease(0, shard.owner, shard.epoch)))
+    assert "erased" in {event.kind for event in await store.tail(0, 0)}
+    assert (await found(store))["chain"].level == "ok"
 
 
 async def test_only_the_end_of_a_long_shard_is_verified(

@@ -186,6 +186,11 @@ ORDER BY m.value DESC, m.space DESC, m.key DESC LIMIT $5;
 SELECT shard, seq, stream, n, kind, data, time, chain FROM outlive.event
 WHERE stream = $1 AND n > $2 ORDER BY n LIMIT $3;
 
+-- What the chain was made from is gone; the place and the chain value stay.
+-- name: erase
+UPDATE outlive.event SET kind = 'erased', data = ''
+WHERE stream = ANY ($1::text[]) AND kind <> 'erased';
+
 -- name: lengths
 SELECT t.stream, l.n + 1 FROM unnest($1::text[]) AS t (stream), LATERAL (
     SELECT e.n FROM outlive.event e WHERE e.stream = t.stream ORDER BY e.n DESC LIMIT 1

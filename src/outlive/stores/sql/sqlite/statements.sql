@@ -76,6 +76,10 @@ ORDER BY epoch DESC LIMIT ?;
 -- name: event_write
 INSERT INTO outlive_event (place, stream, n, kind, time, data, chain) VALUES (?, ?, ?, ?, ?, ?, ?);
 
+-- What the chain was made from is gone; the place and the chain value stay.
+-- name: erase
+UPDATE outlive_event SET kind = 'erased', data = x'' WHERE stream = ? AND kind <> 'erased';
+
 -- name: chain_at
 SELECT chain FROM outlive_event WHERE place = ?;
 
