@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from msgspec import Raw
@@ -31,6 +32,7 @@ from outlive.errors import (
     Conflict,
     Draining,
     Fenced,
+    NoSuchProcess,
     StoreWentBack,
     TooLarge,
 )
@@ -45,6 +47,7 @@ from outlive.kinds.processes.requests import request_of, started_by
 from outlive.kinds.processes.tags import Derive, Tags
 from outlive.kinds.processes.vocabulary import ref_of
 from outlive.model import Batch, Cell, Put, Ref, Require, shard_of
+from outlive.stores.lines import folder_at
 
 if TYPE_CHECKING:
     from outlive.runtime.node import NodeRuntime
@@ -73,8 +76,10 @@ class Outlive(Telling, Doors):
     open-able store; without it the environment's `OUTLIVE_STORE`, else
     `sqlite:///.outlive/store.db`. `retention_seconds`: how long an ended process is kept (then 410
     for as long, then 404). `request_seconds`: how long an idempotency key is kept, at least 1 day
-    is wise. `lease_seconds` (1 to 300): how long a node that is frozen or cut off keeps its shards;
-    one that died on this host loses them at once. Nothing is opened before `open()`.
+    is wise; no longer than its process and the tombstone. `lease_seconds` (1 to 300): how long a
+    node that is frozen or cut off keeps its shards; one that died on this host loses them at once.
+    `archive`: a folder (or `file:` URL) where ended processes are written before they are dropped.
+    Nothing is opened before `open()`.
     """
 
     def __init__(
@@ -84,12 +89,14 @@ class Outlive(Telling, Doors):
         retention_seconds: float = RETENTION_SECONDS,
         request_seconds: float = REQUEST_SECONDS,
         lease_seconds: float = LEASE_SECONDS,
+        archive: str | os.PathLike[str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._given = store
         self._clock = clock or Clock()
         self._retention_seconds = retention_seconds
         self._request_seconds = request_seconds
+        self._archive = None if archive is None else folder_at(os.fspath(archive))
         if not LEASE_SECONDS_MIN <= lease_seconds <= LEASE_SECONDS_MAX:
             limits = f"{LEASE_SECONDS_MIN:g} to {LEASE_SECONDS_MAX:g}"
             raise ValueError(f"lease_seconds is {lease_seconds:g}; it must be {limits}")
@@ -207,8 +214,9 @@ class Outlive(Telling, Doors):
             for schema in self._schemas:
                 await make_tables(self.transact, schema)
             self._runtime = NodeRuntime(
-                self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds
-            )
+                self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds,
+                self._archive,
+            )  # fmt: skip
             await self._runtime.start()
         except BaseException:
             self._phase = "stopped"
@@ -350,8 +358,8 @@ class Outlive(Telling, Doors):
         if key is not None:
             request = self._request(made, raw, key, scope, id, given)
             found = (await store.read((request.ref,)))[0]
-            if found is not None:
-                return await self._replayed(found, request)
+            if found is not None and (begun := await self._replayed(found, request)) is not None:
+                return begun
         stream = ids.internal_id(self._clock.wall())
         ref = ref_of(id, store.shards)
         try:
@@ -368,9 +376,10 @@ class Outlive(Telling, Doors):
             if request is None:
                 raise
             found = (await store.read((request.ref,)))[0]
-            if found is None:
+            begun = None if found is None else await self._replayed(found, request)
+            if begun is None:
                 raise
-            return await self._replayed(found, request)
+            return begun
         return Begun(id, 0, False)
 
     def _request(
@@ -382,14 +391,24 @@ class Outlive(Telling, Doors):
         id: str,
         tags: Mapping[str, Any] | None = None,
     ) -> Put:
-        due = self._clock.wall() + round(self._request_seconds * MICROS)
+        kept = self._retention_seconds if made.retention is None else made.retention
+        seconds = min(self._request_seconds, 2 * kept)  # no longer than its process and tombstone
+        due = self._clock.wall() + round(seconds * MICROS)
         if tags:
             raw = codec.encode([Raw(raw), tags])
         return request_of(made, raw, key, scope, id, due)
 
-    async def _replayed(self, found: Cell, request: Put) -> Begun:
+    async def _replayed(self, found: Cell, request: Put) -> Begun | None:
+        """The process of an earlier start with the key; None when nothing is left of it, and then
+        nothing is left of the key. Raises `ProcessGone` while its tombstone stands."""
         id = started_by(found.value, request)
-        return Begun(id, await self.seq(id), True)
+        try:
+            return Begun(id, await self.seq(id), True)
+        except NoSuchProcess:
+            with suppress(Conflict):
+                require = (Require(found.ref, found.version),)
+                await self.store.commit(Batch(require=require, drop=(found.ref,)))
+            return None
 
     async def _queue(
         self, made: Definition, ref: Ref, raw: bytes, request: Put | None, tags: Tags

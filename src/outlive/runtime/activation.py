@@ -402,7 +402,7 @@ class Activation:
         self, status: str, result: Raw = codec.NULL, error: Failure | None = None
     ) -> None:
         """Record the end; its cell is kept until its retention is over."""
-        due = self.node.clock.wall() + self.node.retention
+        due = self.node.clock.wall() + self.node.ended.micros(self.definition)
         event = Ended(status, result, error)
         await self.record(event, head=self.with_status(status), due=due)
         self.tell_end(event)

@@ -17,11 +17,10 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
-from outlive import codec
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
     OutliveError,
@@ -49,8 +48,12 @@ from outlive.runtime.body import live
 from outlive.runtime.commands import Commands
 from outlive.runtime.committer import Committer
 from outlive.runtime.recovery import Recovery
+from outlive.runtime.retention import Retention
 from outlive.runtime.timers import Timers
 from outlive.store import Store
+
+if TYPE_CHECKING:
+    from outlive.stores.lines import LineFiles
 
 log = logging.getLogger("outlive")
 
@@ -74,6 +77,7 @@ class Activations:
         definitions: Mapping[tuple[str, int], Definition],
         retention_seconds: float,
         tell: Callable[[str], None],
+        archive: LineFiles | None = None,
     ) -> None:
         self.store = store
         self.committer = committer
@@ -97,6 +101,7 @@ class Activations:
         self.bodies: ThreadPoolExecutor | None = None
         self.recovery = Recovery(self)
         self.commands = Commands(self)
+        self.ended = Retention(self, archive)
         self.live_body = live
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -268,30 +273,17 @@ class Activations:
 
     async def wake(self, cells: Iterable[Cell]) -> None:
         """Cells of processes whose `due` has passed: let them go on, or end their retention."""
+        ended = []
         for cell in cells:
             head = read_head(cell.value)
             if head.status in FINAL or head.status == GONE:
-                await self._forget(cell, head)
+                ended.append(cell)
             elif (activation := await self.load(cell.key)) is not None:
                 if activation.head.status not in HALTED:
                     activation.run()
                     activation.look()
                 self.put_down_idle(activation)
-
-    async def _forget(self, cell: Cell, head: Head) -> None:
-        """The retention of an ended process is over: a tombstone first, then nothing."""
-        lease = self.leases.get(shard_of(cell.key, self.store.shards))
-        require = (Require(cell.ref, cell.version),)
-        if head.status == GONE:
-            batch = Batch(lease=lease, require=require, drop=(cell.ref,))
-        else:
-            gone = Head("", head.type, head.version, GONE, head.started, self.clock.wall())
-            tomb = Put(cell.ref, codec.encode(gone), self.clock.wall() + self.retention)
-            batch = Batch(lease=lease, require=require, put=(tomb,))
-        try:
-            await self.committer.submit(batch)
-        except OutliveError as error:
-            log.info("a retention was not ended now: %s", error.code)
+        self.ended.end(ended)
 
     # --- leaving ----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from outlive import ids
 from outlive.clock import MICROS, Clock
@@ -45,6 +45,11 @@ from outlive.runtime.versions import needs_of
 from outlive.runtime.watchers import Watchers
 from outlive.store import Store
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from outlive.stores.lines import LineFiles
+
 log = logging.getLogger("outlive")
 
 PUMP_SECONDS_MIN = 0.02
@@ -68,6 +73,7 @@ class NodeRuntime:
         definitions: Mapping[tuple[str, int], Definition],
         retention_seconds: float,
         lease_seconds: float = LEASE_SECONDS,
+        archive: Path | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -84,6 +90,7 @@ class NodeRuntime:
             definitions,
             retention_seconds,
             self.watchers.tell,
+            None if archive is None else _files(archive, self.name),
         )
         runs = tuple(sorted(definition.label for definition in definitions.values()))
         self.ownership = Ownership(
@@ -318,3 +325,12 @@ class NodeRuntime:
                 else Batch(require=require, put=(Put(cell.ref, cell.value, day),))
             )
             await self.committer.submit(batch)
+
+
+def _files(archive: Path, node: str) -> LineFiles:
+    """The archive's files of this node. Raises `BadAddress` when they cannot be written."""
+    from outlive.stores.lines import LineFiles
+
+    files = LineFiles(archive, node)
+    files.prepare()
+    return files
