@@ -21,7 +21,7 @@ Not promised: an order between batches of different shards, fairness between key
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -198,6 +198,13 @@ class Blobs(Protocol):
 
     async def drop(self, name: str) -> None:
         """Forget the bytes; no error when they are gone already."""
+        ...
+
+    async def sweep(
+        self, kept: Callable[[str], Awaitable[bool]] | set[str], older_than_seconds: float
+    ) -> int:
+        """Remove what is older than that and not `kept`; gives how many. Choose an age far above
+        the longest time between a `put` and the commit that names it."""
         ...
 
 

@@ -1,5 +1,6 @@
 """`outlive process …`: what the processes in a store do, and what a person may ask of one.
 
+    archive …               read what was written of processes before they left the store
     list                    the newest first; filters by status, type, version, tags and times
     show ID                 one process: states, steps, attempts, take-overs
     signal ID NAME [JSON]   give it the signal it waits for (or will)
@@ -13,13 +14,15 @@ from __future__ import annotations
 
 import getpass
 import os
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter, validators
+from cyclopts import App
 
 from outlive.clock import MICROS, Clock, rfc3339
+from outlive.commands import archive
 from outlive.commands.client import StoreAddress, ask
 from outlive.commands.exits import MISUSED, CommandFailed
+from outlive.commands.options import Limit, ListFormat
 from outlive.commands.output import Format, document, lines, table
 from outlive.commands.searching import Narrowing
 from outlive.kinds.processes import STATUSES
@@ -30,17 +33,11 @@ if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.kinds.processes import Entry, StepView, Summary, View
 
-LIST_MAX = 100_000
-"""Processes one command lists."""
 PAGE = 200
 
 commands = App(name="process", help="Look at processes; signal, cancel and retry them.")
 
-ListFormat = Annotated[
-    Literal["text", "json", "ids"],
-    Parameter(name=["--output", "-o"], help="text for people, json or ids for programs."),
-]
-Limit = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=LIST_MAX))]
+commands.command(archive.commands)
 
 
 @commands.command(name="list")
@@ -80,7 +77,11 @@ def list_processes(
                 break
         return found
 
-    found = ask(store, question)
+    listed(ask(store, question), output)
+
+
+def listed(found: list[Summary], output: str) -> None:
+    """Print a list of processes."""
     if output == "json":
         document(found)
     elif output == "ids":
@@ -107,7 +108,7 @@ def show(id: str, /, *, store: StoreAddress = None, output: Format = "text") -> 
     if output == "json":
         document({"process": view, "journal": journal})
     else:
-        lines(_story(view, journal))
+        lines(story(view, journal))
 
 
 @commands.command
@@ -189,7 +190,8 @@ def _time(micros: int | None) -> str:
     return "" if micros is None else rfc3339(micros)[:19] + "Z"
 
 
-def _story(view: View, journal: list[Entry]) -> Iterator[str]:
+def story(view: View, journal: list[Entry]) -> Iterator[str]:
+    """Everything about a process, line by line."""
     yield f"{view.id}  {view.type} v{view.version}  {view.status}"
     if view.waits_for:
         until = f" until {_time(view.due)}" if view.due else ""

@@ -39,6 +39,7 @@ from outlive.kinds.processes.vocabulary import (
 from outlive.model import Batch, Cell, Lease, Put, Require
 from outlive.runtime.activations import Activations
 from outlive.runtime.committer import Committer
+from outlive.runtime.orphans import SHARD, Orphans
 from outlive.runtime.ownership import LEASE_SECONDS, Ownership
 from outlive.runtime.timers import Timers
 from outlive.runtime.versions import needs_of
@@ -81,6 +82,7 @@ class NodeRuntime:
         self.committer = Committer(store, clock)
         self.timers = Timers(clock)
         self.watchers = Watchers(store, clock)
+        self.orphans = Orphans(store, clock)
         self.activations = Activations(
             store,
             self.committer,
@@ -217,6 +219,8 @@ class NodeRuntime:
                 await self.look_around()
                 if self.clock.boot() - self._requests_at >= REQUESTS_SECONDS:
                     await self._expire_requests()
+                if self.orphans.due(SHARD in self.activations.leases):
+                    self.activations.spawn(self.orphans.sweep())
             except StoreWentBack:
                 self._put_down()
                 return

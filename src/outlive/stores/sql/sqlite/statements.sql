@@ -258,5 +258,10 @@ WHERE c.key IS NULL OR NOT EXISTS (
     WHERE json_extract(j.value, '$[0]') = m.name AND json_extract(j.value, '$[1]') = m.value
 ) LIMIT 100;
 
+-- What is kept: events, the bytes of their data, how many are erased.
+-- name: doctor_kept
+SELECT count(*), coalesce(sum(length(data)), 0), coalesce(sum(kind = 'erased'), 0)
+FROM outlive_event;
+
 -- name: count_marks
 SELECT count(*) FROM outlive_mark;
