@@ -77,6 +77,8 @@ async def thing(run: Run, name: str) -> bytes:
     await run.all([1], make_one, limit=5)       # refused
     run.deadline(60)
     run.deadline("60")                  # refused
+    run.tags["region"] = "eu"
+    run.tags[1] = "eu"                  # refused
     async with run.scope():
         await run(make, name)
     return b""
@@ -93,6 +95,16 @@ async def use() -> None:
     assert_type(await app.transact(insert, "x"), int)
     assert_type(await app.transact(insert_later, "x"), str)
     await app.transact(insert, 1)       # refused
+    await app.start(thing, "x", tags={"region": "eu"})
+    await app.start(thing, "x", tags=("region",))   # refused
+    items, cursor = await app.processes("done", tags={"region": "eu"}, version=1)
+    assert_type(cursor, str)
+    assert_type(items[0].tags, dict[str, str])
+    assert_type((await app.processes()).bounded, bool)
+    await app.processes(since="2h")     # refused
+
+@app.process("/tagged", version=1, tags={"who": lambda name: name, "x": None}, retention_seconds=3)
+async def tagged(run: Run, name: str) -> None: ...
 
 def view() -> None:
     client = app.blocking()
@@ -103,6 +115,8 @@ def view() -> None:
     assert_type(client.within(object()).start(thing, "x"), BlockingHandle[bytes])
     assert_type(client.transact(insert, "x"), int)
     client.transact(insert)             # refused
+    assert_type(client.processes(tags={"x": 1}, changed_since=None).cursor, str)
+    client.processes(versions=1)        # refused
     handle.signal(1)                    # refused
     handle.result(timeout=3)            # refused
 """
