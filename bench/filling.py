@@ -5,7 +5,7 @@ They are what a service would have left behind, word for word, but many fit into
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec import Raw
 
@@ -25,6 +25,8 @@ from outlive.kinds.processes.vocabulary import (
 from outlive.model import Append, Batch, Lease
 from outlive.store import GROUP_BATCHES_MAX, Store
 
+Made = Callable[[int, Lease, int], Batch]
+"""The commit of number n, in a shard that is held, at a time."""
 MONTH = 30 * 86_400 * MICROS
 
 
@@ -66,17 +68,16 @@ def written(
 ) -> Batch:
     """The commit of a process that is known from its beginning to its end."""
     appends = tuple(
-        Append(head.stream, n, KIND_OF[type(event)], pack(event))  # type: ignore[index]
-        for n, event in enumerate(events)
+        Append(head.stream, n, KIND_OF[type(event)], pack(event)) for n, event in enumerate(events)
     )
     return Batch(lease, put=(put_head(ref_of(id, store.shards), head, due),), append=appends)
 
 
-async def _fill(store: Store, count: int, made: object) -> None:
+async def _fill(store: Store, count: int, made: Made) -> None:
     leases = [await store.take(row.id, row.epoch, "filler") for row in await store.owners()]
     for numbers in _parts(count):
         now = await store.now()
-        batches = [made(n, leases[n // 64 % len(leases)], now) for n in numbers]  # type: ignore[operator]
+        batches = [made(n, leases[n // 64 % len(leases)], now) for n in numbers]
         await store.commit_group(batches)
     for lease in leases:
         await store.release(lease)
