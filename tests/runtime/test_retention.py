@@ -218,6 +218,35 @@ async def test_an_archive_that_cannot_be_written_drops_nothing(tmp_path: Path) -
         assert await status_of(app, id) == "gone" and len(archived(tmp_path / "archive")) == 1
 
 
+async def test_what_is_claimed_again_meanwhile_is_dropped_all_the_same_and_archived_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, short, _ = declared(tmp_path)
+    async with Trial(app, memory) as trial:
+        ids_of = [(await app.start(short, str(number))).id for number in range(5)]
+        await trial.run_until_idle()
+        store = app.store
+        erase = store.erase
+        late = 3
+
+        async def slow(streams: Any, batch: Batch) -> Any:
+            nonlocal late
+            late -= 1
+            if late > 0:  # the hold of the claim is over before the archive was on disk
+                for require in batch.require:
+                    cell = (await store.read((require.ref,)))[0]
+                    assert cell is not None
+                    due = trial.clock.wall() + 2 * MICROS
+                    await store.commit(Batch(put=(Put(cell.ref, cell.value, due),)))
+            return await erase(streams, batch)
+
+        monkeypatch.setattr(store, "erase", slow)
+        await trial.advance(minutes=61)
+        assert {await status_of(app, id) for id in ids_of} == {"gone"} and late < 0
+        lines = [line for path in files_in(tmp_path) for line in lines_in(path)]
+        assert len(lines) == 5
+
+
 async def test_many_that_end_together_go_in_parts_and_nothing_waits_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ PART_EVENTS = 10_000
 PART_BYTES = 4 * 1024 * 1024
 """Events erased and bytes archived by one transaction; but one process at least."""
 PAGE_EVENTS = 2_000
+DROP_TRIES = 5
 AGAIN_SECONDS = 60.0
 
 
@@ -141,21 +142,37 @@ class Retention:
 
     async def _drop(self, lease: Lease, part: Sequence[_Ended]) -> None:
         """Archive, then a tombstone for each and its journal emptied, in one transaction."""
-        node = self._node
         if self._archive is not None and not await self._archived(self._archive, part):
             await self._later(lease, part)
             return
-        now = node.clock.wall()
-        puts = tuple(self._tomb(one, now) for one in part)
-        require = tuple(Require(one.cell.ref, one.cell.version) for one in part)
         try:
-            streams = [one.head.stream for one in part]
-            await node.store.erase(streams, Batch(lease=lease, require=require, put=puts))
-        except Conflict:
-            for one in part if len(part) > 1 else ():
-                await self._drop(lease, (one,))
+            if not await self._erased(lease, part):
+                for one in part:
+                    await self._drop_one(lease, one)
         except Fenced:
             log.info("the shard of ended processes was lost; its new owner ends them")
+
+    async def _drop_one(self, lease: Lease, one: _Ended) -> None:
+        """The same for one that was claimed again meanwhile, if it says what was archived."""
+        for _ in range(DROP_TRIES):
+            cell = (await self._node.store.read((one.cell.ref,)))[0]
+            if cell is None or cell.value != one.cell.value:
+                return
+            one.cell = cell
+            if await self._erased(lease, (one,)):
+                return
+
+    async def _erased(self, lease: Lease, part: Sequence[_Ended]) -> bool:
+        """Whether all of `part` were as they had been read, and are tombstones now."""
+        now = self._node.clock.wall()
+        puts = tuple(self._tomb(one, now) for one in part)
+        require = tuple(Require(one.cell.ref, one.cell.version) for one in part)
+        batch = Batch(lease=lease, require=require, put=puts)
+        try:
+            await self._node.store.erase([one.head.stream for one in part], batch)
+        except Conflict:
+            return False
+        return True
 
     def _tomb(self, one: _Ended, now: int) -> Put:
         made = self._node.definitions.get((one.head.type, one.head.version))
