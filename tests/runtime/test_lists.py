@@ -247,3 +247,32 @@ async def test_a_start_says_what_it_is_found_by_and_its_key_is_bound_to_that(pla
     assert len((await client.processes(tags={"size": 3})).items) == 1, "it declares nothing"
     elsewhere = await client.processes(tags={"anything": 3})
     assert elsewhere.items == []
+
+
+async def test_what_another_node_is_to_start_is_found_before_it_begins(place: Place) -> None:
+    bodies: list[Any] = []
+
+    def declare(app: Outlive) -> None:
+        @app.process("/eggs", version=1, tags={"size": lambda size: size, "nest": None})
+        async def egg(run: Run, size: int) -> str:
+            run.tags["nest"] = f"{run.tags['nest']} {run.tags['size']}"
+            return run.tags["nest"]
+
+        bodies[:] = [egg]
+
+    client = await place.client(declare)
+    handle = await client.start(bodies[0], 3, tags={"nest": "north"})
+
+    def carried(tables: Any) -> str:
+        within = client.blocking().within(tables)
+        return within.start(bodies[0], 4, tags={"nest": "south"}).id
+
+    other = await client.transact(carried)
+    for tags, id in (({"size": 3, "nest": "north"}, handle.id), ({"nest": "south"}, other)):
+        (line,) = (await client.processes("queued", tags=tags)).items
+        assert line.id == id
+    node = await place.open(declare)
+    assert await node.result(handle.id, within=20) == "north 3"
+    assert await node.result(other, within=20) == "south 4"
+    assert [line.id for line in (await node.processes(tags={"nest": "south 4"})).items] == [other]
+    assert (await node.processes(tags={"nest": "south"})).items == []

@@ -8,6 +8,7 @@ is done twice does no harm.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from outlive.clock import Clock
@@ -54,4 +55,5 @@ class Orphans:
         return removed
 
     async def _is_kept(self, name: str) -> bool:
+        await asyncio.sleep(0)  # there may be very many, and other work comes first
         return (await self._store.read((Ref(SPACE, name),)))[0] is not None

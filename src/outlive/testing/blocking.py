@@ -6,7 +6,7 @@ test finds it there. Calls from the test wait for that loop; nothing is moved me
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
@@ -53,17 +53,33 @@ class BlockingTrial:
 
     @overload
     def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[R]: ...
     @overload
     def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[R]: ...
     def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[Any]:
         """See `Trial.start`."""
-        return self.handle(self.call(lambda trial: trial.start(body, value, key=key)).id)
+        begun = self.call(lambda trial: trial.start(body, value, key=key, tags=tags))
+        return self.handle(begun.id)
 
     def handle(self, id: str) -> BlockingHandle[Any]:
         """See `Trial.handle`."""

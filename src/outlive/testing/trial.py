@@ -17,7 +17,7 @@ time-out) follows this clock. Steps' time limits do.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
@@ -151,18 +151,33 @@ class Trial:
 
     @overload
     async def start(
-        self, body: Callable[P, Awaitable[R]], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, Awaitable[R]],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[R]: ...
     @overload
     async def start(
-        self, body: Callable[P, R], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[P, R],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[R]: ...
     async def start(
-        self, body: Callable[..., Any], value: Any = None, *, key: str | None = None
+        self,
+        body: Callable[..., Any],
+        value: Any = None,
+        *,
+        key: str | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[Any]:
         """See `Outlive.start`. The handle's `result` moves the clock."""
         await self.open()
-        return Handle(self, (await self.app.start(body, value, key=key)).id)
+        return Handle(self, (await self.app.start(body, value, key=key, tags=tags)).id)
 
     def handle(self, id: str) -> Handle[Any]:
         """The process with this public id; its `result` moves the clock."""
