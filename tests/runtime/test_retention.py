@@ -132,6 +132,25 @@ async def test_a_key_of_what_is_no_more_starts_anew_and_sees_nothing_of_it(tmp_p
         assert (await app.start(short, "a", key="k", tags={"who": "x"})).id == second.id
 
 
+async def test_a_key_in_a_transaction_of_the_callers_never_gives_a_process_that_is_gone() -> None:
+    app, short, _ = declared(None)
+
+    def carried(tables: Any) -> str:
+        id: str = app.blocking().within(tables).start(short, "a", key="k").id
+        return id
+
+    async with Trial(app, memory) as trial:
+        id = await app.transact(carried)
+        assert await app.transact(carried) == id
+        await trial.run_until_idle()
+        request = (await app.store.scan("request"))[0]
+        for hours in (1.1, 1.1):
+            await trial.advance(hours=hours)
+            await app.store.commit(Batch(put=(Put(request.ref, request.value, None),)))
+            with pytest.raises(ProcessGone):
+                await app.transact(carried)
+
+
 @pytest.fixture(params=["memory://", "sqlite://", "postgresql://"])
 def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TrialPlace]:
     """A new place, which may be opened again and again."""

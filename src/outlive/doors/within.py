@@ -97,15 +97,18 @@ class Within:
         """Start a process when the transaction is committed; its id is known at once.
 
         `key`: a start repeated with the same key and value gives the same process. Raises
-        `InvalidInput`, `TooLarge`, `KeyReused`, `NotAllowed`, or the driver's error; then nothing
-        was written.
+        `InvalidInput`, `TooLarge`, `KeyReused`, `ProcessGone` (it is past its retention, and the
+        key not yet), `NotAllowed`, or the driver's error; then nothing was written.
         """
         begin = _Start(self._app, body, value, key, tags)
         sight = _checked(self._app, await self._carrier.look(begin.guard))
         if sight.value is None:
             found = await self._carrier.carry(begin.puts(sight))
             sight = Sight(sight.time, sight.shards, sight.incarnation, found)
-        return Handle(self._app, begin.id_of(sight))
+        id = begin.id_of(sight)
+        if sight.value is not None:
+            demand_kept(await self._carrier.look(ref_of(id, sight.shards)))
+        return Handle(self._app, id)
 
     async def signal(
         self, id: str, name: str, payload: Any = None, *, key: str | None = None
@@ -167,7 +170,10 @@ class BlockingWithin:
         if sight.value is None:
             found = self._carrier.carry(begin.puts(sight))
             sight = Sight(sight.time, sight.shards, sight.incarnation, found)
-        return self._client.handle(begin.id_of(sight))
+        id = begin.id_of(sight)
+        if sight.value is not None:
+            demand_kept(self._carrier.look(ref_of(id, sight.shards)))
+        return self._client.handle(id)
 
     def signal(self, id: str, name: str, payload: Any = None, *, key: str | None = None) -> None:
         """See `Within.signal`."""
@@ -208,6 +214,15 @@ class _Start:
         if sight.value is None or self._request is None:
             return self._id
         return started_by(sight.value, self._request)
+
+
+def demand_kept(seen: Sight) -> None:
+    """Raise `ProcessGone` when nothing is left of the process that an earlier start with the key
+    has made: `seen` is its cell."""
+    if seen.value is None or read_head(seen.value).status == GONE:
+        raise ProcessGone(
+            "The process that was started with this key is past its retention; nothing was written."
+        )
 
 
 class _Signal(Struct):
