@@ -80,10 +80,10 @@ def parameters(tags: Iterable[str]) -> list[dict[str, Any]]:
 
 def _time(name: str, text: str) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text.upper())
     except ValueError:
         found = None
-    if found is None or found.tzinfo is None or not 1970 <= found.year < 9000:
+    if found is None or found.tzinfo is None:
         raise InvalidQuery(
             f"{name} must be an RFC 3339 time with a zone, such as 2026-11-22T07:00:00Z.",
             parameter=name,
@@ -101,7 +101,7 @@ def _tags(asked: Mapping[str, str], known: tuple[str, ...]) -> dict[str, str]:
                 f"There is no such tag here; there are: {said}.", parameter=parameter
             )
         try:
-            found[name] = text_of(name, value)
+            found[name] = text_of(name, value, kept=False)
         except TagInvalid as error:
             raise InvalidQuery(error.detail, parameter=parameter) from None
     return found

@@ -70,3 +70,4 @@ def test_times_have_a_zone() -> None:
         search_of(started_since=datetime(2026, 1, 1))
     with pytest.raises(TagInvalid):
         search_of(tags={"who": 1.5})
+    assert search_of(tags={"who": "a\nb"}).marks() == [("process.tag.who", "a%0Ab ")]

@@ -113,7 +113,7 @@ def search_of(
         status,
         type,
         version,
-        sorted_tags(tags or {}),
+        sorted_tags(tags or {}, kept=False),
         (_micros(started_since, 0), _micros(started_until, FOREVER)),
         (_micros(changed_since, 0), _micros(changed_until, FOREVER)),
     )

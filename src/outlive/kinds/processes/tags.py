@@ -81,15 +81,18 @@ def demand_declared(declared: Iterable[str], type: str, name: str) -> None:
         raise TagNotDeclared(f"{type} declares no tag {name[:64]!r}; its tags: {known}.")
 
 
-def sorted_tags(found: Mapping[str, Any]) -> Tags:
-    """Names and values as they are kept; a value that is None is none. Raises `TagInvalid`."""
+def sorted_tags(found: Mapping[str, Any], *, kept: bool = True) -> Tags:
+    """Names and values by name; a value that is None is none. `kept` as in `text_of`."""
     return tuple(
-        (name, text_of(name, value)) for name, value in sorted(found.items()) if value is not None
+        (name, text_of(name, value, kept=kept))
+        for name, value in sorted(found.items())
+        if value is not None
     )
 
 
-def text_of(name: str, value: Any) -> str:
-    """A tag's value as it is kept and searched. Raises `TagInvalid`."""
+def text_of(name: str, value: Any, *, kept: bool = True) -> str:
+    """A tag's value as it is kept, or else searched: what can be searched may never be kept. Raises
+    `TagInvalid`."""
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, bool):
@@ -98,7 +101,7 @@ def text_of(name: str, value: Any) -> str:
         value = str(value)
     if not isinstance(value, str):
         raise TagInvalid(f"Tag {name} is a {type(value).__name__}; it must be a text or a number.")
-    if not 0 < len(value) <= CHARACTERS_MAX or not value.isprintable():
+    if not 0 < len(value) <= CHARACTERS_MAX or (kept and not value.isprintable()):
         raise TagInvalid(
             f"Tag {name} must have 1 to {CHARACTERS_MAX} printable characters; it has {len(value)}."
         )
