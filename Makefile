@@ -19,7 +19,7 @@ export PORT
 
 .DEFAULT_GOAL := help
 .PHONY: help run test servers cluster check format bench bench-postgres bench-http bench-scale \
-  drivers fences clean
+  drivers fences sizes sleepers clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -77,6 +77,12 @@ drivers: $(READY) $(DRIVERS_READY) ## Measure asyncpg against psycopg on a group
 
 fences: $(READY) ## Measure two fences on PostgreSQL under a forgotten transaction
 	@$(BIN)/python bench/fences.py
+
+sizes: $(READY) ## Measure whether a long history costs anything (a gigabyte: a minute or two)
+	@$(BIN)/python bench/sizes.py --megabytes 1000
+
+sleepers: $(READY) ## Measure 100,000 sleepers and a process of 10,000 steps
+	@$(BIN)/python bench/sleepers.py
 
 clean: ## Remove the environments and every cache
 	@rm -rf $(VENV) $(DBOS) $(RESTATE) bench/node_modules $(DRIVERS)

@@ -36,6 +36,7 @@ TEST_SLEEP_SECONDS_MAX = 0.1
 LONG_FUNCTIONS: Mapping[str, int] = {}
 LONG_MODULES: Mapping[str, int] = {}
 UNTESTED: Mapping[str, str] = {
+    "commands.options": "two options: tests/commands/test_process.py types them",
     "store": "only promises: the conformance suite holds every store to them",
     "kinds.processes.bulk": "values: tests/doors/test_bulk.py is shown and told them",
     "runtime.forks": "asked for and begun by tests/doors/test_forking.py",
@@ -56,6 +57,7 @@ UNTESTED: Mapping[str, str] = {
     "testing.carrier_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.cell_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.conformance": "a suite itself: tests/conformance runs it on every store",
+    "testing.erase_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.lockstep": "a suite itself: the last case of each conformance class runs it",
 }
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
@@ -40,6 +41,7 @@ from outlive.errors import (
     Conflict,
     Draining,
     Fenced,
+    NoSuchProcess,
     NotifyRefused,
     StoreWentBack,
     TooLarge,
@@ -57,10 +59,12 @@ from outlive.kinds.processes.pending import PLAIN, Wish, queued
 from outlive.kinds.processes.requests import request_of, started_by
 from outlive.kinds.processes.seen import Query
 from outlive.kinds.processes.subscriptions import Subscriptions
+from outlive.kinds.processes.tags import Derive
 from outlive.kinds.processes.updates import Update
 from outlive.kinds.processes.webhooks import Webhooks
 from outlive.model import Batch, Cell, Put, Ref, Require
 from outlive.runtime.telemetry import telemetry_here
+from outlive.stores.lines import folder_at
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -93,15 +97,17 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
     open-able store; without it the environment's `OUTLIVE_STORE`, else
     `sqlite:///.outlive/store.db`. `retention_seconds`: how long an ended process is kept (then 410
     for as long, then 404). `request_seconds`: how long an idempotency key is kept, at least 1 day
-    is wise. `lease_seconds` (1 to 300): how long a node that is frozen or cut off keeps its shards;
-    one that died on this host loses them at once. `encryption`: the keys that payloads are sealed
-    with. `redact`: names of members whose values nobody is shown, wherever in a document they are;
-    the processes themselves see them. `public_url`: where the outside reaches this
-    service (`https://api.example.org`, with the prefix it is mounted under), for the addresses it
-    gives out; without it the environment's `OUTLIVE_PUBLIC_URL`. `webhooks`: how the ends of
-    processes are told; without it nobody is. `active_max`: processes in the memory of one
-    node (what waits longer than a second is not), beyond which a start there is refused
-    (`Overloaded`). Nothing is opened before `open()`.
+    is wise; no longer than its process and the tombstone. `lease_seconds` (1 to 300): how long a
+    node that is frozen or cut off keeps its shards; one that died on this host loses them at once.
+    `encryption`: the keys that payloads are sealed with. `redact`: names of members whose values
+    nobody is shown, wherever in a document they are; the processes themselves see them.
+    `public_url`: where the outside reaches this service (`https://api.example.org`, with the prefix
+    it is mounted under), for the addresses it gives out; without it the environment's
+    `OUTLIVE_PUBLIC_URL`. `webhooks`: how the ends of processes are told; without it nobody is.
+    `active_max`: processes in the memory of one node (what waits longer than a second is not),
+    beyond which a start there is refused (`Overloaded`). `archive`: a folder (or `file:` URL) where
+    ended processes are written, unsealed, before they are dropped. Nothing is opened before
+    `open()`.
     """
 
     def __init__(
@@ -116,6 +122,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         public_url: str | None = None,
         webhooks: Webhooks | None = None,
         active_max: int = ACTIVE_MAX,
+        archive: str | os.PathLike[str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._given = store
@@ -126,6 +133,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         self._redact = frozenset(redact)
         self._retention_seconds = retention_seconds
         self._request_seconds = request_seconds
+        self._archive = None if archive is None else folder_at(os.fspath(archive))
         if not LEASE_SECONDS_MIN <= lease_seconds <= LEASE_SECONDS_MAX:
             limits = f"{LEASE_SECONDS_MIN:g} to {LEASE_SECONDS_MAX:g}"
             raise ValueError(f"lease_seconds is {lease_seconds:g}; it must be {limits}")
@@ -166,6 +174,8 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         notify: str = "",
         limit: Limit | Sequence[Limit] = (),
         backlog_max: int = BACKLOG_MAX,
+        tags: Sequence[str] | Mapping[str, Derive | None] = (),
+        retention_seconds: float | None = None,
     ) -> Callable[[F], F]:
         """Declare a function as the body of a type of process.
 
@@ -176,15 +186,16 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         else 202. `signals`: the signals it takes and their types; without it any name is taken as
         plain JSON. `rollback_on`: the errors that roll back (a step that gave up counts as what it
         raised); others leave it `stuck` for an operator. `deadline`: seconds (above 0) after its
-        start, by the store's clock, at which it is rolled back if it has not ended. `updates`: what
-        it can be asked and answers. `callbacks`: the names of its callbacks and their types;
-        without it any JSON is taken. `notify`: the address that is told of each end, unless a start
-        names another. `accepts`:
+        start, by the store's clock, at which it is rolled back if it has not ended. `accepts`:
         older versions whose processes this body goes on with; `run.since(n)` says what they get.
-        `limit`: how
-        many go at once or begin in a while over the whole store, also several, in the order in
-        which their turn is waited for; a process over it is `queued`. `backlog_max`: processes that
-        wait in one line, beyond which a start is refused (`Overloaded`, `QuotaExceeded`).
+        `updates`: what it can be asked and answers. `callbacks`: the names of its callbacks and
+        their types; without it any JSON is taken. `notify`: the address that is told of each end,
+        unless a start names another. `limit`: how many go at once or begin in a while over the
+        whole store, also several, in the order in which their turn is waited for; a process over it
+        is `queued`. `backlog_max`: processes that wait in one line, beyond which a start is refused
+        (`Overloaded`, `QuotaExceeded`). `tags`: names it is found by (at most 16), each with a
+        function of the input or None. `retention_seconds` (above 0): how long an ended one is kept,
+        when not as long as the application says.
         """
         limits = (limit,) if isinstance(limit, Limit) else tuple(limit)
 
@@ -196,6 +207,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
             made = Definition(
                 body, path, version, name, prefix, status_code, signals, rollback_on, deadline,
                 accepts, updates, callbacks, notify, limits, backlog_max,
+                tags=tags, retention=retention_seconds,
             )  # fmt: skip
             for each in made.versions:
                 if (made.name, each) in self._all:
@@ -269,7 +281,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
                 await make_tables(self.transact, schema)
             self._runtime = NodeRuntime(
                 self.store, self._clock, self._all, self._retention_seconds, self._lease_seconds,
-                self._active_max, self._telemetry,
+                self._active_max, self._telemetry, self._archive,
             )  # fmt: skip
             activations = self._runtime.activations
             activations.addresses.base = self.public_url
@@ -352,6 +364,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         key: str | None = None,
         notify: str = "",
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[R]: ...
     @overload
     async def start(
@@ -362,6 +375,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         key: str | None = None,
         notify: str = "",
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[R]: ...
     async def start(
         self,
@@ -371,17 +385,19 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         key: str | None = None,
         notify: str = "",
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[Any]:
         """Start a process by its body; durable when this returns.
 
-        `key`: a start repeated with the same key and value gives the same process. `notify`: an
-        address that is told of its end by a signed POST. `priority` (0 to 9): of a type with
-        limits, what goes first; one more is worth ten minutes of waiting. Raises `InvalidInput`,
-        `TooLarge`, `KeyReused`, `NotifyRefused`, `Draining`, `Overloaded`, `QuotaExceeded`; then
-        nothing was started.
+        `key`: a start repeated with the same key, value and tags gives the same process. `notify`:
+        an address that is told of its end by a signed POST. `priority` (0 to 9): of a type with
+        limits, what goes first; one more is worth ten minutes of waiting. `tags`: by which it is
+        found, of the names that its type declares. Raises `InvalidInput`, `TooLarge`,
+        `TagNotDeclared`, `TagInvalid`, `KeyReused`, `NotifyRefused`, `Draining`, `Overloaded`,
+        `QuotaExceeded`; then nothing was started.
         """
         made, raw, value = self._asked(body, value)
-        wish = Wish(notify, priority) if notify or priority else PLAIN
+        wish = Wish(notify, priority, given=tags) if notify or priority or tags else PLAIN
         begun = await self._traced(made, raw, value, key, "python", wish, "")
         return Handle(self, begun.id)
 
@@ -440,6 +456,8 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
             raise Draining(f"This instance is {self._phase}; nothing was started.")
         if wish.notify:
             self._may_notify(wish.notify)
+        if made.tags or wish.given:
+            wish = msgspec.structs.replace(wish, tags=made.tags_of(value, wish.given))
         store = self.store
         owned = self._runtime.activations.leases if self._runtime is not None else {}
         shard = None
@@ -450,10 +468,10 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         id = ids.public_id(made.prefix, store.shards, shard)
         request = None
         if key is not None:
-            request = self._request(made, raw, key, scope, id, wish.notify)
+            request = self._request(made, raw, key, scope, id, wish)
             found = (await store.read((request.ref,)))[0]
-            if found is not None:
-                return await self._replayed(found, request)
+            if found is not None and (begun := await self._replayed(found, request)) is not None:
+                return begun
         stream = ids.internal_id(self._clock.wall())
         ref = ref_of(id, store.shards)
         try:
@@ -465,7 +483,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
                     committed = await self._runtime.activations.start(
                         made, ref, stream, Raw(raw), value, request, wish
                     )
-                    return Begun(id, 1, False, committed.time, Raw(raw))
+                    return Begun(id, 1, False, committed.time, Raw(raw), wish.tags)
                 except Fenced:
                     pass  # the shard was lost this moment: its new owner starts it
             await self._queue(made, ref, raw, request, wish)
@@ -473,20 +491,33 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
             if request is None:
                 raise
             found = (await store.read((request.ref,)))[0]
-            if found is None:
+            begun = None if found is None else await self._replayed(found, request)
+            if begun is None:
                 raise
-            return await self._replayed(found, request)
+            return begun
         return Begun(id, 0, False)
 
     def _request(
-        self, made: Definition, raw: bytes, key: str, scope: str, id: str, notify: str = ""
+        self, made: Definition, raw: bytes, key: str, scope: str, id: str, wish: Wish = PLAIN
     ) -> Put:
-        due = self._clock.wall() + round(self._request_seconds * MICROS)
-        return request_of(made, raw, key, scope, id, due, notify)
+        kept = self._retention_seconds if made.retention is None else made.retention
+        seconds = min(self._request_seconds, 2 * kept)  # no longer than its process and tombstone
+        due = self._clock.wall() + round(seconds * MICROS)
+        if wish.given:
+            raw = codec.encode([Raw(raw), wish.given])
+        return request_of(made, raw, key, scope, id, due, wish.notify)
 
-    async def _replayed(self, found: Cell, request: Put) -> Begun:
+    async def _replayed(self, found: Cell, request: Put) -> Begun | None:
+        """The process of an earlier start with the key; None when nothing is left of it, and then
+        nothing is left of the key. Raises `ProcessGone` while its tombstone stands."""
         id = started_by(found.value, request)
-        return Begun(id, await self.seq(id), True)
+        try:
+            return Begun(id, await self.seq(id), True)
+        except NoSuchProcess:
+            with suppress(Conflict):
+                require = (Require(found.ref, found.version),)
+                await self.store.commit(Batch(require=require, drop=(found.ref,)))
+            return None
 
     async def _queue(
         self, made: Definition, ref: Ref, raw: bytes, request: Put | None, wish: Wish

@@ -36,6 +36,11 @@ ABSENT = 0
 """The version to `Require` of a cell that must not exist."""
 
 
+ERASED = "erased"
+"""The kind of an event whose contents were taken away: only its place, its time and its chain value
+are left."""
+
+
 class Ref(Struct, frozen=True, gc=False, order=True):
     """The address of a cell."""
 

@@ -8,7 +8,7 @@ Laws, kept by every store
     fence       a batch with a lease is checked against the shard's row by a lock taken in the same
                 transaction.
     dense       events of a shard are numbered 1, 2, 3 … in commit order; `tail` never skips and
-                never reorders.
+                never reorders. An erased event keeps its place.
     clock       expiry is decided by the store's clock, which never goes back.
     version     never reused, not even by a cell that was dropped and made again.
     unknown     a commit whose answer was lost is looked up; only if that fails too is
@@ -21,7 +21,7 @@ Not promised: an order between batches of different shards, fairness between key
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -33,6 +33,8 @@ GROUP_BATCHES_MAX = 512
 """Batches in one group commit."""
 CLAIM_CELLS_MAX = 1000
 """Cells handed out by one claim."""
+ERASE_STREAMS_MAX = 1000
+"""Streams emptied by one call."""
 VALUE_BYTES_MAX = 8 * 1024 * 1024
 """Bytes of one cell's value or one event's data; larger things are blobs."""
 
@@ -198,6 +200,13 @@ class Blobs(Protocol):
         """Forget the bytes; no error when they are gone already."""
         ...
 
+    async def sweep(
+        self, kept: Callable[[str], Awaitable[bool]] | set[str], older_than_seconds: float
+    ) -> int:
+        """Remove what is older than that and not `kept`; gives how many. Choose an age far above
+        the longest time between a `put` and the commit that names it."""
+        ...
+
 
 class Store(CellStore, Protocol):
     """Keeps cells, the journal and who may append to it."""
@@ -222,6 +231,17 @@ class Store(CellStore, Protocol):
         `MANNERS`) asks to be given something else, where the store has it. When it raises, or
         runs past `limit_seconds`, nothing is written and the error is raised here. It runs in a
         transaction of its own, never inside a group commit.
+        """
+        ...
+
+    async def erase(self, streams: Sequence[str], batch: Batch) -> Committed:
+        """Commit `batch`, and in the same transaction empty every event of `streams`.
+
+        Their data goes and their kind becomes `ERASED`; place, `n`, time and chain value stay, so
+        the shard stays dense and the chain of what comes later is what it was. An erased event is
+        trusted by the chain value it has. Raises as `commit`, and nothing was erased then; at most
+        `ERASE_STREAMS_MAX` streams. Done again it does no harm. Not promised: that the disk has
+        nothing of it left, or that a backup made before forgets it.
         """
         ...
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from tests.doors.manual import written_out
+from tests.doors.manual import DOCS, written_out
 from tests.doors.programs import program
+from tests.testing.projects import pytest_on
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SAID = {
     ("from-celery.md", "albums.py"): "Ada: 2 images, key True",
@@ -24,3 +31,24 @@ def test_a_program_of_a_page_says_what_it_should(page: str, name: str, tmp_path:
     with program("memory://", name, folder=tmp_path) as running:
         said, _ = running.communicate(timeout=120)
     assert running.returncode == 0 and said.startswith(SAID[page, name]), said
+
+
+def test_the_search_of_the_manual_prints_what_it_says(tmp_path: Path) -> None:
+    assert written_out("search.md", tmp_path) == ["orders.py", "find.py"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    ran = subprocess.run(
+        [sys.executable, "find.py"], cwd=tmp_path, env=environment,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    page = (DOCS / "search.md").read_text("utf-8")
+    (wanted,) = re.findall(r"It prints\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert ran.stdout == wanted, ran.stderr
+
+
+def test_the_retention_of_the_manual_is_what_it_says(tmp_path: Path) -> None:
+    assert written_out("retention.md", tmp_path) == ["signups.py", "test_signups.py"]
+    options = ("-o", "outlive_app=signups:app", "-o", "asyncio_mode=auto")
+    counts, said = pytest_on(tmp_path, tmp_path, *options)
+    assert counts == {"passed": 1}, said
+    archived = {path.parent.name for path in (tmp_path / "archive").rglob("*.gz")}
+    assert archived == {"sign_up", "ping"}

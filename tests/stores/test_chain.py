@@ -64,6 +64,16 @@ def test_an_edit_of_any_field_is_found_at_its_event(edit: dict[str, Any]) -> Non
     assert verify(events, GENESIS) == events[2].seq
 
 
+def test_an_erased_event_is_trusted_and_the_chain_goes_on_from_it() -> None:
+    events = chained(5)
+    events[2] = replace(events[2], kind="erased", data=b"")
+    assert verify(events, GENESIS) is None
+    events[2] = replace(events[2], chain=b"\0" * CHAIN_BYTES)
+    assert verify(events, GENESIS) == 4
+    events[2] = replace(events[2], data=b"left")
+    assert verify(events, GENESIS) == 3
+
+
 def test_a_removed_event_breaks_the_one_after_it() -> None:
     events = chained(5)
     del events[1]

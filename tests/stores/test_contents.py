@@ -48,6 +48,7 @@ def changed(section: str, at: int, field: int, value: Any) -> dict[str, list[tup
         ("events", 5, 2, "t", "shard 1: event 2 is not what was committed"),
         ("events", 3, 5, 8, "shard 0: event 4 is not what was committed"),
         ("events", 0, 7, b"\0" * 16, "shard 0: event 1 is not what was committed"),
+        ("events", 1, 4, "erased", "shard 0: event 2 is not what was committed"),
         ("events", 5, 0, 3, "shard 3: has events, and the store has no such shard"),
         ("cells", 1, 2, 11, "cell a/2: version 11 was never drawn"),
         ("cells", 0, 1, "3", "cells: ('a', '2') stands after ('a', '3')"),
@@ -76,6 +77,14 @@ def test_a_missing_row_is_named(section: str, at: int, said: str) -> None:
     del rows[section][at]
     found, _ = looked_at(rows, counts=counts)
     assert any(said in fault for fault in found), found
+
+
+def test_an_erased_row_is_trusted_and_what_hangs_on_it_is_looked_at() -> None:
+    rows = sound()
+    rows["events"][1] = (*rows["events"][1][:4], "erased", 7, b"", rows["events"][1][7])
+    assert looked_at(rows)[0] == []
+    rows["events"][1] = (*rows["events"][1][:7], b"\0" * 16)
+    assert "shard 0: event 3 is not what was committed (chain broken)" in looked_at(rows)[0]
 
 
 def test_a_head_that_was_moved_and_a_missing_shard_are_named() -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.stores.faults import note, opened
 
 from outlive.clock import ManualClock
-from outlive.model import Batch
+from outlive.model import Batch, Lease
 from outlive.store import Finding
 from outlive.stores import place, sqlite_doctor
 from outlive.stores.memory import MemoryStore
@@ -58,6 +58,7 @@ async def test_a_healthy_store_is_well_and_says_what_durable_means(store: SQLite
         "engine",
         "file system",
         "integrity",
+        "kept",
         "log",
         "owners",
         "schema",
@@ -84,6 +85,15 @@ async def test_an_edited_journal_is_found_and_located(store: SQLiteStore, change
     store._file.writer.execute(change)
     finding = (await found(store))["chain"]
     assert finding.level == "fail" and "shard 0 from event" in finding.text
+
+
+async def test_an_erased_journal_is_sound(store: SQLiteStore) -> None:
+    shard = (await store.owners())[0]
+    streams = sorted({event.stream for event in await store.tail(0, 0)})
+    await store.erase(streams[:1], Batch(Lease(0, shard.owner, shard.epoch)))
+    assert "erased" in {event.kind for event in await store.tail(0, 0)}
+    assert "0 of them erased" not in (await found(store))["kept"].text
+    assert (await found(store))["chain"].level == "ok"
 
 
 async def test_only_the_end_of_a_long_shard_is_verified(
@@ -155,7 +165,7 @@ async def test_damage_in_the_file_is_found_and_the_other_checks_still_speak(
     store = await opened(store.path)
     levels = await bad(store)
     assert levels["integrity"] == "fail"
-    assert len(await found(store)) == 12
+    assert len(await found(store)) == 13
     await store.close()
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tests.doors.manual import written_out
 from tests.doors.programs import program
-from tests.service import has_status
+from tests.service import has_status, until
 from tests.stores.servers import session_at, store_at
 
 from outlive import Keys, Outlive, Retry, Run, ids, step
-from outlive.errors import KeysMissing, StoreCorrupt, TooLarge
+from outlive.errors import KeysMissing, NoSuchProcess, ProcessGone, StoreCorrupt, TooLarge
 from outlive.model import Append, Batch, Lease, Put, Ref
 from outlive.stores.memory import MemoryStore
 from outlive.stores.vault import BLOBS, INLINE_BYTES_MAX, Vault
@@ -223,3 +223,23 @@ async def test_the_page_about_payloads_is_true(tmp_path: Path) -> None:
         said, _ = running.communicate(timeout=60)
     assert said.strip() == "1000000 …"
     assert b"4711-0815" not in (tmp_path / "vaulted.db").read_bytes()
+
+
+@pytest.mark.parametrize("keys", [(), (NEW,)], ids=["open", "sealed"])
+async def test_what_is_erased_takes_its_blobs_along(keys: tuple[str, ...], tmp_path: Path) -> None:
+    app = app_on(f"sqlite:///{tmp_path / 'store.db'}", *keys, retention_seconds=0.01)
+    async with app:
+        handle = await app.start(failing, INLINE_BYTES_MAX)
+        kept = await app.start(document, INLINE_BYTES_MAX)
+        await until(lambda: gone(app, handle.id), "its retention is over")
+        assert await has_status(app, kept.id, "waiting")
+        (name,) = await blobs_of(app)
+        assert [cell.key for cell in await app.store.scan(BLOBS)] == [name]
+
+
+async def gone(app: Outlive, id: str) -> bool:
+    try:
+        await app.view(id)
+    except (ProcessGone, NoSuchProcess):
+        return True
+    return False

@@ -134,6 +134,8 @@ async def thing(run: Run, name: str) -> bytes:
     assert_type(run.since(2), bool)
     run.since("2")                      # refused
     assert_type(run.era, int)
+    run.tags["region"] = "eu"
+    run.tags[1] = "eu"                  # refused
     async with run.scope():
         await run(make, name)
     child = await run.start(parcel, 1, key=name, undo=take_back)
@@ -183,12 +185,22 @@ async def use() -> None:
     assert_type(preview.count, int)
     assert_type((await app.carry_out(preview.token, who="ann")).refused, int)
     await app.pause("x", because="y")   # refused
+    await app.start(thing, "x", tags={"region": "eu"})
+    await app.start(thing, "x", tags=("region",))   # refused
+    items, cursor = await app.processes("done", tags={"region": "eu"}, version=1)
+    assert_type(cursor, str)
+    assert_type(items[0].tags, dict[str, str])
+    assert_type((await app.processes()).bounded, bool)
+    await app.processes(since="2h")     # refused
 
 @app.process("/jobs", version=1, limit=[Limit(1, per="tenant"), Limit(rate=Rate(3, 1.5))])
 async def job(run: Run) -> None: ...
 
 @app.process("/more", version=1, limit=10)      # refused
 async def more(run: Run) -> None: ...
+
+@app.process("/tagged", version=1, tags={"who": lambda name: name, "x": None}, retention_seconds=3)
+async def tagged(run: Run, name: str) -> None: ...
 
 def view() -> None:
     client = app.blocking()
@@ -199,6 +211,8 @@ def view() -> None:
     assert_type(client.within(object()).start(thing, "x"), BlockingHandle[bytes])
     assert_type(client.transact(insert, "x"), int)
     client.transact(insert)             # refused
+    assert_type(client.processes(tags={"x": 1}, changed_since=None).cursor, str)
+    client.processes(versions=1)        # refused
     handle.signal(1)                    # refused
     handle.result(timeout=3)            # refused
 """

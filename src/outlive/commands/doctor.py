@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from outlive.clock import MICROS
 from outlive.commands.client import StoreAddress, address_of, ask
 from outlive.commands.exits import DONE, FAILED, STORE, exit_code
 from outlive.commands.output import Format, document, table
 from outlive.errors import OutliveError
+from outlive.kinds.processes import FINAL, summary_of
+from outlive.kinds.processes.cells import space_of
+from outlive.model import Cell
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
 
 STANDING_MAX = 1000
 """Processes of one status that are counted."""
+ENDED_MAX = 10_000
+"""Ended processes of one status that are looked at, the oldest."""
+LATE_SECONDS = 3600
+"""So long after its retention a process should be gone."""
 STANDING = {
     "stuck": "an undo gave up; mend the cause, then `outlive process retry ID`",
     "paused": "the code no longer matches the record; bring the steps back, then retry",
@@ -71,6 +79,7 @@ async def examine(app: Outlive) -> list[Finding]:
     level = "warn" if orphans and nodes else "ok"
     remedy = "a live node takes them within seconds; look again" if level == "warn" else ""
     found.append(Finding("shards", level, text, remedy))
+    found.append(await of_the_ended(app))
     for status, remedy in STANDING.items():
         standing, more = await app.processes(status, None, STANDING_MAX)
         count = f"{len(standing)}{'+' if more else ''}"
@@ -78,6 +87,29 @@ async def examine(app: Outlive) -> list[Finding]:
         level, what = ("warn", remedy) if standing else ("ok", "")
         found.append(Finding(status, level, f"{count} processes{example}", what))
     return found
+
+
+async def of_the_ended(app: Outlive) -> Finding:
+    """How many ended processes are kept, since when, and whether any should be gone."""
+    spaces = [space_of(shard) for shard in range(app.store.shards)]
+    now, counts = await app.store.now(), list[str]()
+    oldest = now
+    late: list[Cell] = []
+    for status in sorted(FINAL):
+        rows = await app.store.select(
+            spaces, "process.status", f"{status} ", f"{status} ~", ENDED_MAX + 1
+        )
+        if rows:
+            counts.append(f"{min(len(rows), ENDED_MAX)}{'+' * (len(rows) > ENDED_MAX)} {status}")
+            oldest = min(oldest, *(summary_of(cell).changed for _, cell in rows))
+        late += [cell for _, cell in rows if cell.due and cell.due < now - LATE_SECONDS * MICROS]
+    if not counts:
+        return Finding("ended", "ok", "none is kept")
+    text = f"{', '.join(counts)}; the oldest ended {(now - oldest) / MICROS / 86_400:.1f} days ago"
+    if not late:
+        return Finding("ended", "ok", text)
+    remedy = "start a service: it archives them, if it is told where, and drops them"
+    return Finding("ended", "warn", f"{text}; {len(late)} are past their retention", remedy)
 
 
 async def of_the_store(store: object) -> list[Finding]:

@@ -1,6 +1,7 @@
 """`outlive process …`: what the processes in a store do, and what a person may ask of one.
 
-    list                    the newest first; filters by status and type
+    archive …               read what was written of processes before they left the store
+    list                    the newest first; filters by status, type, version, tags and times
     show ID                 one process: states, steps, attempts, take-overs, children
     undelivered             published events that did not reach a subscriber, and why
     signal ID NAME [JSON]   give it the signal it waits for (or will)
@@ -13,15 +14,17 @@ The service need not run for any of this. What is asked is durable when the comm
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter, validators
 
-from outlive.clock import MICROS, rfc3339
-from outlive.commands import control
+from outlive.clock import MICROS, Clock, rfc3339
+from outlive.commands import archive, control
 from outlive.commands.client import StoreAddress, ask
 from outlive.commands.exits import MISUSED, CommandFailed
+from outlive.commands.options import Limit, ListFormat
 from outlive.commands.output import Format, document, lines, table
+from outlive.commands.searching import Narrowing
 from outlive.kinds.processes import STATUSES
 
 if TYPE_CHECKING:
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.kinds.processes import Entry, StepView, Summary, View
 
-LIST_MAX = 100_000
-"""Processes one command lists."""
 PAGE = 200
 UNDELIVERED_MAX = 1000
 CHILDREN_SHOWN = 50
@@ -46,11 +47,7 @@ for _verb, _function, _help in (
 ):
     commands.command(f"outlive.commands.journals:{_function}", name=_verb, help=_help)
 
-ListFormat = Annotated[
-    Literal["text", "json", "ids"],
-    Parameter(name=["--output", "-o"], help="text for people, json or ids for programs."),
-]
-Limit = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=LIST_MAX))]
+commands.command(archive.commands)
 
 
 @commands.command(name="list")
@@ -58,6 +55,7 @@ def list_processes(
     *,
     status: str | None = None,
     type: str | None = None,
+    narrowing: Narrowing | None = None,
     unnotified: bool = False,
     limit: Limit = 50,
     store: StoreAddress = None,
@@ -79,6 +77,8 @@ def list_processes(
     if status is not None and status not in STATUSES:
         raise CommandFailed(f"{status!r} is no status; one of {', '.join(STATUSES)}", MISUSED)
 
+    narrowed = (narrowing or Narrowing()).narrowed(Clock())
+
     async def question(app: Outlive) -> list[Summary]:
         if unnotified:
             untold = await app.unnotified(min(limit, UNDELIVERED_MAX))
@@ -87,19 +87,23 @@ def list_processes(
         cursor = ""
         while len(found) < limit:
             page = min(PAGE, limit - len(found))
-            more, cursor = await app.processes(status, type, page, cursor)
+            more, cursor = await app.processes(status, type, page, cursor, **narrowed)
             found += more
             if not cursor:
                 break
         return found
 
-    found = ask(store, question)
+    listed(ask(store, question), output)
+
+
+def listed(found: list[Summary], output: str) -> None:
+    """Print a list of processes."""
     if output == "json":
         document(found)
     elif output == "ids":
         lines(item.id for item in found)
     else:
-        heads = ("id", "type", "status", "started", "changed", "waits for")
+        heads = ("id", "type", "status", "started", "changed", "waits for", "tags")
         table(heads, [_row(item) for item in found])
 
 
@@ -129,7 +133,7 @@ def show(
     if output == "json":
         document({"process": view, "journal": journal})
     else:
-        lines(_story(view, journal))
+        lines(story(view, journal))
 
 
 @commands.command
@@ -209,7 +213,8 @@ def _row(item: Summary) -> tuple[str, ...]:
     kind = f"{item.type} v{item.version}"
     until = f" until {_time(item.due)}" if item.due else ""
     waits = item.waits_for and f"{item.waits_for}{until}"
-    return item.id, kind, item.status, _time(item.started), _time(item.changed), waits
+    tags = " ".join(f"{name}={value}" for name, value in item.tags.items())
+    return item.id, kind, item.status, _time(item.started), _time(item.changed), waits, tags
 
 
 def _time(micros: int | None) -> str:
@@ -217,7 +222,8 @@ def _time(micros: int | None) -> str:
     return "" if micros is None else rfc3339(micros)[:19] + "Z"
 
 
-def _story(view: View, journal: list[Entry]) -> Iterator[str]:
+def story(view: View, journal: list[Entry]) -> Iterator[str]:
+    """Everything about a process, line by line."""
     era = f", era {view.era}" if view.era > 1 else ""
     yield f"{view.id}  {view.type} v{view.version}{era}  {view.status}"
     if (place := view.standing) is not None:
@@ -239,6 +245,8 @@ def _story(view: View, journal: list[Entry]) -> Iterator[str]:
         yield f"  child      {child.id}  {child.type}  {child.status}"
     if len(view.children) > CHILDREN_SHOWN:
         yield f"  …and {len(view.children) - CHILDREN_SHOWN} more children: see the journal"
+    if view.tags:
+        yield "  tags       " + ", ".join(f"{name}={value}" for name, value in view.tags.items())
     yield f"  node       {view.node or '-'}, epoch {view.epoch}, take-overs {view.takeovers}"
     if (notice := view.notice) is not None:
         said = f", {notice.attempts} attempts: {notice.said}" if notice.attempts else ""

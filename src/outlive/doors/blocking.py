@@ -26,10 +26,19 @@ import asyncio
 import atexit
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from outlive import codec
 from outlive.errors import InEventLoop, NotAllowed, OutcomeUnknown, StoreUnavailable
@@ -38,7 +47,8 @@ from outlive.steps import is_transacting
 if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.doors.within import BlockingWithin
-    from outlive.kinds.processes import Summary, View
+    from outlive.kinds.processes import View
+    from outlive.kinds.processes.search import Narrowed, Page
     from outlive.kinds.processes.seen import Seen
     from outlive.kinds.processes.updates import Update
 
@@ -146,6 +156,7 @@ class BlockingOutlive:
         key: str | None = None,
         notify: str = "",
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[R]: ...
     @overload
     def start(
@@ -156,6 +167,7 @@ class BlockingOutlive:
         key: str | None = None,
         notify: str = "",
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[R]: ...
     def start(
         self,
@@ -165,10 +177,11 @@ class BlockingOutlive:
         key: str | None = None,
         notify: str = "",
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[Any]:
         """See `Outlive.start`."""
         begun = self.call(
-            lambda app: app.start(body, value, key=key, notify=notify, priority=priority)
+            lambda app: app.start(body, value, key=key, notify=notify, priority=priority, tags=tags)
         )
         return BlockingHandle(self, begun.id)
 
@@ -186,9 +199,10 @@ class BlockingOutlive:
         type: str | None = None,
         limit: int = 50,
         cursor: str = "",
-    ) -> tuple[list[Summary], str]:
+        **narrowed: Unpack[Narrowed],
+    ) -> Page:
         """See `Outlive.processes`."""
-        return self.call(lambda app: app.processes(status, type, limit, cursor))
+        return self.call(lambda app: app.processes(status, type, limit, cursor, **narrowed))
 
     def transact(
         self, function: Callable[Concatenate[Any, P], R], /, *args: P.args, **kwargs: P.kwargs

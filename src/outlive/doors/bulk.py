@@ -29,6 +29,7 @@ from outlive.errors import Conflict, InvalidInput, PreviewExpired, ProcessError
 from outlive.kinds.processes import STATUSES, Command, Summary
 from outlive.kinds.processes.bulk import Preview, Refusal, Report
 from outlive.kinds.processes.pending import told
+from outlive.kinds.processes.search import FOREVER, Search
 from outlive.model import ABSENT, Batch, Cell, Put, Ref, Require
 from outlive.runtime.lists import PAGE_MAX, newest
 
@@ -105,8 +106,9 @@ class Bulk(Forking):
             raise InvalidInput("seconds must be above 0, and 100 years at most.")
         now = await self.store.now()
         await self._forget_expired(now)
-        before = "" if older_than is None else f"{max(0, now - round(older_than * MICROS)):016d}_"
-        found = await self._found(status, type, version, before, limit + 1)
+        until = FOREVER if older_than is None else max(0, now - round(older_than * MICROS))
+        search = Search(status, type, version, started=(0, until))
+        found = await self._found(search, limit + 1)
         chosen = tuple(line.id for line in found[:limit])
         order = _Order(verb, chosen, now + round(PREVIEW_SECONDS * MICROS), seconds)
         token = ids.token(125)
@@ -189,13 +191,12 @@ class Bulk(Forking):
 
         return deadline
 
-    async def _found(
-        self, status: str | None, type: str | None, version: int | None, cursor: str, limit: int
-    ) -> list[Summary]:
+    async def _found(self, search: Search, limit: int) -> list[Summary]:
         found: list[Summary] = []
+        cursor = ""
         while len(found) < limit:
-            page, cursor = await newest(self.store, status, type, PAGE_MAX, cursor)
-            found += [line for line in page if version is None or line.version == version]
+            page, cursor = await newest(self.store, search, PAGE_MAX, cursor)
+            found += page
             if not cursor:
                 break
         return found[:limit]

@@ -17,6 +17,7 @@ from outlive.kinds.processes.cells import Fork, put_head, read_head, ref_of
 from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.forking import Share, share_of
 from outlive.kinds.processes.requests import request_of, started_by
+from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import GONE, Started, unpack
 from outlive.model import ABSENT, Batch, Cell, Put, Require
 from outlive.runtime import control
@@ -76,6 +77,7 @@ class Forking(Controlling):
             if made is None and any(name == head.type for name, _ in self._all):
                 raise NotForkable(f"Version {version} of {head.type} is not declared here.")
             raw = _input_of(made, events, head, input)
+            tags = _tags_of(made, events, head, None if input is GIVEN else raw)
             shard = None
             if self._runtime is not None:
                 shard = self._runtime.activations.shard_for_start()
@@ -87,6 +89,7 @@ class Forking(Controlling):
                     return Handle(cast("Outlive", self), started_by(found.value, request))
             share = share_of(id, events, at)
             plan = _plan(new, version, raw, id, head, share, at, who, why, request)
+            plan = replace(plan, tags=tags)
             try:
                 if head.status in FINAL:
                     await store.commit(await self._fork_of_ended(cell, head, plan))
@@ -170,6 +173,19 @@ def _input_of(made: Definition | None, events: Sequence[Event], head: Head, inpu
         return codec.encode(made.input_type.read(raw))
     except ValueError as error:
         raise input_error(raw, error) from None
+
+
+def _tags_of(
+    made: Definition | None, events: Sequence[Event], head: Head, edited: bytes | None
+) -> Tags:
+    """What a fork is found by: the tags of the old one's start; with another input those that are
+    derived from it instead. What the body sets, it sets again. Raises `TagInvalid`."""
+    first = events[0] if events and events[0].kind == "started" else None
+    tags: Tags = head.tags if first is None else unpack("started", first.data).tags
+    if made is None or edited is None:
+        return tags
+    given = [(name, value) for name, value in tags if made.tags.get(name) is None]
+    return tuple(sorted((*given, *made.tags_of(made.input_type.read(edited)))))
 
 
 def _plan(

@@ -7,6 +7,7 @@ waited for is looked at again when a hint comes, or after a while.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
@@ -16,8 +17,10 @@ from outlive.doors.journals import events_after, recorded
 from outlive.doors.lines import with_standing
 from outlive.doors.opened import Opened
 from outlive.errors import ProcessFailed
-from outlive.kinds.processes import Entry, Node, Stats, Summary, View, entries, view_of
+from outlive.kinds.processes import Entry, Node, Stats, View, entries, view_of
 from outlive.kinds.processes.redaction import masked, shown, shown_entry
+from outlive.kinds.processes.search import Page, search_of
+from outlive.kinds.processes.tags import demand_declared
 from outlive.model import Hold, Shard
 
 if TYPE_CHECKING:
@@ -129,14 +132,32 @@ class Reading(Opened):
         type: str | None = None,
         limit: int = 50,
         cursor: str = "",
-    ) -> tuple[list[Summary], str]:
-        """Processes, newest first, with a cursor for the next page (empty: there is none).
+        *,
+        version: int | None = None,
+        tags: Mapping[str, Any] | None = None,
+        started_since: datetime | None = None,
+        started_until: datetime | None = None,
+        changed_since: datetime | None = None,
+        changed_until: datetime | None = None,
+    ) -> Page:
+        """Processes of which all that is given holds, newest first, with a cursor for the next page
+        (empty: there is none).
 
-        `limit`: 1 to 200. `status` and `type` narrow the list.
+        `limit`: 1 to 200. `tags`: by their whole values. `…_since` is included and `…_until` is
+        not; give times with a zone. A page that is `bounded` is shorter than `limit` because as
+        many rows were looked at as one page may: go on at its cursor. Raises `TagNotDeclared` for a
+        name that no type declared here has, `TagInvalid`, `ValueError`.
         """
         from outlive.runtime.lists import newest
 
-        return await newest(self.store, status, type, limit, cursor)
+        search = search_of(
+            status, type, version, tags, started_since, started_until, changed_since, changed_until
+        )
+        made = [one for one in self._all.values() if type in (None, one.name)]
+        for name, _ in search.tags if made else ():
+            known = dict.fromkeys(found for one in made for found in one.tags)
+            demand_declared(known, type or "this application", name)
+        return await newest(self.store, search, limit, cursor)
 
     async def nodes(self) -> list[Node]:
         """The nodes whose lease runs."""

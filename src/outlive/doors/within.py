@@ -22,7 +22,7 @@ Errors of the connection are the driver's own, as from the caller's other statem
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from msgspec import Struct
@@ -79,6 +79,7 @@ class Within:
         *,
         key: str | None = None,
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[R]: ...
     @overload
     async def start(
@@ -88,6 +89,7 @@ class Within:
         *,
         key: str | None = None,
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[R]: ...
     async def start(
         self,
@@ -96,19 +98,23 @@ class Within:
         *,
         key: str | None = None,
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[Any]:
         """Start a process when the transaction is committed; its id is known at once.
 
         `key`: a start repeated with the same key and value gives the same process. Raises
-        `InvalidInput`, `TooLarge`, `KeyReused`, `NotAllowed`, or the driver's error; then nothing
-        was written.
+        `InvalidInput`, `TooLarge`, `KeyReused`, `ProcessGone` (it is past its retention, and the
+        key not yet), `NotAllowed`, or the driver's error; then nothing was written.
         """
-        begin = _Start(self._app, body, value, key, priority)
+        begin = _Start(self._app, body, value, key, priority, tags)
         sight = _checked(self._app, await self._carrier.look(begin.guard))
         if sight.value is None:
             found = await self._carrier.carry(begin.puts(sight))
             sight = Sight(sight.time, sight.shards, sight.incarnation, found)
-        return Handle(self._app, begin.id_of(sight))
+        id = begin.id_of(sight)
+        if sight.value is not None:
+            demand_kept(await self._carrier.look(ref_of(id, sight.shards)))
+        return Handle(self._app, id)
 
     async def signal(
         self, id: str, name: str, payload: Any = None, *, key: str | None = None
@@ -155,6 +161,7 @@ class BlockingWithin:
         *,
         key: str | None = None,
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[R]: ...
     @overload
     def start(
@@ -164,6 +171,7 @@ class BlockingWithin:
         *,
         key: str | None = None,
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[R]: ...
     def start(
         self,
@@ -172,14 +180,18 @@ class BlockingWithin:
         *,
         key: str | None = None,
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[Any]:
         """See `Within.start`."""
-        begin = _Start(self._client.app, body, value, key, priority)
+        begin = _Start(self._client.app, body, value, key, priority, tags)
         sight = _checked(self._client.app, self._carrier.look(begin.guard))
         if sight.value is None:
             found = self._carrier.carry(begin.puts(sight))
             sight = Sight(sight.time, sight.shards, sight.incarnation, found)
-        return self._client.handle(begin.id_of(sight))
+        id = begin.id_of(sight)
+        if sight.value is not None:
+            demand_kept(self._carrier.look(ref_of(id, sight.shards)))
+        return self._client.handle(id)
 
     def signal(self, id: str, name: str, payload: Any = None, *, key: str | None = None) -> None:
         """See `Within.signal`."""
@@ -201,25 +213,33 @@ class _Start:
     """What is decided about a start, whatever kind of connection carries it."""
 
     def __init__(
-        self, app: Outlive, body: Callable[..., Any], value: Any, key: str | None, priority: int
+        self,
+        app: Outlive,
+        body: Callable[..., Any],
+        value: Any,
+        key: str | None,
+        priority: int,
+        tags: Mapping[str, Any] | None,
     ) -> None:
-        self._priority = demand_priority(priority)
-        self._trace = "" if app._telemetry is None else app._telemetry.here()
-        self._made, self._raw, _ = app._asked(body, value)
+        trace = "" if app._telemetry is None else app._telemetry.here()
+        self._made, self._raw, value = app._asked(body, value)
+        self._wish = Wish(
+            priority=demand_priority(priority),
+            trace=trace,
+            tags=self._made.tags_of(value, tags),
+            given=tags,
+        )
         self._id = ids.public_id(self._made.prefix, 1)
         self._request: Put | None = None
         if key is not None:
-            self._request = app._request(self._made, self._raw, key, SCOPE, self._id)
+            self._request = app._request(self._made, self._raw, key, SCOPE, self._id, self._wish)
 
     @property
     def guard(self) -> Ref:
         return self._request.ref if self._request is not None else _NOWHERE
 
     def puts(self, sight: Sight) -> tuple[Put, ...]:
-        cells = queued(
-            self._made, self._id, self._raw, sight.time, sight.shards,
-            Wish(priority=self._priority, trace=self._trace),
-        )  # fmt: skip
+        cells = queued(self._made, self._id, self._raw, sight.time, sight.shards, self._wish)
         return cells if self._request is None else (self._request, *cells)
 
     def id_of(self, sight: Sight) -> str:
@@ -227,6 +247,15 @@ class _Start:
         if sight.value is None or self._request is None:
             return self._id
         return started_by(sight.value, self._request)
+
+
+def demand_kept(seen: Sight) -> None:
+    """Raise `ProcessGone` when nothing is left of the process that an earlier start with the key
+    has made: `seen` is its cell."""
+    if seen.value is None or read_head(seen.value).status == GONE:
+        raise ProcessGone(
+            "The process that was started with this key is past its retention; nothing was written."
+        )
 
 
 class _Signal(Struct):

@@ -27,6 +27,7 @@
     │   ├── NoSuchCallback · CallbackExpired · CallbackUsed
     │   ├── NoSuchQuery · QueryTooSlow
     │   ├── NotifyRefused · NothingToNotify
+    │   ├── TagNotDeclared · TagInvalid
     │   ├── ProcessFailed       it ended without a result
     │   ├── NoSuchEra · AlreadyThere · BadJournal · NothingToExport
     │   └── Draining · Overloaded
@@ -98,6 +99,8 @@ from outlive.errors.processes import (
     QuotaExceeded,
     RollingBack,
     SignalNotExpected,
+    TagInvalid,
+    TagNotDeclared,
     TooLargeToFork,
     TooManySignals,
     UnfitValue,
@@ -207,6 +210,8 @@ __all__ = [
     "StoreUnavailable",
     "StoreWentBack",
     "StreamConflict",
+    "TagInvalid",
+    "TagNotDeclared",
     "TooLarge",
     "TooManyChildren",
     "TooManySignals",

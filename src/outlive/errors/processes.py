@@ -293,6 +293,24 @@ class NothingToNotify(ProcessError):
     remedy = "Give notify= at its start; while it runs, wait for its end."
 
 
+class TagNotDeclared(ProcessError):
+    """The type of process declares no tag of that name.
+
+    Nothing was started, changed or searched."""
+
+    code, slug, status = "OL2080", "tag-not-declared", 400
+    remedy = "Use a name from the declaration, or add it there: `@app.process(…, tags=(…))`."
+
+
+class TagInvalid(ProcessError):
+    """A tag's value is not a short text.
+
+    Nothing was started or changed."""
+
+    code, slug, status = "OL2081", "tag-invalid", 422
+    remedy = "Give 1 to 128 printable characters, a whole number or a truth value."
+
+
 class ProcessFailed(ProcessError):
     """A process ended without a result.
 

@@ -23,6 +23,7 @@ from outlive.clock import MICROS
 from outlive.errors import Cancelled, Discarded, Drift, OutliveError, StepFailed, TooLarge
 from outlive.kinds.processes import Failure, Head, Journal
 from outlive.kinds.processes.cells import key_digests, put_head
+from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import (
     KIND_OF,
     Armed,
@@ -34,6 +35,7 @@ from outlive.kinds.processes.vocabulary import (
     StateSet,
     StepDone,
     Stuck,
+    Tagged,
     WaitsOn,
     pack,
 )
@@ -222,7 +224,7 @@ class Activation:
         if head is not None and self.journal.paused is not None:
             raise Discarded  # paused: no status changes but by who paused it
         if self.extras:
-            events = (*self.extras, *events)
+            events, head = (*self.extras, *events), self.tagged(head)
             self.extras = []
         try:
             if mail is None:
@@ -459,7 +461,7 @@ class Activation:
         self, status: str, result: Raw = codec.NULL, error: Failure | None = None
     ) -> None:
         """Record the end; its cell is kept until its retention is over."""
-        due = self.node.clock.wall() + self.node.retention
+        due = self.node.clock.wall() + self.node.ended.micros(self.definition)
         event, head = Ended(status, result, error), self.with_status(status)
         if self.journal.keys:
             head = msgspec.structs.replace(head, keys=key_digests(self.journal.keys))
@@ -522,6 +524,19 @@ class Activation:
         self.journal.deadline = event
         self.extras.append(event)
         self.set_alarm()
+
+    def add_tags(self, tags: Tags, count: int) -> None:
+        """From the next record on the process has `tags`, and is found by them."""
+        self.extras = [extra for extra in self.extras if not isinstance(extra, Tagged)]
+        self.extras.append(Tagged(tags, count))
+
+    def tagged(self, head: Head | None) -> Head | None:
+        """`head` with the tags that the next record brings; a head for them where there is none."""
+        for extra in self.extras:
+            if type(extra) is Tagged:
+                kept = head or self.with_status(self.head.status, self.head.waits_for)
+                return msgspec.structs.replace(kept, tags=extra.tags)
+        return head
 
     # --- the deadline -----------------------------------------------------------------------------
 

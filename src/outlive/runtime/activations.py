@@ -17,12 +17,11 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
 
-from outlive import codec
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
     OutliveError,
@@ -54,9 +53,13 @@ from outlive.runtime.committer import Committer
 from outlive.runtime.lines import Lines
 from outlive.runtime.notices import Notices
 from outlive.runtime.recovery import Recovery
+from outlive.runtime.retention import Retention
 from outlive.runtime.telemetry import Telemetry
 from outlive.runtime.timers import Timers
 from outlive.store import Store
+
+if TYPE_CHECKING:
+    from outlive.stores.lines import LineFiles
 
 log = logging.getLogger("outlive")
 
@@ -82,6 +85,7 @@ class Activations:
         tell: Callable[[str], None],
         active_max: int = ACTIVE_MAX,
         telemetry: Telemetry | None = None,
+        archive: LineFiles | None = None,
     ) -> None:
         self.store = store
         self.committer = committer
@@ -112,6 +116,7 @@ class Activations:
         self.subscriptions = Subscriptions()
         self.obeying: set[str] = set()
         """Cells of commands that are being carried out: nobody takes them up beside that."""
+        self.ended = Retention(self, archive)
         self.telemetry = telemetry
         self.live_body = live if telemetry is None else telemetry.live
         self._loading: dict[str, asyncio.Future[Activation | None]] = {}
@@ -154,16 +159,18 @@ class Activations:
             self.demand_room()
         lease = self.leases[shard_of(ref.key, self.store.shards)]
         now = self.clock.wall()
-        head = Head(stream, definition.name, definition.version, "running", now, now)
+        head = Head(
+            stream, definition.name, definition.version, "running", now, now, tags=wish.tags
+        )
         if wish.notify:
             head = msgspec.structs.replace(head, notice=Notice(wish.notify))
+        started = Started(
+            ref.key, definition.name, definition.version, raw, self.name,
+            trace=wish.trace, tags=wish.tags,
+        )  # fmt: skip
         activation = Activation(self, definition, ref, head, lease, Journal())
         batch = activation.batch(
-            (
-                Started(
-                    ref.key, definition.name, definition.version, raw, self.name, trace=wish.trace
-                ),
-            ),
+            (started,),
             head,
             None,
             (),
@@ -334,12 +341,13 @@ class Activations:
 
     async def wake(self, cells: Iterable[Cell]) -> None:
         """Cells of processes whose `due` has passed: let them go on, or end their retention."""
+        ended = []
         for cell in cells:
             head = read_head(cell.value)
             if head.status in FINAL and self.notices.is_due(head):
                 self.notices.take(cell, head)
             elif head.status in FINAL or head.status == GONE:
-                await self._forget(cell, head)
+                ended.append(cell)
             elif head.status == "waiting" and self.recovery.doubts(cell.key):
                 await self.recovery.wake(cell.key)
             elif (activation := await self.load(cell.key)) is not None:
@@ -347,21 +355,7 @@ class Activations:
                     activation.run()
                     activation.look()
                 self.put_down_idle(activation)
-
-    async def _forget(self, cell: Cell, head: Head) -> None:
-        """The retention of an ended process is over: a tombstone first, then nothing."""
-        lease = self.leases.get(shard_of(cell.key, self.store.shards))
-        require = (Require(cell.ref, cell.version),)
-        if head.status == GONE:
-            batch = Batch(lease=lease, require=require, drop=(cell.ref,))
-        else:
-            gone = Head("", head.type, head.version, GONE, head.started, self.clock.wall())
-            tomb = Put(cell.ref, codec.encode(gone), self.clock.wall() + self.retention)
-            batch = Batch(lease=lease, require=require, put=(tomb,))
-        try:
-            await self.committer.submit(batch)
-        except OutliveError as error:
-            log.info("a retention was not ended now: %s", error.code)
+        self.ended.end(ended)
 
     # --- leaving ----------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from outlive.runtime.activation import PASSIVE_SECONDS, Activation, failure_of
 if TYPE_CHECKING:
     from random import Random
 
+    from outlive.runtime.tagging import RunTags
     from outlive.runtime.timers import Timers
 
 RECORD_BYTES_MAX = 40 * 1024 * 1024
@@ -41,8 +42,8 @@ class Course:
     it."""
 
     __slots__ = (
-        "closed", "cut", "deadlines", "home", "path", "random", "state", "states", "time", "used",
-        "uuids",
+        "closed", "cut", "deadlines", "home", "path", "random", "state", "states", "tags", "time",
+        "used", "uuids",
     )  # fmt: skip
 
     def __init__(self, time: int, path: str = "") -> None:
@@ -60,6 +61,8 @@ class Course:
         self.states = 0
         self.state: Any = None
         self.uuids = 0
+        self.tags: RunTags | None = None
+        """What the body sees of its tags, once it has looked."""
         self.random: Random | None = None
 
     def pass_time(self, time: int) -> None:

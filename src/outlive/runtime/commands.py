@@ -111,7 +111,7 @@ class Commands:
             running = activation.with_status("running")
             event = Started(
                 activation.id, head.type, head.version, raw, self._node.name,
-                parent=head.parent, detached=head.detached, trace=head.trace,
+                parent=head.parent, detached=head.detached, trace=head.trace, tags=head.tags,
             )  # fmt: skip
             time = await self.append(activation, event, head=running, done=done)
             activation.journal.times[""] = time

@@ -54,6 +54,7 @@ async def begin_next(run: Run, value: Any) -> NoReturn:
     finally:
         later.task = None
     node.tell(later.id)
+    node.ended.leave(later.lease, later.head)
     later.journal.times[""] = committed.time
     if later.leaving:
         node.forget(later)  # it was to be put down meanwhile: whoever takes it up begins the era
@@ -105,9 +106,10 @@ def _change_over(
     """Decide it: the next era takes the place of `activation`, and the write that makes it so."""
     node, journal = activation.node, activation.journal
     last = farewell(journal, activation.head.era + 1)
+    before = activation.tagged(activation.head) or activation.head
     extras, activation.extras = activation.extras, []
     end = activation.batch((*extras, last), None, None, ())
-    head = next_head(activation.head, definition.version, journal.next_n, node.clock.wall())
+    head = next_head(before, definition.version, journal.next_n, node.clock.wall())
     later = Activation(node, definition, activation.ref, head, activation.lease, Journal())
     begun = later.batch(tuple(opening(later.id, head, raw, node.name, journal)), head, None, ())
     later.endings, activation.endings = activation.endings, []

@@ -23,6 +23,7 @@ from outlive.kinds.processes.cells import Fork, put_head, ref_of
 from outlive.kinds.processes.forking import taken_over
 from outlive.kinds.processes.pending import told
 from outlive.kinds.processes.requests import REQUESTS
+from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import Cancel, Ended, Forked, Started
 from outlive.model import Put, Ref
 from outlive.runtime.control import demand_forkable
@@ -46,13 +47,15 @@ class Plan(Struct, frozen=True, omit_defaults=True, gc=False):
     """The cell of its idempotency key; empty: it has none."""
     request: str = ""
     due: int = 0
+    tags: Tags = ()
 
     def puts(self, type: str, now: int, shards: int) -> tuple[Put, ...]:
         """The cells of the new process: its own, the command to start it, its key."""
         stream = ids.internal_id(now)
         head = Head(
-            stream, type, self.version, "queued", now, now, input=self.input, fork=self.fork
-        )
+            stream, type, self.version, "queued", now, now,
+            input=self.input, fork=self.fork, tags=self.tags,
+        )  # fmt: skip
         own = put_head(ref_of(self.id, shards), head)
         start = told(Command("start", self.id), now, shards)
         if not self.key:
@@ -92,11 +95,11 @@ async def begin(to: Commands, activation: Activation, done: tuple[Require, ...])
     if activation.journal.started is not None:  # another command was quicker
         await to.only_drop(activation, done)
         return
-    started = Started(activation.id, head.type, head.version, head.input, node.name)
+    started = Started(activation.id, head.type, head.version, head.input, node.name, tags=head.tags)
     if len(events) < plan.upto:
         why = f"the journal of {plan.id} is not kept any more"
         ended = Ended("failed", error=Failure("NotForkable", why, NotForkable.code, False))
-        due = node.clock.wall() + node.retention
+        due = node.clock.wall() + node.ended.micros(activation.definition)
         failed = activation.with_status("failed")
         await to.append(activation, started, ended, head=failed, due=due, done=done)
         return

@@ -32,7 +32,8 @@ async def take_in(node: Activations, command: Command, done: tuple[Require, ...]
     exported = exported_from(command.payload)
     now = node.clock.wall()
     head, events = arrival(exported, now)
-    due = now + node.retention if head.status in FINAL else None
+    made = node.definitions.get((head.type, head.version))
+    due = now + node.ended.micros(made) if head.status in FINAL else None
     batch = Batch(
         lease=lease,
         require=(Require(ref, ABSENT), *done),

@@ -182,7 +182,7 @@ class Lines:
             return True
         ended = Ended("cancelled", error=_failure(command.reason))
         head = activation.with_status("cancelled")
-        due = node.clock.wall() + node.retention
+        due = node.clock.wall() + node.ended.micros(activation.definition)
         await node.commands.append(activation, event, ended, head=head, due=due, done=done)
         activation.tell_end(ended)
         node.stats.ended["cancelled"] = node.stats.ended.get("cancelled", 0) + 1
@@ -366,8 +366,9 @@ class Lines:
 def _started(activation: Activation, node: str, *, held: bool = False) -> Started:
     head = activation.head
     return Started(
-        activation.id, head.type, head.version, head.input, node, held=held, trace=head.trace
-    )
+        activation.id, head.type, head.version, head.input, node,
+        parent=head.parent, detached=head.detached, held=held, trace=head.trace, tags=head.tags,
+    )  # fmt: skip
 
 
 def _failure(reason: str) -> Failure:

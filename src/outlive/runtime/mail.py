@@ -62,9 +62,13 @@ class Mail:
     def start(
         self, made: Definition, id: str, raw: Raw, *, parent: str = "", detached: bool = False
     ) -> None:
-        """Start a process in whichever shard `id` lies: it is queued by the commit."""
+        """Start a process in whichever shard `id` lies: it is queued by the commit.
+
+        Raises `TagInvalid` when a tag cannot be had from its input.
+        """
         node = self._node
-        wish = Wish(parent=parent, detached=detached)
+        tags = made.tags_of(made.input_type.read(raw)) if made.tags else ()
+        wish = Wish(parent=parent, detached=detached, tags=tags)
         now, shards = node.clock.wall(), node.store.shards
         if made.limits:
             self.puts.extend(queued(made, id, raw, self._due, shards, wish))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from outlive import ids
 from outlive.clock import MICROS, Clock
@@ -36,12 +36,18 @@ from outlive.model import Batch, Cell, Lease, Put, Require
 from outlive.runtime import meters
 from outlive.runtime.activations import ACTIVE_MAX, Activations
 from outlive.runtime.committer import Committer
+from outlive.runtime.orphans import SHARD, Orphans
 from outlive.runtime.ownership import LEASE_SECONDS, Ownership
 from outlive.runtime.telemetry import Telemetry
 from outlive.runtime.timers import Timers
 from outlive.runtime.versions import needs_of
 from outlive.runtime.watchers import Watchers
 from outlive.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from outlive.stores.lines import LineFiles
 
 log = logging.getLogger("outlive")
 
@@ -68,6 +74,7 @@ class NodeRuntime:
         lease_seconds: float = LEASE_SECONDS,
         active_max: int = ACTIVE_MAX,
         telemetry: Telemetry | None = None,
+        archive: Path | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -75,6 +82,7 @@ class NodeRuntime:
         self.committer = Committer(store, clock)
         self.timers = Timers(clock)
         self.watchers = Watchers(store, clock)
+        self.orphans = Orphans(store, clock)
         self.activations = Activations(
             store,
             self.committer,
@@ -86,6 +94,7 @@ class NodeRuntime:
             self.watchers.tell,
             active_max,
             telemetry,
+            None if archive is None else _files(archive, self.name),
         )
         runs = tuple(sorted(label_of(name, version) for name, version in definitions))
         self.ownership = Ownership(
@@ -218,6 +227,8 @@ class NodeRuntime:
                 await self.look_around()
                 if self.clock.boot() - self._requests_at >= REQUESTS_SECONDS:
                     await self._expire_requests()
+                if self.orphans.due(SHARD in self.activations.leases):
+                    self.activations.spawn(self.orphans.sweep())
             except StoreWentBack:
                 self._put_down()
                 return
@@ -334,3 +345,12 @@ class NodeRuntime:
                 else Batch(require=require, put=(Put(cell.ref, cell.value, day),))
             )
             await self.committer.submit(batch)
+
+
+def _files(archive: Path, node: str) -> LineFiles:
+    """The archive's files of this node. Raises `BadAddress` when they cannot be written."""
+    from outlive.stores.lines import LineFiles
+
+    files = LineFiles(archive, node)
+    files.prepare()
+    return files

@@ -110,7 +110,7 @@ class Notices:
         body = b"" if self.describe is None else self.describe(view_of(id, head, events))
         if webhooks is None:
             log.warning("the end of %s is not told: this node has no secret to sign with", id)
-            late = now >= head.changed + self._node.retention
+            late = now >= head.changed + self._kept(head)
             due = 0 if late else now + round(UNTOLD_SECONDS * MICROS)
             status = UNDELIVERED if late else "pending"
             return _said(head, Notice(notice.url, status, notice.attempts, "no secret", due))
@@ -138,13 +138,18 @@ class Notices:
         due = self._node.clock.wall() + round(wait * MICROS)
         return _said(head, Notice(notice.url, "pending", number, said, due))
 
+    def _kept(self, head: Head) -> int:
+        """How long a process is kept once it has ended, in µs."""
+        node = self._node
+        return node.ended.micros(node.definitions.get((head.type, head.version)))
+
     async def _record(self, id: str, head: Head) -> None:
         """What came of it, durably."""
         node = self._node
         lease = node.leases.get(shard_of(id, node.store.shards))
         if lease is None or head.notice is None:
             return  # another node tells it
-        kept = head.changed + node.retention
+        kept = head.changed + self._kept(head)
         due = head.notice.due if self.is_due(head) else max(kept, node.clock.wall())
         put = put_head(ref_of(id, node.store.shards), head, due)
         await node.committer.submit(Batch(lease=lease, put=(put,)))

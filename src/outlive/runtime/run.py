@@ -47,6 +47,7 @@ from outlive.runtime import (
 from outlive.runtime.activation import Activation
 from outlive.runtime.attempts import Course
 from outlive.runtime.reaching import Reaching
+from outlive.runtime.tagging import RunTags, tags_here
 
 if TYPE_CHECKING:
     from random import Random
@@ -156,6 +157,13 @@ class Run(Reaching):
         course.states += 1
         if course.states > self._activation.journal.states.get(course.path, 0):
             self._activation.add_state(document, course.states, course.path)
+
+    @property
+    def tags(self) -> RunTags:
+        """What this process is found by: set as in a dict, durable with the next record; of names
+        that the type declares. A body sees what it was started with and what it has set itself, on
+        every replay the same. Raises `TagNotDeclared`, `TagInvalid`."""
+        return tags_here(self._activation, self._course)
 
     def pivot(self) -> None:
         """From here only forward: nothing before this point is rolled back any more, and no cancel

@@ -26,7 +26,13 @@ from outlive.errors import (
     StoreUnavailable,
     StreamConflict,
 )
-from outlive.kinds.processes.vocabulary import KIND_OF, AttemptFailed, StepDone, pack
+from outlive.kinds.processes.cells import put_head
+from outlive.kinds.processes.vocabulary import (
+    KIND_OF,
+    AttemptFailed,
+    StepDone,
+    pack,
+)
 from outlive.model import Append, Batch
 from outlive.runtime.activation import Activation, failure_of
 from outlive.store import MANNERS
@@ -59,6 +65,7 @@ async def transact(
     loop = asyncio.get_running_loop()
     activation.transacting = loop.create_future()
     first, stream = activation.journal.next_n, activation.head.stream
+    tagged = activation.tagged(None) if activation.extras else None
     extras, activation.extras = tuple(activation.extras), []
     made: list[tuple[Any, tuple[Any, ...]]] = []
 
@@ -71,6 +78,7 @@ async def transact(
                 Append(stream, first + at, KIND_OF[type(event)], pack(event))
                 for at, event in enumerate(made[0][1])
             ),
+            put=() if tagged is None else (put_head(activation.ref, tagged),),
         )
 
     def inside(tables: Any) -> Batch:
@@ -93,6 +101,8 @@ async def transact(
     finally:
         activation.transacting.set_result(None)
         activation.transacting = None
+    if tagged is not None:
+        activation.head = tagged
     value, events = made[0]
     for event in events:
         activation.journal.apply(event, 0)

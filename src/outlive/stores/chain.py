@@ -4,6 +4,8 @@ Every event carries a truncated SHA-256 over the chain value of the event before
 over all of its own fields. Who changes, removes, adds or swaps an event later breaks the chain
 there, unless every later event is rewritten too: the chain shows damage and careless edits. It is
 not a signature: keep a shard's last value elsewhere too if you fear somebody with write access.
+What was erased keeps its value, which cannot be made again: it is trusted, and what comes behind it
+hangs on it as before.
 
     GENESIS ── link ──▶ event 1 ── link ──▶ event 2 ── link ──▶ event 3 …
 
@@ -21,7 +23,7 @@ from hashlib import sha256
 
 import msgspec
 
-from outlive.model import Event
+from outlive.model import ERASED, Event
 
 CHAIN_BYTES = 16
 """Length of a chain value."""
@@ -46,8 +48,12 @@ def verify(events: Iterable[Event], previous: bytes = GENESIS) -> int | None:
     """The `seq` of the first event that is not what was committed; None when all are.
 
     `events` are neighbours in one shard, in order; `previous` is the chain value of the one before.
+    An erased event is taken at its word: nothing is left that its value was made from.
     """
     for event in events:
+        if event.kind == ERASED and not event.data:
+            previous = event.chain
+            continue
         previous = link(
             previous,
             event.shard,

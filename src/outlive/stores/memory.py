@@ -25,6 +25,7 @@ from outlive.clock import MICROS, Clock
 from outlive.errors import OutliveError
 from outlive.model import (
     ABSENT,
+    ERASED,
     Batch,
     Cell,
     Committed,
@@ -47,6 +48,7 @@ from outlive.store import (
 )
 from outlive.stores.blobs import MemoryBlobs
 from outlive.stores.chain import GENESIS, link
+from outlive.stores.refusals import demand_erasable
 
 
 class Rows(dict[Any, Any], Carrier):
@@ -142,6 +144,15 @@ class MemoryStore:
             raise TimeoutError(f"work ran longer than {limit_seconds} s; nothing was written")
         receipt = await self.commit(batch)
         self.rows = dict(rows)
+        return receipt
+
+    async def erase(self, streams: Sequence[str], batch: Batch) -> Committed:
+        demand_erasable(streams, batch)
+        receipt = await self.commit(batch)
+        for stream in streams:
+            for event in self._streams.get(stream, ()):
+                empty = replace(event, kind=ERASED, data=b"")
+                self._streams[stream][event.n] = self._journal[event.shard][event.seq - 1] = empty
         return receipt
 
     def _check(self, batch: Batch) -> None:

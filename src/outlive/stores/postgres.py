@@ -28,7 +28,7 @@ import asyncio
 import logging
 import os
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, TypeVar
@@ -47,7 +47,7 @@ from outlive.errors import (
     StoreWentBack,
 )
 from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard
-from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, Blobs, Finding
+from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, MANNERS, Blobs, Finding
 from outlive.stores import sql
 from outlive.stores.halt import demand_service
 from outlive.stores.migrate import pending
@@ -80,6 +80,7 @@ from outlive.stores.postgres_recall import Recall
 from outlive.stores.postgres_session import Session
 from outlive.stores.postgres_tables import Work, run_work
 from outlive.stores.postgres_takeover import Takes
+from outlive.stores.refusals import demand_erasable
 
 log = logging.getLogger("outlive")
 T = TypeVar("T")
@@ -90,6 +91,8 @@ READING_LINKS = 4
 TRANSACT_LANES = 4
 """Functions of `transact` at a time; the others wait."""
 READ_TRIES = 2
+ERASE_SECONDS = 30.0
+"""How long emptying streams may take."""
 WRITER_FORGET_MICROS = 7 * 86_400 * MICROS
 
 
@@ -336,14 +339,36 @@ class PostgresStore:
         """See `Store.transact`. `work` may be an `async` function too; it gets `AsyncTables`, or
         what its `manner` asks for (postgres_guests.py)."""
         self.demand_open()
-        committed = await self._to_the_end(self._transact(work, limit_seconds))
+        manner, wall = demand_manner(work), self.clock.wall
+
+        async def run(link: Any) -> Batch:
+            return await run_work(work, link, self.schema, limit_seconds, self.sql, wall, manner)
+
+        committed = await self._to_the_end(self._transact(run, limit_seconds, manner))
         self._hints.told()
         return committed
 
-    async def _transact(self, work: Work, limit_seconds: float) -> Committed:
+    async def erase(self, streams: Sequence[str], batch: Batch) -> Committed:
+        self.demand_open()
+        demand_erasable(streams, batch)
+
+        async def run(link: Any) -> Batch:
+            await link.execute(self.sql["erase"], list(streams))
+            return batch
+
+        try:
+            committed = await self._to_the_end(self._transact(run, ERASE_SECONDS))
+        except asyncpg.PostgresError as error:
+            raise mapped(error) from error
+        self._hints.told()
+        return committed
+
+    async def _transact(
+        self, run: Callable[[Any], Awaitable[Batch]], limit_seconds: float, manner: str = MANNERS[0]
+    ) -> Committed:
         lane = await self._free.get()
         try:
-            return await self._transact_in(lane, work, limit_seconds)
+            return await self._transact_in(lane, run, limit_seconds, manner)
         except _Theirs as theirs:
             raise theirs.error from None
         except _FOREIGN as error:
@@ -353,8 +378,10 @@ class PostgresStore:
         finally:
             self._free.put_nowait(lane)
 
-    async def _transact_in(self, lane: Lane, work: Work, limit_seconds: float) -> Committed:
-        manner, sql = demand_manner(work), self.sql
+    async def _transact_in(
+        self, lane: Lane, run: Callable[[Any], Awaitable[Batch]], limit_seconds: float, manner: str
+    ) -> Committed:
+        sql = self.sql
         async with opened(manner, self._working) as link:
             link.doubtful = False
             idle = max(FROZEN_MILLISECONDS, round(limit_seconds * 2000))
@@ -362,8 +389,7 @@ class PostgresStore:
             transaction = transaction_on(link, manner, self._working)
             await transaction.start(idle, longest, max(LOCK_LIMIT_SECONDS, limit_seconds))
             try:
-                wall = self.clock.wall
-                batch = await run_work(work, link, self.schema, limit_seconds, sql, wall, manner)
+                batch = await run(link)
             except Exception as error:
                 if is_cut(error):
                     raise

@@ -63,9 +63,11 @@ class PostgresBlobs:
         Choose an age far above the longest time between a `put` and the commit that names it.
         """
         before = await self._store.now() - round(older_than_seconds * MICROS)
-        removed = 0
-        for (name,) in await self._store.read_rows("blobs_older", before):
-            if not await is_kept(kept, name):
-                await self.drop(name)
-                removed += 1
+        removed, last = 0, (0, "")
+        while rows := await self._store.read_rows("blobs_older", before, *last):
+            last = tuple(rows[-1])
+            for _, name in rows:
+                if not await is_kept(kept, name):
+                    await self.drop(name)
+                    removed += 1
         return removed

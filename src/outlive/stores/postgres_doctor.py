@@ -153,6 +153,15 @@ async def _horizon(store: PostgresStore) -> Findings:
         yield Finding("horizon", "ok", f"the oldest transaction is {seconds:.0f} s old")
 
 
+async def _kept(store: PostgresStore) -> Findings:
+    ((events, size, erased, whole),) = await store.read_rows("doctor_kept", store.schema)
+    text = (
+        f"{events} events with {size / 1e6:.1f} MB of data, {erased} of them erased; all tables "
+        f"take {whole / 1e6:.1f} MB"
+    )
+    yield Finding("kept", "ok", text)
+
+
 async def _chain(store: PostgresStore) -> Findings:
     broken: list[str] = []
     count = 0
@@ -212,6 +221,7 @@ CHECKS: tuple[Check, ...] = (
     _session,
     _schema,
     _horizon,
+    _kept,
     _chain,
     _owners,
     _clock,

@@ -5,9 +5,11 @@ Each gives the error that is answered for one batch of a group; nothing of that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from outlive.errors import Conflict, Fenced, OutliveError, Refused, StreamConflict, TooLarge
 from outlive.model import Append, Batch, Lease, Ref
-from outlive.store import VALUE_BYTES_MAX
+from outlive.store import ERASE_STREAMS_MAX, VALUE_BYTES_MAX
 
 
 def flaw(batch: Batch, database: str) -> OutliveError | None:
@@ -54,3 +56,11 @@ def stream_conflict(append: Append, length: int | None) -> StreamConflict:
         wanted=append.n,
         found=length,
     )
+
+
+def demand_erasable(streams: Sequence[str], batch: Batch) -> None:
+    """Raise `ValueError` for an erasure that is a mistake of the program."""
+    if len(streams) > ERASE_STREAMS_MAX:
+        raise ValueError(f"{len(streams)} streams; split the erasure at {ERASE_STREAMS_MAX}")
+    if batch.append or batch.storage != "durable":
+        raise ValueError("what is erased is committed durably, with a batch that appends nothing")

@@ -43,6 +43,7 @@ from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, Blobs, Finding
 from outlive.stores.blobs import FileBlobs
 from outlive.stores.lanes import Lane
 from outlive.stores.presence import Presence
+from outlive.stores.refusals import demand_erasable
 from outlive.stores.sql import Migration
 from outlive.stores.sqlite_doctor import examine
 from outlive.stores.sqlite_file import CHECKPOINT_PAGES, SQLiteFile
@@ -184,20 +185,26 @@ class SQLiteStore:
         file = self._file
 
         def inside(connection: apsw.Connection) -> Committed:
-            group = Group((file.users.run(work, limit_seconds),))
-            result = group.results[0]
-            if result is None:
-                version, now = file.move(connection, group.versions_wanted((0,)))
-                settled = group.settle_alone(file, connection, (0,), version, now)
-                result = settled[0][1]
-            if isinstance(result, OutliveError):
-                raise result
-            return result
+            return _settled(file, connection, Group((file.users.run(work, limit_seconds),)))
 
         try:
             committed = await self._write(lambda: file.transaction(inside, users=True))
         except WorkFailed as failed:
             raise failed.error from None
+        self._tell()
+        return committed
+
+    async def erase(self, streams: Sequence[str], batch: Batch) -> Committed:
+        self._demand_open()
+        demand_erasable(streams, batch)
+        file = self._file
+
+        def inside(connection: apsw.Connection) -> Committed:
+            committed = _settled(file, connection, Group((batch,)))
+            connection.executemany(file.sql["erase"], [(stream,) for stream in streams])
+            return committed
+
+        committed = await self._write(lambda: file.transaction(inside))
         self._tell()
         return committed
 
@@ -458,6 +465,17 @@ class SQLiteStore:
     def _demand_open(self) -> None:
         if not self._is_open:
             raise StoreUnavailable("The store is closed; nothing was read or written.")
+
+
+def _settled(file: SQLiteFile, connection: apsw.Connection, group: Group) -> Committed:
+    """Write a group of one batch inside the open transaction. Raises its refusal."""
+    result = group.results[0]
+    if result is None:
+        version, now = file.move(connection, group.versions_wanted((0,)))
+        result = group.settle_alone(file, connection, (0,), version, now)[0][1]
+    if isinstance(result, OutliveError):
+        raise result
+    return result
 
 
 def _events(rows: Iterable[tuple[Any, ...]]) -> list[Event]:

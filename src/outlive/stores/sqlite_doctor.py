@@ -179,6 +179,23 @@ def _log(look: Examination) -> Findings:
     yield Finding("log", level, f"the WAL has {size / 1e6:.1f} MB", remedy)
 
 
+def _kept(look: Examination) -> Findings:
+    ((events, size, erased),) = look.rows("doctor_kept")
+    page, pages, free = (
+        look.db.pragma(name) for name in ("page_size", "page_count", "freelist_count")
+    )
+    text = (
+        f"{events} events with {_megabytes(size)} of data, {erased} of them erased; of the file's "
+        f"{_megabytes(page * pages)} {_megabytes(page * free)} are free for what comes"
+    )
+    yield Finding("kept", "ok", text)
+
+
+def _megabytes(size: object) -> str:
+    assert isinstance(size, int)
+    return f"{size / 1e6:.1f} MB"
+
+
 def _chain(look: Examination) -> Findings:
     broken: list[str] = []
     count = 0
@@ -257,6 +274,7 @@ CHECKS: tuple[Check, ...] = (
     _schema,
     _integrity,
     _log,
+    _kept,
     _chain,
     _owners,
     _time,

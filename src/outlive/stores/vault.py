@@ -30,6 +30,9 @@ INLINE_BYTES_MAX = 256 * 1024
 """Bytes of an event's data that stand in its row; more go to a blob."""
 BLOBS = "blob"
 """The space of the names of blobs that are kept; a cell's value is the stream that needs it."""
+OF_STREAM = "blob.stream"
+"""The mark by which the blobs of one stream are found."""
+BLOBS_MAX = 1_000_000
 OPEN_SPACES = frozenset(("node", BLOBS, "vault"))
 """What is never sealed: who serves the store is read by those who hold no key."""
 _NAMED = b"@"
@@ -151,8 +154,24 @@ class Vault:
             if len(one.data) > INLINE_BYTES_MAX:
                 name = await self._store.blobs.put(one.data)
                 append[at] = replace(one, data=_NAMED + name.encode())
-                put.append(Put(Ref(BLOBS, name), one.stream.encode()))
+                marks = ((OF_STREAM, one.stream),)
+                put.append(Put(Ref(BLOBS, name), one.stream.encode(), None, marks))
         return replace(batch, append=tuple(append), put=tuple(put))
+
+    async def erase(self, streams: Sequence[str], batch: Batch) -> Committed:
+        """See `Store.erase`; the blobs of what is erased go with it. A death behind the commit
+        leaves them to the sweep of what nobody names."""
+        names = [name for stream in streams for name in await self._blobs_of(stream)]
+        kept = await self._kept(batch)
+        drop = (*kept.drop, *(Ref(BLOBS, name) for name in names))
+        done = await self._store.erase(streams, replace(kept, drop=drop))
+        for name in names:
+            await self._store.blobs.drop(name)
+        return done
+
+    async def _blobs_of(self, stream: str) -> list[str]:
+        found = await self._store.select((BLOBS,), OF_STREAM, stream, stream, BLOBS_MAX)
+        return [cell.key for _, cell in found]
 
     # --- reading ----------------------------------------------------------------------------------
 

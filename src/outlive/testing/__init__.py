@@ -52,5 +52,5 @@ def __getattr__(name: str) -> object:
 if "pytest" in sys.modules:  # a failed check shall show its values
     import pytest
 
-    for _name in ("conformance", "cell_conformance", "lockstep"):
+    for _name in ("conformance", "cell_conformance", "erase_conformance", "lockstep"):
         pytest.register_assert_rewrite(f"{__name__}.{_name}")

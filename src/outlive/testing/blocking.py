@@ -6,7 +6,7 @@ test finds it there. Calls from the test wait for that loop; nothing is moved me
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
@@ -59,6 +59,7 @@ class BlockingTrial:
         *,
         key: str | None = None,
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[R]: ...
     @overload
     def start(
@@ -68,6 +69,7 @@ class BlockingTrial:
         *,
         key: str | None = None,
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[R]: ...
     def start(
         self,
@@ -76,9 +78,11 @@ class BlockingTrial:
         *,
         key: str | None = None,
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> BlockingHandle[Any]:
         """See `Trial.start`."""
-        return self.handle(self.call(lambda trial: trial.start(body, value, key=key)).id)
+        begun = self.call(lambda trial: trial.start(body, value, key=key, tags=tags))
+        return self.handle(begun.id)
 
     def handle(self, id: str) -> BlockingHandle[Any]:
         """See `Trial.handle`."""

@@ -50,6 +50,7 @@ from outlive.testing.cell_conformance import (
     ref,
     version,
 )
+from outlive.testing.erase_conformance import EraseConformance
 from outlive.testing.lockstep import StoreLockstep
 
 __all__ = ["CellConformance", "StoreConformance"]
@@ -73,7 +74,7 @@ async def places(store: Store, shard: int = 0, after: int = 0) -> list[tuple[int
     return [(event.seq, event.stream, event.n) for event in await store.tail(shard, after)]
 
 
-class StoreConformance(CarrierConformance, CellConformance):
+class StoreConformance(CarrierConformance, EraseConformance):
     """What every store must do: cells, the journal, who may append to it, `transact` and blobs.
 
     The store of `open_store` has at least two shards.
@@ -515,6 +516,7 @@ class StoreConformance(CarrierConformance, CellConformance):
         calls: list[Callable[[], Awaitable[Any]]] = [
             lambda: store.commit(adds(lease, ("s", 0))),
             lambda: store.transact(lambda connection: Batch()),
+            lambda: store.erase(["s"], Batch()),
             lambda: store.events("s"),
             lambda: store.lengths(["s"]),
             lambda: store.tail(0, 0),

@@ -176,6 +176,8 @@ class StoreLockstep(CellLockstep):
             await self._take()
         elif roll < 0.14:
             await self._release()
+        elif roll < 0.18:
+            await self._erase()
         else:
             self._lengths = await self._model.lengths(self._streams())
             await super()._operate()
@@ -202,6 +204,17 @@ class StoreLockstep(CellLockstep):
         lease = self._lease()
         await self._ours.release(self._lease_of[lease])
         await self._model.release(lease)
+
+    async def _erase(self) -> None:
+        batch = replace(super()._batch(), lease=self._lease())
+        streams = self._dice.sample(self._streams(), self._dice.randint(0, 2))
+        results: list[Committed | OutliveError] = []
+        for store, asked in ((self._ours, self._translated(batch)), (self._model, batch)):
+            try:
+                results.append(await store.erase(streams, asked))
+            except OutliveError as error:
+                results.append(error)
+        self._same_result(batch, *results)
 
     def _lease(self) -> Lease:
         """One of the last few: mostly a live one, sometimes one that was lost."""

@@ -212,6 +212,15 @@ class Port:
             await self._die_if("after")
         return found
 
+    async def erase(self, streams: Sequence[str], batch: Batch) -> Committed:
+        """Counted like a commit: it says of processes that they are no longer kept."""
+        await self._stay_alive()
+        self.said.append(f"{len(streams)} journals erased")
+        await self._die_if("before")
+        found: Committed = await self._inner.erase(streams, batch)
+        await self._die_if("after")
+        return found
+
     def _die_inside(self, batch: Batch) -> None:
         if batch.append:
             self.said.append(_said(batch.append))

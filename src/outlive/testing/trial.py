@@ -162,6 +162,7 @@ class Trial:
         key: str | None = None,
         notify: str = "",
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[R]: ...
     @overload
     async def start(
@@ -172,6 +173,7 @@ class Trial:
         key: str | None = None,
         notify: str = "",
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[R]: ...
     async def start(
         self,
@@ -181,10 +183,13 @@ class Trial:
         key: str | None = None,
         notify: str = "",
         priority: int = 0,
+        tags: Mapping[str, Any] | None = None,
     ) -> Handle[Any]:
         """See `Outlive.start`. The handle's `result` moves the clock."""
         await self.open()
-        begun = await self.app.start(body, value, key=key, notify=notify, priority=priority)
+        begun = await self.app.start(
+            body, value, key=key, notify=notify, priority=priority, tags=tags
+        )
         return Handle(self, begun.id)
 
     def handle(self, id: str) -> Handle[Any]:

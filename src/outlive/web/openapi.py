@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from outlive.kinds.processes import FINAL, STATUSES
+from outlive.web import searching
 from outlive.web.control import DESCRIBED
 from outlive.web.messages import JSON, WAIT_SECONDS_MAX, Request, Response
 from outlive.web.problems import PAGES, by_slug
@@ -35,6 +36,7 @@ _SCHEMAS = "#/components/schemas/"
 _TIME = {"type": "string", "format": "date-time"}
 _TEXT = {"type": "string"}
 _WHOLE = {"type": "integer"}
+_TAGS = {"type": "object", "additionalProperties": _TEXT}
 
 PROBLEM_TEXTS = {
     400: "Malformed body, or malformed Idempotency-Key. Nothing was stored and no key was used.",
@@ -221,7 +223,7 @@ def _paths_of(definition: Definition, types: Types) -> Json:
     process = _process_schema(definition, types)
     item = f"{path}/{{id}}"
     found: Json = {
-        path: {"post": _start(definition, types, process), "get": _list(name)},
+        path: {"post": _start(definition, types, process), "get": _list(definition)},
         item: {"parameters": [_parameter("id")], "get": _status(name, process)},
     }
     if definition.signals is None:
@@ -287,7 +289,8 @@ def _start(definition: Definition, types: Types, process: Json) -> Json:
     )
 
 
-def _list(name: str) -> Json:
+def _list(definition: Definition) -> Json:
+    name = definition.name
     page = {
         "type": "object",
         "required": ["items"],
@@ -297,13 +300,15 @@ def _list(name: str) -> Json:
         },
     }
     found = {"description": "Newest first.", "content": _json(page), "headers": _headers("Link")}
-    return _operation(
+    made = _operation(
         name,
         "list",
         f"List every {name}. This machine only.",
         {"200": found, **_problems(LISTS)},
         parameters=("status", "limit", "cursor"),
     )
+    made["parameters"] += searching.parameters(definition.tags)
+    return made
 
 
 def _status(name: str, process: Json) -> Json:
@@ -426,6 +431,7 @@ def _shared_schemas() -> Json:
         "queue": _QUEUE,
         "forkedFrom": _TEXT,
         "forks": {"type": "array", "items": _TEXT},
+        "tags": _TAGS,
         "history": {
             "type": "array",
             "items": _object({"status": _TEXT, "at": _TIME, "why": _TEXT}),
@@ -440,7 +446,7 @@ def _shared_schemas() -> Json:
         "trace_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     }
     accepted = {"id": _TEXT, "type": _TEXT, "links": links}
-    short = {**identity, **times, "waitsFor": _TEXT, "links": links}
+    short = {**identity, **times, "waitsFor": _TEXT, "tags": _TAGS, "links": links}
     return {
         "OutliveProcess": {
             "type": "object",

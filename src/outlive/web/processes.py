@@ -39,6 +39,7 @@ from outlive.web.messages import (
     wants_stream,
 )
 from outlive.web.problems import InvalidQuery
+from outlive.web.searching import kept, narrowed
 from outlive.web.streams import last_event_id, stream
 from outlive.web.waiting import Vigil, Waiting
 
@@ -95,7 +96,7 @@ class Processes:
         self._remember(begun.id, definition.name)
         if begun.time:
             data = self._app.redacted(begun.data)
-            view = fresh_view(begun.id, definition, data, self._app.node, begun.time)
+            view = fresh_view(begun.id, definition, data, self._app.node, begun.time, begun.tags)
         else:
             view = await self._app.view(begun.id)
         seconds = preferred_wait(request)
@@ -182,7 +183,11 @@ class Processes:
         definition = declared(request)
         asked = parse_list(request.query)
         items, cursor = await self._app.processes(
-            status=asked.status, type=definition.name, limit=asked.limit, cursor=asked.cursor
+            asked.status,
+            definition.name,
+            asked.limit,
+            asked.cursor,
+            **narrowed(asked.given, definition.tags),
         )
         body: dict[str, Any] = {
             "items": [summary(item, item_url(request, definition, item.id)) for item in items]
@@ -190,9 +195,7 @@ class Processes:
         headers: Headers = [JSON, (b"cache-control", b"no-store")]
         if cursor:
             body["next"] = cursor
-            more = {"limit": asked.limit, "cursor": cursor}
-            if asked.status:
-                more["status"] = asked.status
+            more = {"limit": asked.limit, "cursor": cursor, **kept(asked.given)}
             url = f"{quote(request.root + definition.path)}?{urlencode(more)}"
             headers.append((b"link", f'<{url}>; rel="next"'.encode()))
         return Response(200, msgspec.json.encode(body), headers)
@@ -287,6 +290,8 @@ def representation(view: View, url: str, root: str) -> bytes:
         body["forkedFrom"] = view.forked_from
     if view.forks:
         body["forks"] = view.forks
+    if view.tags:
+        body["tags"] = view.tags
     body["history"] = [
         {"status": past.status, "at": times[past.at], "why": past.why} for past in view.history
     ]
@@ -350,6 +355,8 @@ def summary(item: Summary, url: str) -> dict[str, Any]:
     }
     if item.waits_for:
         body["waitsFor"] = item.waits_for
+    if item.tags:
+        body["tags"] = item.tags
     body["links"] = {"self": url}
     return body
 
@@ -439,6 +446,7 @@ class Asked(msgspec.Struct, frozen=True):
     type: str | None
     limit: int
     cursor: str
+    given: dict[str, str]
 
 
 def parse_list(query: bytes, *, blanks: bool = True) -> Asked:
@@ -460,4 +468,4 @@ def parse_list(query: bytes, *, blanks: bool = True) -> Asked:
     cursor = given.get("cursor", "")
     if cursor and not _CURSOR.fullmatch(cursor):
         raise InvalidQuery("cursor must be one that a list has given.", parameter="cursor")
-    return Asked(status, given.get("type") or None, int(limit), cursor)
+    return Asked(status, given.get("type") or None, int(limit), cursor, given)

@@ -37,6 +37,7 @@ def test_what_was_decided_is_said_in_words() -> None:
 
 def test_a_deadline_is_set_or_lifted() -> None:
     assert texts(words.Deadline(5), words.Deadline()) == ["deadline set", "no deadline"]
+    assert texts(words.Tagged((("a", "b"),)), words.Tagged()) == ["tags set: a=b", "tags set: none"]
 
 
 def test_children_and_events_are_said_in_words() -> None:

@@ -28,6 +28,7 @@ ONE_OF_EACH = (
     words.Pivot(),
     words.Cancel("why", "who", 5),
     words.Deadline(5, 2),
+    words.Tagged((("a", "b"),), 2),
     words.Decided(
         "first", "first", 3, "a/", ERROR, (words.Armed("s", "s", "u"),), ("w",), ("s",), ("c_1",)
     ),

@@ -8,6 +8,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from outlive.codec import NULL, digest
+from outlive.kinds.processes import tags as tagging
+from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import NOTICE, UNDELIVERED, pack
 from outlive.model import Put, Ref, shard_of
 
@@ -80,6 +82,8 @@ class Head(Struct, frozen=True, omit_defaults=True, gc=False):
     """The processes that were forked from it after its end."""
     keys: tuple[str, ...] = ()
     """Once it has ended: digests of its signals' keys, the last ones."""
+    tags: Tags = ()
+    """What it is found by."""
 
     def knows(self, key: str) -> bool:
         """Whether it has ended and had taken a signal with this key."""
@@ -131,10 +135,12 @@ def mark(value: str, started: int) -> str:
 
 def put_head(ref: Ref, head: Head, due: int | None = None) -> Put:
     """The write that makes a process's cell say `head`."""
-    marks = (
+    marks: tuple[tuple[str, str], ...] = (
         ("process.status", mark(head.status, head.started)),
         ("process.type", mark(head.type, head.started)),
     )
+    if head.tags:
+        marks += tagging.marks(head.tags, head.started)
     if head.notice is not None and head.notice.status == UNDELIVERED:
         return Put(ref, pack(head), due, (*marks, (NOTICE, mark(UNDELIVERED, head.started))))
     return Put(ref, pack(head), due, marks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Raw
@@ -19,6 +19,7 @@ from outlive.errors import (
     UpdateNotExpected,
 )
 from outlive.kinds.processes.limits import BACKLOG_MAX, LIMITS_MAX, Limit
+from outlive.kinds.processes.tags import Declared, Derive, Tags, declared, tags_of
 from outlive.kinds.processes.updates import Update
 from outlive.kinds.processes.vocabulary import is_taken
 
@@ -45,9 +46,11 @@ class Definition:
         "output_type",
         "path",
         "prefix",
+        "retention",
         "rollback_on",
         "signals",
         "status_code",
+        "tags",
         "takes_input",
         "updates",
         "version",
@@ -70,6 +73,9 @@ class Definition:
         notify: str = "",
         limits: tuple[Limit, ...] = (),
         backlog_max: int = BACKLOG_MAX,
+        *,
+        tags: Sequence[str] | Mapping[str, Derive | None] = (),
+        retention: float | None = None,
     ) -> None:
         self.body = body
         self.name = name or body.__name__
@@ -87,6 +93,9 @@ class Definition:
         self.accepts = tuple(accepts)
         self.limits = limits
         self.backlog_max = backlog_max
+        self.retention = retention
+        """Seconds that an ended process is kept; None: as long as the application says."""
+        self.tags: Declared = declared(tags, self.name)
         self.is_async = inspect.iscoroutinefunction(body)
         self._check()
         given, result = shapes(body, skip=1)
@@ -128,6 +137,10 @@ class Definition:
             raise ValueError(f"{self.name} has {len(self.limits)} limits; at most {LIMITS_MAX}")
         if self.backlog_max < 1:
             raise ValueError(f"backlog_max of {self.name} is {self.backlog_max}; it is 1 or more")
+        if self.retention is not None and self.retention <= 0:
+            raise ValueError(
+                f"retention_seconds of {self.name} is {self.retention}; it must be above 0"
+            )
         if self.status_code not in (201, 202):
             raise ValueError(f"status_code of {self.name} is {self.status_code}; it is 201 or 202")
 
@@ -175,6 +188,13 @@ class Definition:
             return Raw(codec.encode((shape or codec.ANYTHING).read(payload)))
         except ValueError as error:
             raise input_error(payload, error) from None
+
+    def tags_of(self, value: Any, given: Mapping[str, Any] | None = None) -> Tags:
+        """The tags of a process that is started with the input `value`. Raises `TagNotDeclared` or
+        `TagInvalid`."""
+        if not self.tags and not given:
+            return ()
+        return tags_of(self.tags, self.name, value, given)
 
     @property
     def label(self) -> str:

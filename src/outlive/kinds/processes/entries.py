@@ -88,6 +88,9 @@ def line_of(event: Any) -> str:
         case words.Deadline(by=words.Skip() as by):
             said = "deadline lifted" if event.until is None else "deadline set"
             return words.told(said, by.who, by.why)
+        case words.Tagged():
+            said = ", ".join(f"{name}={value}" for name, value in event.tags)
+            return f"tags set: {said or 'none'}"
         case words.Deadline():
             return "no deadline" if event.until is None else "deadline set"
         case words.Cancel(deadline=int()):

@@ -14,7 +14,8 @@ The journal of era 7 lies in the stream of era 1 with `.7` behind its name; so n
 with their number, and every key of a step is another one in another era. Events are counted on from
 era to era (`before`), so that a position names one moment of the whole process.
 
-Not promised: that an era is kept for ever. The newest `ERAS_KEPT_MAX` can be read.
+Not promised: that an era is kept for ever. The newest `ERAS_KEPT_MAX` can be read; what the ones
+before them said is erased.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from outlive.kinds.processes.vocabulary import Again, Asked, Carried, Signal, St
 
 ERAS_KEPT_MAX = 100
 """Eras of one process that can be read, the one under way among them."""
+ERAS_LEFT = 10
+"""Eras that are emptied together when they are kept no more."""
 KEYS_CARRIED_MAX = 100
 """Keys of signals that an era takes over from the ones before it, the newest."""
 
@@ -39,10 +42,26 @@ KEYS_CARRIED_MAX = 100
 def stream_of(head: Head, era: int) -> str:
     """The stream of the era number `era` of the process. Raises `NoSuchEra` when it has none, or
     keeps it no more."""
-    first = max(1, head.era - ERAS_KEPT_MAX + 1)
-    if not first <= era <= head.era:
-        raise NoSuchEra(f"Era {era} cannot be read: this process keeps {first} to {head.era}.")
+    kept = _eras_kept(head)
+    if era not in kept:
+        raise NoSuchEra(f"Era {era} cannot be read: this process keeps {kept[0]} to {head.era}.")
     return _stream(head.stream, era)
+
+
+def streams_kept(head: Head) -> list[str]:
+    """The streams of the eras that can be read, the oldest first."""
+    return [_stream(head.stream, era) for era in _eras_kept(head)]
+
+
+def streams_left(head: Head) -> list[str]:
+    """The streams that are kept no more when the era of `head` has begun: of the era that was the
+    oldest, and of some before it, which a death may have left as they were."""
+    first = _eras_kept(head).start
+    return [_stream(head.stream, era) for era in range(max(1, first - ERAS_LEFT), first)]
+
+
+def _eras_kept(head: Head) -> range:
+    return range(max(1, head.era - ERAS_KEPT_MAX + 1), head.era + 1)
 
 
 def _stream(stream: str, era: int) -> str:
@@ -75,8 +94,9 @@ def farewell(journal: Journal, era: int) -> Again:
 def opening(id: str, head: Head, raw: Raw, node: str, before: Journal) -> Iterator[Any]:
     """The first events of the era of `head`: its start, and what it takes over."""
     yield Started(
-        id, head.type, head.version, raw, node, head.era, head.before, head.parent, head.detached
-    )
+        id, head.type, head.version, raw, node, head.era, head.before, head.parent, head.detached,
+        tags=head.tags,
+    )  # fmt: skip
     left = tuple(_left(before))
     known = {signal.key for signal in left}
     ever = (*before.carried, *(signal.key for signal in before.signals.values() if signal.key))

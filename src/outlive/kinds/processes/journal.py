@@ -59,6 +59,7 @@ from outlive.kinds.processes.vocabulary import (
     StateSet,
     StepDone,
     Stuck,
+    Tagged,
     Taken,
     UndoFailed,
     Undone,
@@ -107,6 +108,7 @@ class Journal:
         "state",
         "states",
         "stuck",
+        "tagged",
         "times",
         "unasked",
         "undo_attempts",
@@ -145,6 +147,8 @@ class Journal:
         self.deadline: Deadline | None = None
         """What the body has set last; None: it has set nothing."""
         self.deadlines = 0
+        self.tagged: Tagged | None = None
+        """What tags the body has set last; None: it has set none."""
         self.cancel: Cancel | None = None
         self.compensating: Compensating | None = None
         self.undo_attempts: dict[str, UndoFailed] = {}
@@ -329,6 +333,8 @@ class Journal:
                 self.keys.update(event.keys)
             case Again():
                 self.ended = Ended("again")
+            case Tagged():
+                self.tagged = event
 
     def _resume(self, event: Resumed) -> None:
         """An operator asked to go on: what had given up is tried afresh, unless all is `kept`."""

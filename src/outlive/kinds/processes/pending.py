@@ -11,6 +11,9 @@ transaction.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 from msgspec import Raw, Struct
 
@@ -19,6 +22,7 @@ from outlive.codec import digest
 from outlive.kinds.processes.cells import Command, Head, Notice, inbox_of, put_head, ref_of
 from outlive.kinds.processes.definition import Definition
 from outlive.kinds.processes.limits import bell, lines_of, place_in_line, ticket_put
+from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import pack
 from outlive.model import Put, Ref, shard_of
 
@@ -33,6 +37,10 @@ class Wish(Struct, frozen=True):
     """The trace context of whoever starts it."""
     parent: str = ""
     detached: bool = False
+    tags: Tags = ()
+    """What it is found by: those of the declaration, and those that are given."""
+    given: Mapping[str, Any] | None = None
+    """The tags that the caller gives."""
 
 
 PLAIN = Wish()
@@ -71,7 +79,7 @@ def queued_head(made: Definition, raw: bytes, now: int, wish: Wish = PLAIN) -> H
     head = Head(
         ids.internal_id(now), made.name, made.version, "queued", now, now, "", Raw(raw),
         Notice(wish.notify) if wish.notify else None,
-        parent=wish.parent, detached=wish.detached, trace=wish.trace,
+        parent=wish.parent, detached=wish.detached, trace=wish.trace, tags=wish.tags,
     )  # fmt: skip
     if not made.limits:
         return head

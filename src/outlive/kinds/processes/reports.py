@@ -7,6 +7,7 @@ from msgspec import Raw, Struct
 from outlive.codec import NULL
 from outlive.kinds.processes import vocabulary as words
 from outlive.kinds.processes.limits import Standing
+from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import Failure
 from outlive.kinds.processes.webhooks import NoticeView
 
@@ -91,6 +92,8 @@ class View(Struct, frozen=True):
     """The process that has done the first part of it; empty: none."""
     forks: tuple[str, ...] = ()
     """The processes that go on from a part of it."""
+    tags: dict[str, str] = {}
+    """What it is found by (tags.py)."""
 
     @property
     def final(self) -> bool:
@@ -108,6 +111,7 @@ class Summary(Struct, frozen=True):
     changed: int
     waits_for: str
     due: int | None
+    tags: dict[str, str] = {}
 
 
 class Begun(Struct, frozen=True):
@@ -120,6 +124,7 @@ class Begun(Struct, frozen=True):
     """When it was started by this call, on the store's clock; 0 when it is queued or replayed."""
     data: Raw = NULL
     """What it was started with, if this call started it."""
+    tags: Tags = ()
 
 
 class Node(Struct, frozen=True):

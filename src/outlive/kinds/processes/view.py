@@ -24,6 +24,7 @@ from outlive.kinds.processes.reports import (
     Summary,
     View,
 )
+from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import Failure, unpack
 from outlive.kinds.processes.webhooks import NoticeView, masked
 from outlive.model import Cell, Event
@@ -60,6 +61,7 @@ class _Fold:
         self.waits_for = ""
         self.due: int | None = None
         self.cancelled = False
+        self.tags = dict(head.tags)
         self.interrupted: AttemptView | None = None
         self.before = "running"
         self.children: dict[str, ChildView] = {}
@@ -96,6 +98,7 @@ class _Fold:
 
 def _started(fold: _Fold, event: words.Started, at: int) -> None:
     fold.input, fold.node = event.input, event.node
+    fold.tags = dict(event.tags)
     fold.become("queued" if event.held else "running", at)
 
 
@@ -240,6 +243,10 @@ def _state(fold: _Fold, event: words.StateSet, at: int) -> None:
     fold.state = event.state
 
 
+def _tagged(fold: _Fold, event: words.Tagged, at: int) -> None:
+    fold.tags = dict(event.tags)
+
+
 def _cancel(fold: _Fold, event: words.Cancel, at: int) -> None:
     if event.deadline is not None:
         fold.history.append(PastState(fold.status, at, "its deadline has passed"))
@@ -365,6 +372,7 @@ _HANDLERS: dict[str, Any] = {
     "published": _published,
     "decided": _decided,
     "state": _state,
+    "tagged": _tagged,
     "cancel": _cancel,
     "compensating": _compensating,
     "undo_failed": _undo_failed,
@@ -426,6 +434,7 @@ def view_of(id: str, head: Head, events: Sequence[Event]) -> View:
         children=tuple(fold.children.values()),
         forked_from=fold.forked_from,
         forks=tuple(fold.forks),
+        tags=fold.tags,
     )
 
 
@@ -436,7 +445,7 @@ def notice_view(notice: Notice) -> NoticeView:
     return NoticeView(masked(notice.url), status, notice.attempts, notice.said, due)
 
 
-def fresh_view(id: str, made: Definition, data: Raw, node: str, time: int) -> View:
+def fresh_view(id: str, made: Definition, data: Raw, node: str, time: int, tags: Tags = ()) -> View:
     """The view of a process whose start is its only event."""
     return View(
         id=id,
@@ -458,6 +467,7 @@ def fresh_view(id: str, made: Definition, data: Raw, node: str, time: int) -> Vi
         epoch=0,
         takeovers=0,
         cancel_requested=False,
+        tags=dict(tags),
     )
 
 
@@ -474,4 +484,5 @@ def summary_of(cell: Cell) -> Summary:
         head.changed or head.started,
         head.waits_for,
         due,
+        dict(head.tags),
     )

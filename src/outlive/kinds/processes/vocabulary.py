@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from outlive.codec import NULL
+from outlive.kinds.processes.tags import Tags
 
 STATUSES = (
     "queued",
@@ -77,6 +78,8 @@ class Started(Struct, frozen=True, omit_defaults=True, gc=False):
     """It stands in a line: its body does not run before it is `Admitted`."""
     trace: str = ""
     """The trace context of whoever started it, where it is traced (W3C Trace Context)."""
+    tags: Tags = ()
+    """What it is found by."""
 
 
 class Again(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -240,6 +243,14 @@ class Deadline(Struct, frozen=True, omit_defaults=True, gc=False):
     """How often it had by then: what a replay need not set again."""
     by: Skip | None = None
     """Who has set it from outside, and why; None: the body."""
+
+
+class Tagged(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The body has set or taken away tags: all that the process has from then on."""
+
+    tags: Tags = ()
+    count: int = 1
+    """How often it had by then: what a replay need not set again."""
 
 
 class Cancel(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -459,6 +470,7 @@ KINDS: dict[str, type[Struct]] = {
     "state": StateSet,
     "pivot": Pivot,
     "deadline": Deadline,
+    "tagged": Tagged,
     "cancel": Cancel,
     "child": ChildStarted,
     "child_ended": ChildEnded,

@@ -209,6 +209,11 @@ FROM unnest($1::text[]) WITH ORDINALITY AS t (stream, at), LATERAL (
 ) AS e
 ORDER BY t.at, e.n LIMIT $2;
 
+-- What the chain was made from is gone; the place and the chain value stay.
+-- name: erase
+UPDATE outlive.event SET kind = 'erased', data = ''
+WHERE stream = ANY ($1::text[]) AND kind <> 'erased';
+
 -- name: lengths
 SELECT t.stream, l.n + 1 FROM unnest($1::text[]) AS t (stream), LATERAL (
     SELECT e.n FROM outlive.event e WHERE e.stream = t.stream ORDER BY e.n DESC LIMIT 1
@@ -287,7 +292,17 @@ SELECT data FROM outlive.blob WHERE name = $1;
 DELETE FROM outlive.blob WHERE name = $1;
 
 -- name: blobs_older
-SELECT name FROM outlive.blob WHERE time < $1 ORDER BY time LIMIT 10000;
+SELECT time, name FROM outlive.blob WHERE time < $1 AND (time, name) > ($2, $3::text)
+ORDER BY time, name LIMIT 1000;
+
+-- What is kept: events, the bytes of their data, how many are erased; bytes of all tables.
+-- name: doctor_kept
+SELECT count(*), coalesce(sum(octet_length(e.data)), 0)::bigint,
+    count(*) FILTER (WHERE e.kind = 'erased'),
+    (SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
+     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = $1 AND c.relkind = 'r')
+FROM outlive.event e;
 
 -- name: doctor_server
 SELECT current_setting('server_version'), current_setting('server_version_num')::integer,

@@ -76,6 +76,10 @@ ORDER BY epoch DESC LIMIT ?;
 -- name: event_write
 INSERT INTO outlive_event (place, stream, n, kind, time, data, chain) VALUES (?, ?, ?, ?, ?, ?, ?);
 
+-- What the chain was made from is gone; the place and the chain value stay.
+-- name: erase
+UPDATE outlive_event SET kind = 'erased', data = x'' WHERE stream = ? AND kind <> 'erased';
+
 -- name: chain_at
 SELECT chain FROM outlive_event WHERE place = ?;
 
@@ -253,6 +257,11 @@ WHERE c.key IS NULL OR NOT EXISTS (
     SELECT 1 FROM json_each(c.marks) j
     WHERE json_extract(j.value, '$[0]') = m.name AND json_extract(j.value, '$[1]') = m.value
 ) LIMIT 100;
+
+-- What is kept: events, the bytes of their data, how many are erased.
+-- name: doctor_kept
+SELECT count(*), coalesce(sum(length(data)), 0), coalesce(sum(kind = 'erased'), 0)
+FROM outlive_event;
 
 -- name: count_marks
 SELECT count(*) FROM outlive_mark;
