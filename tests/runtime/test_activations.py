@@ -6,42 +6,17 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.runtime import sleeping
+from tests.runtime.sleeping import live, sleepers
 from tests.service import Outside, Place, crash, until
 
-from outlive import Outlive, Run, attempt, step
 from outlive.clock import ManualClock
 from outlive.errors import Overloaded
-
-world = Outside()
 
 
 @pytest.fixture(autouse=True)
 def fresh(outside: Outside) -> None:
-    global world
-    world = outside
-
-
-def sleepers(app: Outlive) -> None:
-    @app.process("/sleepers", version=1)
-    async def sleeper(run: Run, seconds: float) -> str:
-        await run.sleep(seconds)
-        return "awake"
-
-    @app.process("/hangers", version=1)
-    async def hanger(run: Run) -> str:
-        return await run(hang)
-
-
-@step
-async def hang() -> str:
-    world.do(attempt().key, "hang")
-    await asyncio.get_running_loop().create_future()
-    return "never"
-
-
-def live(app: Outlive) -> int:
-    assert app._runtime is not None
-    return len(app._runtime.activations.live)
+    sleeping.fresh(outside)
 
 
 async def test_two_thousand_sleepers_leave_memory_and_all_wake(place: Place) -> None:

@@ -5,42 +5,18 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.runtime import sleeping
+from tests.runtime.sleeping import live, sleepers
 from tests.service import Outside, Place, crash, has_status, process, until
 
-from outlive import Outlive, Run, attempt, step
+from outlive import Run
 from outlive.errors import Fenced, NoSuchProcess
 from outlive.kinds.processes import Command
-
-world = Outside()
 
 
 @pytest.fixture(autouse=True)
 def fresh(outside: Outside) -> None:
-    global world
-    world = outside
-
-
-def sleepers(app: Outlive) -> None:
-    @app.process("/sleepers", version=1)
-    async def sleeper(run: Run, seconds: float) -> str:
-        await run.sleep(seconds)
-        return "awake"
-
-    @app.process("/hangers", version=1)
-    async def hanger(run: Run) -> str:
-        return await run(hang)
-
-
-@step
-async def hang() -> str:
-    world.do(attempt().key, "hang")
-    await asyncio.get_running_loop().create_future()
-    return "never"
-
-
-def live(app: Outlive) -> int:
-    assert app._runtime is not None
-    return len(app._runtime.activations.live)
+    sleeping.fresh(outside)
 
 
 async def test_a_command_for_what_lives_elsewhere_is_refused_as_such_and_never_lost(
@@ -74,7 +50,7 @@ async def test_a_start_command_that_comes_again_runs_nothing_again(place: Place)
 async def test_a_cancel_that_is_sent_twice_is_recorded_once(place: Place) -> None:
     app = await place.open(sleepers)
     begun = await app.begin("hanger", b"null")
-    await until(lambda: "hang" in world.log)
+    await until(lambda: "hang" in sleeping.world.log)
     await asyncio.gather(app.cancel(begun.id), app.cancel(begun.id))
     await has_status(app, begun.id, "cancelled")
     kinds = [entry.kind for entry in await app.journal(begun.id)]

@@ -19,6 +19,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -27,7 +28,7 @@ from cyclopts import App, Parameter
 
 from outlive.clock import rfc3339
 from outlive.commands.client import StoreAddress, ask
-from outlive.commands.exits import FORBIDDEN, MISUSED, CommandFailed
+from outlive.commands.exits import DONE, FORBIDDEN, MISUSED, CommandFailed
 from outlive.commands.output import lines
 
 if TYPE_CHECKING:
@@ -89,10 +90,9 @@ def cancel(
     """
     if id is None:
         return _many("cancel", many, reason, store)
-    _one(id, many)
-    ask(store, lambda app: app.cancel(id, reason=reason, who=who()))
-    lines((f"{id} is asked to cancel",))
-    return None
+    return _one(
+        id, many, store, lambda app: app.cancel(id, reason=reason, who=who()), "is asked to cancel"
+    )
 
 
 def pause(
@@ -114,10 +114,7 @@ def pause(
     """
     if id is None:
         return _many("pause", many, why, store)
-    _one(id, many)
-    ask(store, lambda app: app.pause(id, why=why, who=who()))
-    lines((f"{id} is asked to pause",))
-    return None
+    return _one(id, many, store, lambda app: app.pause(id, why=why, who=who()), "is asked to pause")
 
 
 def resume(
@@ -139,10 +136,9 @@ def resume(
     """
     if id is None:
         return _many("resume", many, why, store)
-    _one(id, many)
-    ask(store, lambda app: app.resume(id, why=why, who=who()))
-    lines((f"{id} is asked to go on",))
-    return None
+    return _one(
+        id, many, store, lambda app: app.resume(id, why=why, who=who()), "is asked to go on"
+    )
 
 
 def retry(
@@ -170,10 +166,13 @@ def retry(
     """
     if id is None:
         return _many("retry_now" if now else "retry", many, why, store)
-    _one(id, many)
-    ask(store, lambda app: app.retry(id, now=now, step=step, why=why, who=who()))
-    lines((f"{id} is asked to go on",))
-    return None
+    return _one(
+        id,
+        many,
+        store,
+        lambda app: app.retry(id, now=now, step=step, why=why, who=who()),
+        "is asked to go on",
+    )
 
 
 def skip(
@@ -338,9 +337,18 @@ def _shown(verb: str, preview: Preview) -> list[str]:
     ]
 
 
-def _one(id: str, many: Selection | None) -> None:
+def _one(
+    id: str,
+    many: Selection | None,
+    store: str | None,
+    question: Callable[[Outlive], Awaitable[object]],
+    said: str,
+) -> int:
     if many is not None and (many.given or many.preview or many.yes):
         raise CommandFailed(f"{id} is one process: leave out the filter, or the id", MISUSED)
+    ask(store, question)
+    lines((f"{id} {said}",))
+    return DONE
 
 
 def read_json(name: str, text: str) -> Any:
