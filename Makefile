@@ -78,11 +78,11 @@ drivers: $(READY) $(DRIVERS_READY) ## Measure asyncpg against psycopg on a group
 fences: $(READY) ## Measure two fences on PostgreSQL under a forgotten transaction
 	@$(BIN)/python bench/fences.py
 
-sizes: $(READY) ## Measure whether a long history costs anything (a gigabyte: a minute or two)
-	@$(BIN)/python bench/sizes.py --megabytes 1000
+sizes: $(READY) ## Measure whether a long history costs anything (a gigabyte: a minute or two; WRITE=1 too)
+	@$(BIN)/python bench/sizes.py --megabytes 1000 $(if $(WRITE),--write)
 
-sleepers: $(READY) ## Measure 100,000 sleepers and a process of 10,000 steps
-	@$(BIN)/python bench/sleepers.py
+sleepers: $(READY) ## Measure 100,000 sleepers and a process of 10,000 steps (WRITE=1 too)
+	@$(BIN)/python bench/sleepers.py $(if $(WRITE),--write)
 
 clean: ## Remove the environments and every cache
 	@rm -rf $(VENV) $(DBOS) $(RESTATE) bench/node_modules $(DRIVERS)

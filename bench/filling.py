@@ -11,16 +11,14 @@ from msgspec import Raw
 
 from outlive import ids
 from outlive.clock import MICROS
+from outlive.kinds.processes.cells import Head, put_head, ref_of
 from outlive.kinds.processes.vocabulary import (
     KIND_OF,
     Ended,
-    Head,
     SleepBegan,
     Started,
     StepDone,
     pack,
-    put_head,
-    ref_of,
 )
 from outlive.model import Append, Batch, Lease
 from outlive.store import GROUP_BATCHES_MAX, Store
@@ -40,7 +38,7 @@ async def fill_ended(store: Store, megabytes: float, payload_bytes: int) -> int:
         customer = (("customer", f"c-{number % 1000}"),)
         head = Head(ids.internal_id(now), "order", 1, "done", now - number, now, tags=customer)
         events = (
-            Started(id, "order", 1, text, "n", customer),
+            Started(id, "order", 1, text, "n", tags=customer),
             StepDone("work", "work", 0, "hash", now, result=text),
             Ended("done", text),
         )

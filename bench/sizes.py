@@ -1,6 +1,6 @@
-"""Does a long history cost anything? The same work on an empty store and on one of many megabytes.
+"""Does a long history cost anything? The same work on a small store and on one of many megabytes.
 
-The store is filled with ended processes, and then, on both, in turn: two-step processes from 16
+Both are filled with ended processes, and then, on both, in turn: two-step processes from 16
 clients, a page of the list, a search by tag, the status of one process, and the recovery of 200
 processes whose node was killed. Shown are the best figures of both in two rounds, and their ratio:
 1 says that the size costs nothing.
@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
 
+import page
 from filling import fill_ended
 from outlive import Outlive, Run, ids, step
 from outlive.stores.address import store_at
@@ -30,6 +31,8 @@ CLIENTS = 16
 UNDER_WAY = 200
 LOOKS = 30
 ROUNDS = 2
+SMALL_MEGABYTES = 1.0
+"""So many that a page of the list is full."""
 
 
 @step
@@ -126,28 +129,44 @@ async def measured(address: str, seconds: float) -> dict[str, float]:
     return found
 
 
-async def compare(store: str | None, megabytes: float, payload: int, seconds: float) -> None:
+async def _filled(address: str, megabytes: float, payload: int) -> int:
+    store = store_at(address)
+    await store.open()
+    try:
+        return await fill_ended(store, megabytes, payload)
+    finally:
+        await store.close()
+
+
+async def compare(
+    store: str | None, megabytes: float, payload: int, seconds: float, *, write: bool
+) -> None:
     folder = Path(tempfile.mkdtemp(prefix="outlive-sizes-"))
     try:
         if store is None:
-            addresses = [f"sqlite:///{folder}/{name}.db" for name in ("empty", "large")]
+            addresses = [f"sqlite:///{folder}/{name}.db" for name in ("small", "large")]
         else:
             joined = "&" if "?" in store else "?"
             addresses = [f"{store}{joined}schema=sizes_{ids.token(20)}" for _ in range(2)]
-        large = store_at(addresses[1])
-        await large.open()
         began = time.perf_counter()
-        count = await fill_ended(large, megabytes, payload)
-        await large.close()
+        few = await _filled(addresses[0], SMALL_MEGABYTES, payload)
+        count = await _filled(addresses[1], megabytes, payload)
         size = sum(path.stat().st_size for path in folder.glob("large*") if path.is_file())
         took = time.perf_counter() - began
         print(f"{count} ended processes, {size / 1e6:.0f} MB in files, written in {took:.0f} s\n")
         rounds = [[await measured(one, seconds) for one in addresses] for _ in range(ROUNDS)]
-        print(f"{'':24}{'empty':>10}{'large':>10}{'ratio':>8}")
+        rows = [["", "small", "large", "large ÷ small"]]
         for name in rounds[0][0]:
             best = max if name.startswith("processes/s") else min
-            empty, full = (best(both[at][name] for both in rounds) for at in (0, 1))
-            print(f"{name:24}{empty:10.2f}{full:10.2f}{full / empty:8.2f}")
+            small, large = (best(both[at][name] for both in rounds) for at in (0, 1))
+            rows.append([name, page.short(small), page.short(large), f"× {large / small:.2f}"])
+        found = (
+            f"{page.measured()}. {count:,} ended processes in {size / 1e6:,.0f} MB of files, "
+            f"beside {few:,}; the best of {ROUNDS} rounds.\n\n{page.table(rows)}"
+        )
+        print(found)
+        if write:
+            page.write("sizes", "A long history beside a short one", found)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -158,12 +177,15 @@ def main() -> None:
     parser.add_argument("--payload", type=int, default=2000, help="bytes of each payload")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--store", help="a PostgreSQL address; without it SQLite")
+    parser.add_argument("--write", action="store_true", help="put it into docs/benchmarks.md")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         asyncio.run(leave_under_way(given.child))
     else:
-        asyncio.run(compare(given.store, given.megabytes, given.payload, given.seconds))
+        asyncio.run(
+            compare(given.store, given.megabytes, given.payload, given.seconds, write=given.write)
+        )
 
 
 if __name__ == "__main__":

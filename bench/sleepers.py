@@ -22,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import page
 from filling import fill_sleepers
 from outlive import Outlive, Run, step
 from outlive.clock import MICROS
@@ -73,12 +74,12 @@ async def serve(address: str, steps: int) -> None:
     late: list[float] = []
     cursor = ""
     while True:
-        page = await app.processes("done", "nap", 200, cursor)
-        for line in page.items:
+        found = await app.processes("done", "nap", 200, cursor)
+        for line in found.items:
             journal = await app.journal(line.id)
             until = json.loads(bytes(journal[1].data))["until"]
             late += [(entry.at - until) / 1000 for entry in journal if entry.kind == "woke"]
-        cursor = page.cursor
+        cursor = found.cursor
         if not cursor:
             break
     late.sort()
@@ -109,7 +110,8 @@ def said(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-async def sleepers(folder: Path, count: int) -> None:
+async def sleepers(folder: Path, count: int) -> list[list[str]]:
+    """The rows of the table that are about them."""
     address = f"sqlite:///{folder}/sleepers.db"
     store = store_at(address)
     await store.open()
@@ -123,14 +125,18 @@ async def sleepers(folder: Path, count: int) -> None:
     node = child("--serve", address)
     rest, after = json.loads(said(node)), json.loads(said(node))
     node.wait()
-    print(f"resident at rest {rest['resident']:.0f} MB, after waking {after['resident']:.0f} MB")
-    print(
-        f"{after['woken']} woken at {WAKING_EACH_SECOND} a second: late by p50 {after['p50']:.1f} "
-        f"ms, p99 {after['p99']:.1f} ms, at most {after['max']:.1f} ms"
-    )
+    asleep, late = f"{count:,} asleep", f"late, of {after['woken']:,} that woke, "
+    return [
+        [f"resident memory of a node with {asleep}", f"{rest['resident']:.0f} MB"],
+        [f"the same after {after['woken']:,} of them have woken", f"{after['resident']:.0f} MB"],
+        [f"{late}{WAKING_EACH_SECOND} a second: p50", f"{after['p50']:.1f} ms"],
+        [f"{late}p99", f"{after['p99']:.1f} ms"],
+        [f"{late}at most", f"{after['max']:.1f} ms"],
+    ]
 
 
-async def long_journal(folder: Path, steps: int) -> None:
+async def long_journal(folder: Path, steps: int) -> list[list[str]]:
+    """The row of the table that is about it."""
     address = f"sqlite:///{folder}/journal.db"
     began = time.perf_counter()
     node = child("--travel", address, "--steps", steps)
@@ -143,14 +149,16 @@ async def long_journal(folder: Path, steps: int) -> None:
     began = time.perf_counter()
     await app.signal(id, "go", b"null")
     assert await app.result(id, within=60) == steps
-    print(f"read and replayed in {time.perf_counter() - began:.2f} s")
+    took = time.perf_counter() - began
     await app.close()
+    return [[f"a process of {steps:,} steps, read and replayed on another node", f"{took:.2f} s"]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sleepers", type=int, default=100_000)
     parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--write", action="store_true", help="put it into docs/benchmarks.md")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--travel", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -162,8 +170,12 @@ def main() -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="outlive-sleepers-"))
     try:
-        asyncio.run(sleepers(folder, given.sleepers))
-        asyncio.run(long_journal(folder, given.steps))
+        rows = [["", "measured"], *asyncio.run(sleepers(folder, given.sleepers))]
+        rows += asyncio.run(long_journal(folder, given.steps))
+        found = f"{page.measured()}.\n\n{page.table(rows)}"
+        print(found)
+        if given.write:
+            page.write("sleepers", "Sleepers, and one long journal", found)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
