@@ -78,7 +78,7 @@ drivers: $(READY) $(DRIVERS_READY) ## Measure asyncpg against psycopg on a group
 fences: $(READY) ## Measure two fences on PostgreSQL under a forgotten transaction
 	@$(BIN)/python bench/fences.py
 
-sizes: $(READY) ## Measure whether a long history costs anything (a gigabyte: a minute or two; WRITE=1 too)
+sizes: $(READY) ## Measure whether a gigabyte of history costs anything (WRITE=1 too)
 	@$(BIN)/python bench/sizes.py --megabytes 1000 $(if $(WRITE),--write)
 
 sleepers: $(READY) ## Measure 100,000 sleepers and a process of 10,000 steps (WRITE=1 too)

@@ -178,6 +178,15 @@ class CellStore(Protocol):
         """
         ...
 
+    async def refresh(self) -> bool:
+        """Make sure that the next read does not come from a server that another has replaced.
+
+        Gives whether there may be one; then what was read before may be old, and is read again by
+        whoever is about to say that something is not there. Raises `StoreUnavailable` when nobody
+        leads. A store that is one file, or one server, gives False at once.
+        """
+        ...
+
     async def close(self) -> None:
         """End in order. Everything acknowledged stays; calls after it raise `StoreUnavailable`."""
         ...

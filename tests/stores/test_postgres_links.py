@@ -12,7 +12,7 @@ from tests.postgres_server import Pooler
 from tests.stores.servers import session_at
 
 from outlive import errors
-from outlive.clock import ManualClock
+from outlive.clock import Clock, ManualClock
 from outlive.stores.postgres_links import (
     LIFE_SECONDS,
     Links,
@@ -201,3 +201,32 @@ def test_the_schema_is_put_where_outlive_stands() -> None:
     assert placed("SELECT outlive.clock(0) -- outlive_x", "own") == (
         'SELECT "own".clock(0) -- outlive_x'
     )
+
+
+async def test_of_several_servers_all_are_asked_anew_but_not_by_each_who_misses_something(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await Links(Way(postgres), 1, Clock()).refresh() is False, "there is no other"
+    monkeypatch.setattr("outlive.stores.postgres_links.each_of", lambda dsn: (dsn, dsn))
+    links = Links(Way(postgres), 1, Clock())
+    asked: list[int] = []
+
+    async def check(link: asyncpg.Connection) -> None:
+        asked.append(link.get_server_pid())
+
+    links.check = check
+    assert await asyncio.gather(*(links.refresh() for _ in range(20))) == [True] * 20
+    assert len(asked) == 1
+    assert await links.refresh() and len(asked) == 2, "who misses something later asks again"
+    await links.close()
+
+
+async def test_nobody_leads_is_said_and_is_not_taken_for_absence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        port = deaf.getsockname()[1]
+        links = Links(Way(f"postgresql://x@127.0.0.1:{port},127.0.0.1:{port}/x"), 1, Clock())
+        with pytest.raises(errors.StoreUnavailable, match="Nothing was written"):
+            await links.refresh()

@@ -40,6 +40,8 @@ class Opened:
         """What the cell of a process says. Raises `NoSuchProcess`, `ProcessGone`."""
         ref = ref_of(id, self.store.shards)
         cell = (await self.store.read((ref,)))[0]
+        if cell is None and await self.store.refresh():
+            cell = (await self.store.read((ref,)))[0]
         if cell is None:
             raise NoSuchProcess(f"There is no process {id[:64]}.")
         head = read_head(cell.value)

@@ -102,6 +102,9 @@ class MemoryStore:
     async def open(self) -> None:
         self._open = True
 
+    async def refresh(self) -> bool:
+        return False
+
     async def close(self) -> None:
         self._open = False
         self._announce()

@@ -178,7 +178,7 @@ class PostgresStore:
             raise
         for links in (self._writing, self._working, self._reading, self._straight):
             links.check = self._demand_same
-        self._is_open = True
+        self._is_open, self.refresh = True, self._reading.refresh
         async with self._reading.borrow():
             pass  # the first link of its own was checked: the timeline is known
 

@@ -70,6 +70,8 @@ CLOSE_SECONDS = 2.0
 STALLED_SECONDS, DOUBT_SECONDS = 2.0, 0.5
 """Of several servers: how long an answer is waited for before all are asked who leads, and how
 often then. One that is frozen or cut off would else hold us up for `STATEMENT_SECONDS`."""
+REFRESH_SECONDS = 0.25
+"""Who leads is asked at most so often only because something was not found."""
 KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 UNHEARD_SECONDS = 20
 LIFE_SPREAD = 0.1
@@ -241,6 +243,7 @@ class Links:
         self._made: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._closed = False
         self._doubts: set[asyncio.Task[None]] = set()
+        self._refreshing, self._refreshed = asyncio.Lock(), -REFRESH_SECONDS
         self.check: Callable[[Connection], Awaitable[None]] | None = None
         """Asked about each new connection before it is used; raises to refuse it."""
 
@@ -345,6 +348,33 @@ class Links:
         if len(hosts) == 1:
             return await self._connect_to(hosts[0])
         return (await newest_primary(hosts, self._ask))[1]
+
+    async def refresh(self) -> bool:
+        """See `Store.refresh`: of several servers, all are asked anew who leads; what leads to
+        another is thrown away by `check`."""
+        if len(each_of(self.way.dsn)) == 1:
+            return False
+        asked = self._clock.boot()
+        async with self._refreshing:
+            if self._refreshed < asked:  # else somebody else has asked since
+                await asyncio.sleep(self._refreshed + REFRESH_SECONDS - self._clock.boot())
+                began = self._clock.boot()
+                await self._try_another()
+                self._refreshed = began
+        return True
+
+    async def _try_another(self) -> None:
+        try:
+            link = await self.connect()
+        except (*CUT, asyncpg.PostgresError) as error:
+            raise mapped(error) from error
+        try:
+            if self.check is not None:
+                await self.check(link)
+        except asyncpg.PostgresError as error:
+            raise mapped(error) from error
+        finally:
+            link.terminate()
 
     async def _ask(self, dsn: str) -> tuple[int, Connection]:
         link = await self._connect_to(dsn)

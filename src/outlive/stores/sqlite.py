@@ -122,6 +122,9 @@ class SQLiteStore:
         self.migrated = self._file.migrated
         self._is_open = True
 
+    async def refresh(self) -> bool:
+        return False
+
     async def close(self) -> None:
         if not self._is_open:
             return
