@@ -19,7 +19,7 @@ export PORT
 
 .DEFAULT_GOAL := help
 .PHONY: help run test servers cluster check format bench bench-postgres bench-http bench-scale \
-  drivers fences sizes sleepers clean
+  drivers fences sizes sleepers soak clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -46,6 +46,9 @@ cluster: $(READY) servers ## Fail-overs of three servers under Patroni, under lo
 	$(call installed,patroni,ls /usr/bin/patroni)
 	$(call installed,etcd-server,ls /usr/bin/etcd)
 	@$(BIN)/python -m tests.failover
+
+soak: $(READY) ## Two hours of load and a kill a minute: what is lost, what grows (MINUTES=…)
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),120)
 
 check: $(READY) ## Under a minute: lint, format, types, house style
 	@$(BIN)/ruff check

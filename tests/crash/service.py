@@ -94,6 +94,7 @@ class Service:
         command = (sys.executable, "-m", "outlive.commands", "serve", target)
         self.command = (*command, "--port", str(self.port), "--workers", str(workers))
         self.lives = 0
+        self.killed = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
@@ -154,6 +155,13 @@ class Service:
             send(pid, signal.SIGKILL)
         self.process.wait(DEADLINE_SECONDS)
         return len(victims)
+
+    async def kill_worker(self) -> None:
+        """SIGKILL for one worker that serves; over when it is gone."""
+        (pid, *_) = await until(self.serving, "a worker serves")
+        send(pid, signal.SIGKILL)
+        self.killed += 1
+        await self.gone([pid])
 
     async def gone(self, pids: list[int]) -> None:
         await until(lambda: not any(map(alive, pids)), f"{pids} have ended")

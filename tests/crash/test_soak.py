@@ -1,0 +1,27 @@
+"""The soak is for hours; a few seconds of it show that it counts, and that it sees what grows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.soak.__main__ import Sample, Soaked, soak
+
+pytestmark = [pytest.mark.crash, pytest.mark.slow]
+
+
+async def test_some_seconds_of_it_lose_nothing_and_are_counted(tmp_path: Path) -> None:
+    found = await soak(tmp_path, 8, clients=4, kill_seconds=2.0, sample_seconds=1.0)
+    print(f"\na short soak: {found.line()}")
+    assert found.kills >= 1 and found.found.accepted > 0 and len(found.samples) >= 6
+    found.found.demand()
+
+
+def test_what_grows_is_said() -> None:
+    def sampled(number: int) -> Sample:
+        return Sample(number, 50_000_000 + number * 10_000_000, 30 + number * 9, 5, 80_000_000, 0.1)
+
+    flaws = Soaked(1.0, 0, [sampled(number) for number in range(9)], None).flaws()  # type: ignore[arg-type]
+    assert [flaw.split(" grew")[0] for flaw in flaws] == [
+        "memory", "open files", "the write-ahead log",
+    ]  # fmt: skip
