@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.soak.__main__ import Sample, Soaked, soak
@@ -21,7 +22,8 @@ def test_what_grows_is_said() -> None:
     def sampled(number: int) -> Sample:
         return Sample(number, 50_000_000 + number * 10_000_000, 30 + number * 9, 5, 80_000_000, 0.1)
 
-    flaws = Soaked(1.0, 0, [sampled(number) for number in range(9)], None).flaws()  # type: ignore[arg-type]
+    nothing: Any = None
+    flaws = Soaked(1.0, 0, [sampled(number) for number in range(9)], nothing).flaws()
     assert [flaw.split(" grew")[0] for flaw in flaws] == [
         "memory", "open files", "the write-ahead log",
     ]  # fmt: skip
