@@ -17,8 +17,11 @@ therefore the price of a process, and where it would go if the nodes got into ea
     LWLock, IO    the same for the server's own latches (WALWrite: somebody else flushes the log
                   for me) and for the disk
 
-Rows with 128 processes at a time for each node keep every node as busy as the one. Rows with 128 at
-a time in all show the price of smaller groups: who shares a commit with fewer pays more of it.
+Rows with a rate start as many processes a second on each node, few enough that no core is
+saturated: what they cost shows whether nodes get into each other's way. All others take as much as
+the machine gives. With 128 processes at a time for each node every node has as much to do as the
+one, and less of a core to do it with. Rows with 128 at a time in all show the price of smaller
+groups: who shares a commit with fewer pays more of it.
 
     make bench-scale                       measure and print
     make bench-scale WRITE=1               … and put the table into docs/benchmarks.md
@@ -48,8 +51,11 @@ from grounds import Databases, running_databases
 from page import BENCH, measured, say, short, table, write
 from peers.spent import tree_seconds
 
-SHAPES = ((1, 128), (2, 256), (4, 512), (2, 128), (4, 128))
-"""How many nodes, and how many processes at a time in all of them."""
+RATE = 200
+"""Processes that are started on each node in a second, where they are started by the clock."""
+PACED_SECONDS = 10
+SHAPES = ((1, RATE), (2, RATE), (4, RATE), (1, 128), (2, 256), (4, 512), (2, 128), (4, 128))
+"""How many nodes, and how many processes at a time in all of them; or `RATE`."""
 PROCESSES, STEPS = 8000, 5
 QUICKER = 10
 SAMPLE_SECONDS = 0.02
@@ -101,7 +107,9 @@ async def hear(node: Process) -> str:
 
 
 @asynccontextmanager
-async def running(nodes: int, store: str, count: int, c: int) -> AsyncIterator[list[Process]]:
+async def running(
+    nodes: int, store: str, count: int, c: int, rate: int
+) -> AsyncIterator[list[Process]]:
     """Nodes that are ready; at the end they leave in order, or are killed."""
     script = str(BENCH / "peers" / "outlive_node.py")
     started: list[Process] = []
@@ -109,7 +117,7 @@ async def running(nodes: int, store: str, count: int, c: int) -> AsyncIterator[l
         for number in range(nodes):
             part = count // nodes + (number < count % nodes)
             options = ["--store", store, "--nodes", nodes, "--steps", STEPS]
-            options += ["--processes", part, "--concurrency", c // nodes]
+            options += ["--processes", part, "--concurrency", c // nodes, "--rate", rate]
             command = [sys.executable, script, *map(str, options)]
             started.append(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE))
         for node in started:
@@ -163,7 +171,8 @@ async def measure(databases: Databases, nodes: int, c: int, count: int) -> dict[
     store = await asyncio.to_thread(databases.make, "scale")
     link = await asyncpg.connect(store)
     counter = await asyncpg.connect(store)
-    async with running(nodes, store, count, c) as started:
+    rate = RATE if c == RATE else 0
+    async with running(nodes, store, count, c, rate) as started:
         await asyncio.sleep(PAUSE_SECONDS)
         rested = await counter.fetchrow(READ)
         await asyncio.sleep(PAUSE_SECONDS)
@@ -180,29 +189,36 @@ async def measure(databases: Databases, nodes: int, c: int, count: int) -> dict[
 
 async def compare(given: argparse.Namespace, databases: Databases) -> dict[Any, list[Any]]:
     found: dict[Any, list[Any]] = {shape: [] for shape in SHAPES}
-    count = PROCESSES // (QUICKER if given.quick else 1)
     for turn in range(1 if given.quick else given.rounds):
         for nodes, c in SHAPES:
             say(f"round {turn + 1}: {nodes} nodes, {c} at a time")
+            all_of_it = nodes * RATE * PACED_SECONDS if c == RATE else PROCESSES
+            count = all_of_it // (QUICKER if given.quick else 1)
             found[nodes, c].append(await measure(databases, nodes, c, count))
     say("")
     return found
 
 
 def rows_of(found: dict[Any, list[Any]]) -> list[list[str]]:
-    rows = [["nodes · in flight in all", *FIGURES]]
+    rows = [["nodes · a second on each, or in flight in all", *FIGURES]]
     for (nodes, c), rounds in found.items():
         figures = [short(median(one[name] for one in rounds)) for name in FIGURES]
-        rows.append([f"{nodes} · {c}", *figures])
-    first = found[SHAPES[0]]
-    for (nodes, c), rounds in list(found.items())[1:]:
-        row = [f"{nodes} · {c} ÷ {SHAPES[0][0]} · {SHAPES[0][1]}"]
+        rows.append([_named(nodes, c), *figures])
+    for (nodes, c), rounds in found.items():
+        if nodes == 1:
+            base_c, first = c, rounds
+            continue
+        row = [f"{_named(nodes, c)} ÷ {_named(1, base_c)}"]
         for name in FIGURES:
             pairs = [(one[name], base[name]) for one, base in zip(rounds, first, strict=True)]
             whole = all(base > 0 for _, base in pairs)
             row.append(f"× {short(median(a / b for a, b in pairs))}" if whole else "–")
         rows.append(row)
     return rows
+
+
+def _named(nodes: int, c: int) -> str:
+    return f"{nodes} · {RATE}/s" if c == RATE else f"{nodes} · {c}"
 
 
 def main() -> None:
@@ -219,10 +235,12 @@ def main() -> None:
             version = databases.version()
             found = asyncio.run(compare(given, databases))
     count = PROCESSES // (QUICKER if given.quick else 1)
+    paced = RATE * PACED_SECONDS // (QUICKER if given.quick else 1)
     text = (
         f"{measured()}; PostgreSQL {version} with its own defaults (every commit flushed). Median"
         f" of {1 if given.quick else given.rounds} rounds, ratios taken within a round. {count}"
-        " processes of five trivial steps, started over all nodes. All but processes/s is a"
+        f" processes of five trivial steps, started over all nodes; where {RATE} are started a"
+        f" second, {paced} on each. All but processes/s is a"
         " process: transactions that wrote, all transactions (reads and the nodes' own ticks"
         " included), ms of CPU of all nodes and of the server, and ms that sessions waited for"
         " locks, for the server's latches and for the disk (sampled every 20 ms).\n\n"

@@ -11,10 +11,11 @@ import argparse
 import asyncio
 import json
 import sys
+import time
 
 import uvloop
 
-from measure import run_all
+from measure import Meter, run_all
 from outlive import Outlive, Run, step
 
 LOOK_SECONDS = 0.05
@@ -25,6 +26,7 @@ parser.add_argument("--nodes", type=int, required=True)
 parser.add_argument("--processes", type=int, required=True)
 parser.add_argument("--concurrency", type=int, required=True)
 parser.add_argument("--steps", type=int, required=True)
+parser.add_argument("--rate", type=int, default=0, help="started by the clock, in a second")
 given = parser.parse_args()
 given.server_pid = []
 app = Outlive(given.store)
@@ -48,6 +50,18 @@ async def through(number: int) -> int:
     return result
 
 
+async def run_paced() -> Meter:
+    """The same work, begun by the clock and not by who is done."""
+    with Meter() as meter:
+        began, under_way = time.perf_counter(), set[asyncio.Task[int]]()
+        for number in range(given.processes):
+            left = began + number / given.rate - time.perf_counter()
+            await asyncio.sleep(max(0.0, left))
+            under_way.add(asyncio.create_task(through(number)))
+        await asyncio.gather(*under_way)
+    return meter
+
+
 async def settled() -> bool:
     """Whether every node is there and has its share."""
     shards = await app.shards()
@@ -65,7 +79,7 @@ async def perform() -> None:
         await through(0)
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        meter = await run_all(given, through)
+        meter = await (run_paced() if given.rate else run_all(given, through))
         print(json.dumps({"seconds": round(meter.seconds, 4)}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
