@@ -21,23 +21,31 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from hashlib import blake2b
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import apsw
 from msgspec import Struct
 
 from outlive.clock import Clock
-from outlive.testing.disk import Call, Watch, WatchedFiles, watched
+from outlive.stores.blobs import FileBlobs
+from outlive.stores.files import Files
+from outlive.testing.disk import Call, Watch, watched
 from outlive.testing.witness import PLAN, Do, Verdict, Witness, judge
 
 SECTOR_BYTES = 512
-MEMORY = Path("/dev/shm")  # noqa: S108 - a folder in memory: a state is written, read, thrown away
+MEMORY = Path("/dev/shm")
+"""A folder in memory: a state is written, opened and thrown away, thousands of times."""
 FLAWS_MAX = 20
 """Flawed states that are described; all are counted."""
+MakeBlobs = Callable[[Files, Path], FileBlobs]
 
 
 class Log(Watch):
@@ -73,7 +81,7 @@ class _Content:
     def __init__(self, base: bytes, calls: Sequence[Call], pieces: tuple[_Piece, ...]) -> None:
         self._base, self._calls, self._pieces = base, calls, pieces
 
-    def bytes(self) -> bytes:
+    def made(self) -> bytes:
         made = bytearray(self._base)
         for piece in self._pieces:
             call = self._calls[piece.at]
@@ -88,7 +96,7 @@ class _Content:
         return bytes(made)
 
     def digest(self) -> bytes:
-        return blake2b(self.bytes(), digest_size=16).digest()
+        return sha256(self.made()).digest()
 
 
 class _File:
@@ -107,7 +115,7 @@ class _File:
         return found
 
     def flush(self, calls: Sequence[Call]) -> None:
-        self.base = _Content(self.base, calls, tuple(map(_Piece, self.pending))).bytes()
+        self.base = _Content(self.base, calls, tuple(map(_Piece, self.pending))).made()
         self.pending, self.known = [], {}
 
 
@@ -124,7 +132,7 @@ class State(Struct, frozen=True):
         for path, content in self.files:
             target = folder / path.removeprefix(root)
             target.parent.mkdir(exist_ok=True)
-            target.write_bytes(content.bytes())
+            target.write_bytes(content.made())
 
 
 class Disk:
@@ -217,7 +225,7 @@ class Disk:
                 self._rename(names, piece.at)
             else:
                 pieces.setdefault(self._file_of[piece.at], []).append(piece)
-        whole = blake2b(digest_size=16)
+        whole = sha256()
         files = []
         for path in sorted(names):
             file = names[path]
@@ -277,28 +285,46 @@ class Powerless(Struct, frozen=True):
 
 
 class Recording(Struct, frozen=True):
-    """A run of a witness on a watched disk."""
+    """A run on a watched disk, and the witness whose words must hold afterwards."""
 
     root: str
     log: Log
     witness: Witness
     before: dict[str, bytes] = {}
+    """What lay there when the run began."""
+    told: int | None = None
+    """Up to which position the words hold; None: up to that of the state."""
 
 
 async def record(
-    folder: Path, plan: Sequence[Do] = PLAN, *, lazy: type[WatchedFiles] | None = None
+    folder: Path, plan: Sequence[Do] = PLAN, *, blobs: MakeBlobs | None = None
 ) -> Recording:
     """Let a witness work in `folder`, which is empty, and write everything down.
 
-    `lazy`: the files of its blobs are these (to plant a bug). The store is closed at the end.
+    `blobs` makes other blobs than those of the store, on files that are watched. The store is
+    closed at the end.
     """
     log = Log(folder)
     with watched(log) as disk:
-        files = disk.files if lazy is None else lazy(log)
-        witness = Witness(folder / "store.db", log.position, files)
+        path = folder / "store.db"
+        make = None if blobs is None else partial(blobs, disk.files)
+        witness = Witness(path, log.position, disk.files, make)
         await witness.work(plan)
         await witness.close()
     return Recording(log.root, log, witness)
+
+
+async def record_recovery(recording: Recording, state: State, folder: Path) -> Recording:
+    """Open `state` in `folder`, which is empty, and judge it, on a disk that is watched."""
+    state.write(recording.root, folder)
+    log = Log(folder)
+    before = {
+        f"{log.root}{path.removeprefix(recording.root)}": content.made()
+        for path, content in state.files
+    }
+    with watched(log):
+        await judge(folder / "store.db", recording.witness, state.position)
+    return Recording(log.root, log, recording.witness, before, state.position)
 
 
 def states_of(recording: Recording) -> Iterator[State]:
@@ -311,55 +337,200 @@ def states_of(recording: Recording) -> Iterator[State]:
         yield from disk.states(at + 1)
 
 
+def distinct_states(recording: Recording) -> tuple[dict[str, int], list[State]]:
+    """How many states of each kind there are, and those that differ, each at its last position."""
+    kinds: dict[str, int] = {}
+    distinct: dict[bytes, State] = {}
+    for state in states_of(recording):
+        kinds[state.kind] = kinds.get(state.kind, 0) + 1
+        distinct[state.digest] = state  # the last one: by then the most was told
+    return kinds, list(distinct.values())
+
+
+def spread(states: Sequence[State], count: int) -> list[State]:
+    """`count` of `states`, evenly spread; all when there are not more."""
+    if len(states) <= count:
+        return list(states)
+    return [states[at * len(states) // count] for at in range(count)]
+
+
 async def lose_power(
     recording: Recording, folder: Path, *, judge_max: int | None = None
 ) -> Powerless:
-    """Judge every distinct state of `recording`, or about `judge_max` of them, evenly spread.
+    """Judge every distinct state of `recording`, or `judge_max` of them, evenly spread.
 
     `folder` is empty; states are written into it, one at a time. Raises nothing that a state may
     bring about: it is in what comes back.
     """
     clock = Clock()
     began = clock.boot()
-    kinds: dict[str, int] = {}
-    distinct: dict[bytes, State] = {}
-    for state in states_of(recording):
-        kinds[state.kind] = kinds.get(state.kind, 0) + 1
-        distinct[state.digest] = state  # the last one: by then the most was told
-    wanted = list(distinct.values())
-    if judge_max is not None:
-        wanted = wanted[:: max(1, len(wanted) // judge_max)]
+    kinds, distinct = distinct_states(recording)
+    wanted = distinct if judge_max is None else spread(distinct, judge_max)
+    tally = await judged(recording, wanted, folder)
+    return _powerless(recording, kinds, len(distinct), [tally], clock.boot() - began)
+
+
+def lose_power_in_turns(recording: Recording, folder: Path, jobs: int) -> Powerless:
+    """The same for every distinct state, in `jobs` processes, forked here; blocks.
+
+    No event loop may run, and nothing may be open.
+    """
+    clock = Clock()
+    began = clock.boot()
+    kinds, distinct = distinct_states(recording)
+    with ProcessPoolExecutor(jobs, get_context("fork")) as pool:
+        _shares.extend((recording, distinct[at::jobs], folder / str(at)) for at in range(jobs))
+        tallies = list(pool.map(_judge_share, range(jobs)))
+        _shares.clear()
+    return _powerless(recording, kinds, len(distinct), tallies, clock.boot() - began)
+
+
+_shares: list[tuple[Recording, list[State], Path]] = []
+"""What a forked process finds in its memory: nothing of it need be sent."""
+
+
+def _judge_share(at: int) -> Tally:
+    recording, states, folder = _shares[at]
+    folder.mkdir()
+    return asyncio.run(judged(recording, states, folder))
+
+
+class Tally(Struct, frozen=True):
+    """What a judge found in some states."""
+
+    judged: int
+    lost: int
+    corrupt: int
+    relaxed: int
+    flaws: tuple[Flaw, ...]
+
+
+async def judged(recording: Recording, states: Sequence[State], folder: Path) -> Tally:
+    """Open each of `states` in `folder`, one after the other, and count what is wrong."""
     lost = corrupt = relaxed = 0
     flaws: list[Flaw] = []
-    for state in wanted:
-        verdict = await _judged(state, recording, folder)
+    for state in states:
+        verdict = await _verdict(state, recording, folder)
         lost += bool(verdict.lost)
         corrupt += bool(verdict.corrupt)
         relaxed += bool(verdict.relaxed_gone)
         if (verdict.lost or verdict.corrupt) and len(flaws) < FLAWS_MAX:
             last = recording.log.calls[state.position - 1] if state.position else "nothing"
             flaws.append(Flaw(state.position, state.kind, str(last), verdict))
-    return Powerless(
-        calls=len(recording.log.calls),
-        words=len(recording.witness.words),
-        states=sum(kinds.values()),
-        distinct=len(distinct),
-        judged=len(wanted),
-        lost=lost,
-        corrupt=corrupt,
-        relaxed=relaxed,
-        seconds=clock.boot() - began,
-        engine=apsw.sqlite_lib_version(),
-        faults=kinds,
-        flaws=tuple(flaws),
-    )
+    return Tally(len(states), lost, corrupt, relaxed, tuple(flaws))
 
 
-async def _judged(state: State, recording: Recording, folder: Path) -> Verdict:
+async def _verdict(state: State, recording: Recording, folder: Path) -> Verdict:
     place = folder / "state"
     place.mkdir()
     try:
         state.write(recording.root, place)
-        return await judge(place / "store.db", recording.witness, state.position)
+        told = state.position if recording.told is None else recording.told
+        return await judge(place / "store.db", recording.witness, told)
     finally:
         shutil.rmtree(place)
+
+
+def _powerless(
+    recording: Recording,
+    kinds: dict[str, int],
+    distinct: int,
+    tallies: Sequence[Tally],
+    seconds: float,
+) -> Powerless:
+    return Powerless(
+        calls=len(recording.log.calls),
+        words=len(recording.witness.words),
+        states=sum(kinds.values()),
+        distinct=distinct,
+        judged=sum(tally.judged for tally in tallies),
+        lost=sum(tally.lost for tally in tallies),
+        corrupt=sum(tally.corrupt for tally in tallies),
+        relaxed=sum(tally.relaxed for tally in tallies),
+        seconds=seconds,
+        engine=apsw.sqlite_lib_version(),
+        faults=kinds,
+        flaws=tuple(flaw for tally in tallies for flaw in tally.flaws)[:FLAWS_MAX],
+    )
+
+
+# --- make powerloss -------------------------------------------------------------------------------
+
+
+def lose_power_everywhere(jobs: int = 1) -> Powerless:
+    """The whole plan of a witness, every distinct state judged; blocks for minutes."""
+    with _folders() as (run, states):
+        return lose_power_in_turns(asyncio.run(record(run)), states, jobs)
+
+
+async def lose_power_twice(first_max: int = 60, second_max: int = 60) -> Powerless:
+    """Power loss, and again while the store recovers from it and is written to once more.
+
+    `first_max` states of the whole plan, evenly spread, and of the recovery of each `second_max`.
+    """
+    clock = Clock()
+    began = clock.boot()
+    found: list[Powerless] = []
+    with _folders() as (run, states):
+        recording = await record(run)
+        _, distinct = distinct_states(recording)
+        for number, state in enumerate(spread(distinct, first_max)):
+            place = run / f"again-{number}"
+            place.mkdir()
+            again = await record_recovery(recording, state, place)
+            found.append(await lose_power(again, states, judge_max=second_max))
+            shutil.rmtree(place)
+    return Powerless(
+        calls=sum(one.calls for one in found),
+        words=len(recording.witness.words),
+        states=sum(one.states for one in found),
+        distinct=sum(one.distinct for one in found),
+        judged=sum(one.judged for one in found),
+        lost=sum(one.lost for one in found),
+        corrupt=sum(one.corrupt for one in found),
+        relaxed=sum(one.relaxed for one in found),
+        seconds=clock.boot() - began,
+        engine=apsw.sqlite_lib_version(),
+        faults=dict(sum((Counter(one.faults) for one in found), Counter[str]())),
+        flaws=tuple(flaw for one in found for flaw in one.flaws)[:FLAWS_MAX],
+    )
+
+
+@contextmanager
+def _folders() -> Iterator[tuple[Path, Path]]:
+    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as place:
+        run, states = Path(place, "run"), Path(place, "states")
+        run.mkdir()
+        states.mkdir()
+        yield run, states
+
+
+def line_of(name: str, found: Powerless) -> str:
+    """What `make powerloss` says of a run."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.faults.items())
+    return (
+        f"{name}: {found.states} states ({kinds}), {found.distinct} distinct, {found.judged} "
+        f"judged; lost {found.lost}, corrupt {found.corrupt}, relaxed batches gone in "
+        f"{found.relaxed} (allowed); SQLite {found.engine}, {found.seconds:.0f} s"
+    )
+
+
+def main() -> int:
+    """Print what was found; 1 when something was lost or is corrupt."""
+    code = 0
+    runs = {
+        "power loss": lambda: lose_power_everywhere(os.cpu_count() or 1),
+        "again while it recovers": lambda: asyncio.run(lose_power_twice()),
+    }
+    for name, run in runs.items():
+        found = run()
+        print(line_of(name, found), flush=True)
+        for flaw in found.flaws:
+            wrong = "; ".join((*flaw.verdict.lost, *flaw.verdict.corrupt))
+            print(f"  {flaw.kind}, behind call {flaw.position} ({flaw.before}): {wrong}")
+        code |= bool(found.lost or found.corrupt)
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

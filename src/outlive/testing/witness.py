@@ -10,8 +10,9 @@ has one event, one cell in the space `left` and one in `right`, and nothing else
     unknown   either
 
 The judge is given a store that was opened again after a misfortune. `lost` is what was told and is
-gone; `corrupt` is everything else that must not be: half a batch, a hole, a broken chain, a head
-that is no count, a blob that is not what was put, a version given twice, a clock that went back.
+gone: a batch, a blob, a claim, the highest version and the latest time that were given out.
+`corrupt` is everything else that must not be: half a batch, a hole, a broken chain, a head that is
+no count, a cell that names a blob that is not there.
 
 Not promised: anything of batches of the class `relaxed` but that they go from the end.
 """
@@ -42,6 +43,7 @@ REFUSED_FROM = 1_000_000
 """Numbers from here on are of batches that cannot be committed."""
 PAGE = 100_000
 _STREAMS = 3
+_JUDGES = "judge"
 
 Do = Literal["group", "relaxed", "blob", "transact", "claim", "erase", "checkpoint", "reopen"]
 PLAN: tuple[Do, ...] = (
@@ -92,8 +94,8 @@ def blob_of(number: int) -> bytes:
 class Witness:
     """Works on the file at `path`; `position` says how long the log of the disk is.
 
-    `files`: how blobs are written. `blobs` makes the blobs of a store that was just made, when they
-    are to be others. It raises nothing that a store may answer.
+    `files`: how blobs are written. `blobs`: makes those of the folder given, if they are to be
+    others. It raises nothing that a store may answer.
     """
 
     def __init__(
@@ -431,6 +433,8 @@ class _Found:
         numbers: list[int] = []
         erased = {event.stream for event in events if event.kind == ERASED}
         for event in events:
+            if event.stream == _JUDGES:
+                continue
             if event.kind == ERASED:
                 numbers.append(int(event.stream.rpartition("gone-")[2]))
             else:
@@ -463,25 +467,26 @@ class _Found:
     async def _look_for(self, name: str, number: int, flaws: list[str]) -> None:
         try:
             if await self.store.blobs.get(name) != blob_of(number):
-                self.corrupt.append(f"the blob of batch {number} is another")
+                flaws.append(f"the blob of batch {number} is another")
         except KeyError:
             flaws.append(f"the blob of batch {number} is gone")
         except OutliveError as error:
-            self.corrupt.append(f"the blob of batch {number}: {error}")
+            flaws.append(f"the blob of batch {number}: {error}")
 
     async def write(self) -> None:
         """It takes a commit; versions were not given before, and the clock has not gone back."""
         shard = (await self.store.owners())[0]
         lease = await self.store.take(0, shard.epoch, "judge")
+        n = (await self.store.lengths([_JUDGES])).get(_JUDGES, 0)
         batch = Batch(
             lease=lease,
-            put=(Put(Ref("judge", "was here"), b""),),
-            append=(Append("judge", 0, "judged", b""),),
+            put=(Put(Ref(_JUDGES, "was here"), b""),),
+            append=(Append(_JUDGES, n, "judged", b""),),
         )
         committed = await self.store.commit(batch)
         highest = max((word.number for word in self.told("version")), default=0)
         if committed.versions[0] <= highest:
-            self.corrupt.append(f"version {committed.versions[0]} was given; {highest} was before")
+            self.lost.append(f"version {committed.versions[0]} was given; {highest} was before")
         latest = max((word.number for word in self.told("time")), default=0)
         if committed.time < latest:
-            self.corrupt.append(f"the clock went back from {latest} to {committed.time}")
+            self.lost.append(f"the clock went back from {latest} to {committed.time}")
