@@ -518,7 +518,7 @@ def line_of(name: str, found: Powerless) -> str:
 def main() -> int:
     """Print what was found; 1 when something was lost or is corrupt."""
     code = 0
-    runs = {
+    runs: dict[str, Callable[[], Powerless]] = {
         "power loss": lambda: lose_power_everywhere(os.cpu_count() or 1),
         "again while it recovers": lambda: asyncio.run(lose_power_twice()),
     }

@@ -236,9 +236,12 @@ class Witness:
         store = self._store
         if store is None or not await self._sure():
             return
-        first, second = self._next(), self._next()
+        first = self._next()
         gone = self._batch(first, f"gone-{first}", "durable")
         await self._commit({first: gone})
+        if first in self.refused | self.unknown:
+            return
+        second = self._next()
         stream = gone.append[0].stream
         named = Put(Ref("erases", str(second)), stream.encode())
         batch = self._batch(second, "", "durable", named)
