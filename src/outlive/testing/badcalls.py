@@ -2,11 +2,12 @@
 
     count     one run undisturbed: how many calls of each sort a witness makes
     fail      for each of them a run of its own, in which that call fails
-    judge     the store is opened again on a sound disk, and held against the witness's words
+    judge     the store is opened again on a sound disk, and held against the witness's words; and
+              so is what lies on the disk if the power goes too, just when an error was answered
 
     error     the call is refused with an I/O error, once
     full      the write is refused because the disk is full, once
-    short     the read gives half of what was asked for, once
+    short     the read or write of the operating system does half of what was asked for, once
     broken    this call and every later one is refused, until the store is closed
 
 What must hold: what was acknowledged is there; what was answered with "nothing was written" is not
@@ -25,18 +26,20 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import apsw
 from msgspec import Struct
 
 from outlive.clock import Clock
 from outlive.testing.disk import Call, Watch, watched
-from outlive.testing.powerloss import MEMORY
-from outlive.testing.witness import SHORT_PLAN, Do, Verdict, Witness, judge
+from outlive.testing.powerloss import MEMORY, Log, Recording, Tally, extremes_at, judged
+from outlive.testing.shortcalls import ShortCalls
+from outlive.testing.witness import REFUSED_FROM, SHORT_PLAN, Do, Verdict, Witness, judge
 
 Fault = Literal["error", "full", "short", "broken"]
 FAULTS: tuple[Fault, ...] = ("error", "full", "short", "broken")
@@ -55,10 +58,14 @@ _EXTENDED = {
 
 
 class BadDisk(Watch):
-    """Lets the call number `at` (from 1) fail as `fault` says; 0: none. Counts those it concerns."""
+    """Lets the call number `at` (from 1) fail as `fault` says; 0: none.
 
-    def __init__(self, fault: Fault, at: int = 0) -> None:
+    Counts the calls that the fault could strike, and writes down in `log` what was done.
+    """
+
+    def __init__(self, folder: Path, fault: Fault, at: int = 0) -> None:
         self.fault, self.at = fault, at
+        self.log = Log(folder)
         self.met = 0
         self.whats: list[str] = []
         """What each call was that could have failed."""
@@ -71,10 +78,8 @@ class BadDisk(Watch):
         if self._is_bad(call):
             raise _error_of(self.fault, call)
 
-    def cut(self, call: Call, data: bytes) -> bytes:
-        if self.fault == "short" and self._is_bad(call):
-            return data[: len(data) // 2]
-        return data
+    def after(self, call: Call) -> None:
+        self.log.after(call)
 
     def _is_bad(self, call: Call) -> bool:
         if self.sound:
@@ -92,9 +97,10 @@ def _error_of(fault: Fault, call: Call) -> apsw.Error:
         return apsw.FullError(f"{os.strerror(errno.ENOSPC)} at {call}")
     if call.what in ("create", "open"):
         return apsw.CantOpenError(f"the disk failed at {call}")
-    error = apsw.IOError(f"the disk failed at {call}")
+    error: Any = apsw.IOError(f"the disk failed at {call}")
     error.extendedresult = _EXTENDED.get(call.what, apsw.SQLITE_IOERR)
-    return error
+    failed: apsw.Error = error
+    return failed
 
 
 class Mishap(Struct, frozen=True):
@@ -103,6 +109,8 @@ class Mishap(Struct, frozen=True):
     fault: str
     at: int
     call: str
+    state: str
+    """When it is so: afterwards, or after a power loss too."""
     verdict: Verdict
 
 
@@ -111,6 +119,8 @@ class BadCalls(Struct, frozen=True):
 
     runs: int
     """Runs in which the call that was to fail was met."""
+    power_losses: int
+    """States of the disk after a power loss on top of it, all judged."""
     lost: int
     """Runs after which something acknowledged was missing."""
     corrupt: int
@@ -126,26 +136,47 @@ class BadCalls(Struct, frozen=True):
     flaws: tuple[Mishap, ...] = ()
 
 
-async def fail_at(
-    folder: Path, fault: Fault, at: int, plan: Sequence[Do] = SHORT_PLAN
-) -> tuple[BadDisk, Witness, Verdict]:
+class Run(Struct, frozen=True):
+    """One run on a bad disk."""
+
+    bad: BadDisk
+    witness: Witness
+    verdict: Verdict
+    """Afterwards, on a sound disk."""
+    power: Tally
+    """After power losses when errors were answered."""
+
+
+async def fail_at(folder: Path, fault: Fault, at: int, plan: Sequence[Do] = SHORT_PLAN) -> Run:
     """One run in `folder`, which is empty, with that fault; then the judge, on a sound disk."""
-    bad = BadDisk(fault, at)
-    with watched(bad) as disk:
-        witness = Witness(folder / "store.db", lambda: 0, disk.files)
+    run, states = folder / "run", folder / "states"
+    run.mkdir()
+    states.mkdir()
+    bad = BadDisk(run, fault, at)
+    log = bad.log
+    short = ShortCalls(at) if fault == "short" else nullcontext()
+    with short as calls, watched(bad) as disk:
+        witness = Witness(run / "store.db", log.position, disk.files)
         await witness.work(plan)
         await witness.close()
         bad.sound = True
-    verdict = await judge(folder / "store.db", witness, 0, in_order=False)
-    return bad, witness, verdict
+    if calls is not None:
+        bad.whats = calls.names
+        if 0 < at <= len(calls.names):
+            bad.failed = Call("read" if calls.names[at - 1] == "pread64" else "write", "")
+    verdict = await judge(run / "store.db", witness, log.position(), in_order=False)
+    recording = Recording(log.root, log, witness)
+    when = {position for number, position in witness.refused.items() if number < REFUSED_FROM}
+    power = await judged(recording, extremes_at(recording, when), states, in_order=False)
+    return Run(bad, witness, verdict, power)
 
 
 async def count_calls(folder: Path, fault: Fault, plan: Sequence[Do] = SHORT_PLAN) -> list[str]:
     """What each call is that this fault could strike, in order. `folder` is empty."""
-    bad, _, verdict = await fail_at(folder, fault, 0, plan)
-    if verdict.lost or verdict.corrupt:
-        raise AssertionError(f"it is wrong without a fault: {verdict}")
-    return bad.whats
+    run = await fail_at(folder, fault, 0, plan)
+    if run.verdict.lost or run.verdict.corrupt:
+        raise AssertionError(f"it is wrong without a fault: {run.verdict}")
+    return run.bad.whats
 
 
 async def fail_each(
@@ -155,33 +186,33 @@ async def fail_each(
     clock = Clock()
     began = clock.boot()
     faults: Counter[str] = Counter()
-    runs = lost = corrupt = errors = unknown = 0
+    runs: list[Run] = []
     flaws: list[Mishap] = []
     for at in wanted:
         place = folder / f"{fault}-{at}"
         place.mkdir()
-        bad, witness, verdict = await fail_at(place, fault, at, plan)
+        run = await fail_at(place, fault, at, plan)
         shutil.rmtree(place)
-        if bad.failed is None:
+        if (failed := run.bad.failed) is None:
             continue
-        runs += 1
-        faults[f"{fault} at {bad.failed.what}"] += 1
-        lost += bool(verdict.lost)
-        corrupt += bool(verdict.corrupt)
-        errors += len(witness.errors)
-        unknown += len(witness.unknown)
-        if (verdict.lost or verdict.corrupt) and len(flaws) < FLAWS_MAX:
-            flaws.append(Mishap(fault, at, str(bad.failed), verdict))
+        runs.append(run)
+        faults[f"{fault} at {failed.what}"] += 1
+        if run.verdict.lost or run.verdict.corrupt:
+            flaws.append(Mishap(fault, at, str(failed), "afterwards", run.verdict))
+        for flaw in run.power.flaws:
+            said = f"power lost behind call {flaw.position}, {flaw.kind}"
+            flaws.append(Mishap(fault, at, str(failed), said, flaw.verdict))
     return BadCalls(
-        runs,
-        lost,
-        corrupt,
-        errors,
-        unknown,
-        clock.boot() - began,
-        apsw.sqlite_lib_version(),
-        dict(faults),
-        tuple(flaws),
+        runs=len(runs),
+        power_losses=sum(run.power.judged for run in runs),
+        lost=sum(bool(run.verdict.lost or run.power.lost) for run in runs),
+        corrupt=sum(bool(run.verdict.corrupt or run.power.corrupt) for run in runs),
+        errors=sum(len(run.witness.errors) for run in runs),
+        unknown=sum(len(run.witness.unknown) for run in runs),
+        seconds=clock.boot() - began,
+        engine=apsw.sqlite_lib_version(),
+        faults=dict(faults),
+        flaws=tuple(flaws[:FLAWS_MAX]),
     )
 
 
@@ -207,6 +238,7 @@ def fail_everywhere(jobs: int = 1) -> BadCalls:
             found = list(pool.map(_fail_share, *zip(*shares, strict=True)))
     return BadCalls(
         runs=sum(one.runs for one in found),
+        power_losses=sum(one.power_losses for one in found),
         lost=sum(one.lost for one in found),
         corrupt=sum(one.corrupt for one in found),
         errors=sum(one.errors for one in found),
@@ -227,13 +259,14 @@ def main() -> int:
     found = fail_everywhere(os.cpu_count() or 1)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.faults.items()))
     print(
-        f"failing calls: {found.runs} runs ({kinds}); {found.errors} errors answered, "
-        f"{found.unknown} of them unknown; lost {found.lost}, corrupt or falsely denied "
-        f"{found.corrupt}; SQLite {found.engine}, {found.seconds:.0f} s"
+        f"failing calls: {found.runs} runs ({kinds}), {found.power_losses} power losses on top; "
+        f"{found.errors} errors answered, {found.unknown} of them unknown; "
+        f"lost {found.lost}, corrupt or falsely denied {found.corrupt}; "
+        f"SQLite {found.engine}, {found.seconds:.0f} s"
     )
     for flaw in found.flaws:
         wrong = "; ".join((*flaw.verdict.lost, *flaw.verdict.corrupt))
-        print(f"  {flaw.fault} at call {flaw.at} ({flaw.call}): {wrong}")
+        print(f"  {flaw.fault} at call {flaw.at} ({flaw.call}), {flaw.state}: {wrong}")
     return int(bool(found.lost or found.corrupt))
 
 

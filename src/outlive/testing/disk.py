@@ -77,10 +77,6 @@ class Watch:
     def after(self, call: Call) -> None:
         """`call` was made."""
 
-    def cut(self, call: Call, data: bytes) -> bytes:
-        """What a read gives: `data`, or less of it."""
-        return data
-
 
 class WatchedDisk(apsw.VFS):
     """SQLite's disk while it is registered, and by `files` that of blobs."""
@@ -122,9 +118,8 @@ class _WatchedFile(apsw.VFSFile):
         super().__init__(PLAIN, name, flags)
 
     def xRead(self, amount: int, offset: int) -> bytes:
-        call = Call("read", self.path, offset)
-        self.watch.before(call)
-        return self.watch.cut(call, super().xRead(amount, offset))
+        self.watch.before(Call("read", self.path, offset))
+        return super().xRead(amount, offset)
 
     def xWrite(self, data: Any, offset: int) -> None:
         call = Call("write", self.path, offset, bytes(data))

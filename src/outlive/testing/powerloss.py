@@ -200,9 +200,8 @@ class Disk:
 
     def states(self, position: int) -> Iterator[State]:
         """Every state that the disk may be in now; `position` calls were made."""
+        yield from self.extremes(position)
         pending = [_Piece(at) for at in self._pending]
-        yield self._state(position, "flushed only", ())
-        yield self._state(position, "everything", pending)
         for number, piece in enumerate(pending):
             yield self._state(position, "one alone", (piece,))
             others = (*pending[:number], *pending[number + 1 :])
@@ -213,6 +212,11 @@ class Disk:
         for kept, said in ((pending[:-1], "behind the others"), (self._names_only(), "alone")):
             for piece in _torn(last, self._calls[last]):
                 yield self._state(position, f"torn {said}", (*kept, piece))
+
+    def extremes(self, position: int) -> Iterator[State]:
+        """Nothing is kept that was not flushed; all of it is."""
+        yield self._state(position, "flushed only", ())
+        yield self._state(position, "everything", [_Piece(at) for at in self._pending])
 
     def _names_only(self) -> list[_Piece]:
         return [_Piece(at) for at in self._pending if self._is_of_names(at)]
@@ -337,6 +341,18 @@ def states_of(recording: Recording) -> Iterator[State]:
         yield from disk.states(at + 1)
 
 
+def extremes_at(recording: Recording, positions: set[int]) -> list[State]:
+    """The two extreme states of the disk at each of `positions`."""
+    calls, states = recording.log.calls, list[State]()
+    disk = Disk(calls, recording.before)
+    for at in range(max(positions, default=-1) + 1):
+        if at in positions:
+            states += disk.extremes(at)
+        if at < len(calls):
+            disk.apply(at)
+    return states
+
+
 def distinct_states(recording: Recording) -> tuple[dict[str, int], list[State]]:
     """How many states of each kind there are, and those that differ, each at its last position."""
     kinds: dict[str, int] = {}
@@ -405,12 +421,14 @@ class Tally(Struct, frozen=True):
     flaws: tuple[Flaw, ...]
 
 
-async def judged(recording: Recording, states: Sequence[State], folder: Path) -> Tally:
+async def judged(
+    recording: Recording, states: Sequence[State], folder: Path, *, in_order: bool = True
+) -> Tally:
     """Open each of `states` in `folder`, one after the other, and count what is wrong."""
     lost = corrupt = relaxed = 0
     flaws: list[Flaw] = []
     for state in states:
-        verdict = await _verdict(state, recording, folder)
+        verdict = await _verdict(state, recording, folder, in_order)
         lost += bool(verdict.lost)
         corrupt += bool(verdict.corrupt)
         relaxed += bool(verdict.relaxed_gone)
@@ -420,13 +438,13 @@ async def judged(recording: Recording, states: Sequence[State], folder: Path) ->
     return Tally(len(states), lost, corrupt, relaxed, tuple(flaws))
 
 
-async def _verdict(state: State, recording: Recording, folder: Path) -> Verdict:
+async def _verdict(state: State, recording: Recording, folder: Path, in_order: bool) -> Verdict:
     place = folder / "state"
     place.mkdir()
     try:
         state.write(recording.root, place)
         told = state.position if recording.told is None else recording.told
-        return await judge(place / "store.db", recording.witness, told)
+        return await judge(place / "store.db", recording.witness, told, in_order=in_order)
     finally:
         shutil.rmtree(place)
 

@@ -107,7 +107,8 @@ class Witness:
     ) -> None:
         self.path = path
         self.words: list[Word] = []
-        self.refused: set[int] = set()
+        self.refused: dict[int, int] = {}
+        """Which batches were said not to be written, and at which position that was."""
         self.unknown: set[int] = set()
         self.errors: list[OutliveError] = []
         self.sent = 0
@@ -189,7 +190,6 @@ class Witness:
             put=(Put(Ref("left", str(wrong)), b""), Put(Ref("right", str(wrong)), b"")),
             storage=storage,
         )
-        self.refused.add(wrong)
         await self._commit(batches)
 
     async def _relaxed(self) -> None:
@@ -205,7 +205,7 @@ class Witness:
             name = await self._store.blobs.put(data)
         except OutliveError as error:
             self.errors.append(error)
-            self.refused.add(number)
+            self._deny(number)
             return
         self._hear("blob", number, name, data)
         batch = self._batch(number, "0", "durable", Put(Ref("named", str(number)), name.encode()))
@@ -239,7 +239,7 @@ class Witness:
         first = self._next()
         gone = self._batch(first, f"gone-{first}", "durable")
         await self._commit({first: gone})
-        if first in self.refused | self.unknown:
+        if first in self.refused or first in self.unknown:
             return
         second = self._next()
         stream = gone.append[0].stream
@@ -315,7 +315,13 @@ class Witness:
         self.errors.append(answer)
         if number < REFUSED_FROM:
             self._lengths.clear()
-            (self.unknown if isinstance(answer, OutcomeUnknown) else self.refused).add(number)
+        if isinstance(answer, OutcomeUnknown):
+            self.unknown.add(number)
+        else:
+            self._deny(number)
+
+    def _deny(self, number: int) -> None:
+        self.refused[number] = self._position()
 
     def _hear(self, what: Any, number: int, name: str = "", data: bytes = b"") -> None:
         self.words.append(Word(self._position(), what, number, name, data))
@@ -358,7 +364,8 @@ async def judge(
         found = _Found(store, words)
         try:
             await found.read()
-            found.hold(witness, in_order)
+            denied = {number for number, at in witness.refused.items() if at <= position}
+            found.hold(denied, in_order)
             await found.look_for_blobs()
             await found.write()
             if examined:
@@ -367,6 +374,8 @@ async def judge(
                         found.corrupt.append(f"doctor, {finding.name}: {finding.text}")
         except OutliveError as error:
             found.corrupt.append(f"it cannot be used: {error}")
+        except Exception as error:  # a judge that falls over something has found something
+            found.corrupt.append(f"it cannot be judged: {error!r}")
         return Verdict(tuple(found.lost), tuple(found.corrupt), found.relaxed_gone)
     finally:
         await store.close()
@@ -401,10 +410,10 @@ class _Found:
         for space in ("left", "right", "named", "latest", "due", "erases"):
             self.cells[space] = {cell.key: cell for cell in await store.scan(space, limit=PAGE)}
 
-    def hold(self, witness: Witness, in_order: bool) -> None:
+    def hold(self, denied: set[int], in_order: bool) -> None:
         """Batches: what was told is there, whole, in order, and says what it said."""
         events = [event for tail in self.tails.values() for event in tail]
-        stored = self._numbers_of(events, witness)
+        stored = self._numbers_of(events)
         for space in ("left", "right"):
             other = {int(key) for key in self.cells[space]}
             for number in sorted(stored ^ other):
@@ -424,14 +433,14 @@ class _Found:
         if in_order and stored != set(range(1, len(stored) + 1)):
             self.corrupt.append(f"stored are {sorted(stored)}: no prefix of what was sent")
         self.relaxed_gone = len({word.number for word in self.told("relaxed")} - stored)
-        for number in sorted(stored & witness.refused):
+        for number in sorted(stored & denied):
             self.corrupt.append(f"batch {number}: 'nothing was written' was said, and it is there")
         for word in self.told("claim"):
             cell = self.cells["due"].get(word.name)
             if cell is None or cell.version < word.number:
                 self.lost.append(f"the claim of {word.name} at version {word.number}")
 
-    def _numbers_of(self, events: list[Event], witness: Witness) -> set[int]:
+    def _numbers_of(self, events: list[Event]) -> set[int]:
         """Which batches have an event; one that was erased is known by its stream."""
         numbers: list[int] = []
         erased = {event.stream for event in events if event.kind == ERASED}
