@@ -19,7 +19,7 @@ export PORT
 
 .DEFAULT_GOAL := help
 .PHONY: help run test servers cluster check format bench bench-postgres bench-http bench-scale \
-  drivers fences sizes sleepers soak clean
+  powerloss crash drivers fences sizes sleepers soak clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -38,9 +38,14 @@ test: check servers ## Everything: check, then all tests, most of them in JOBS=2
 	$(BIN)/python -m pytest --durations=15 $(ALONE) || failed=1; \
 	exit $$failed
 
-servers: ## Install the servers the tests need (as root): PostgreSQL, PgBouncer
+servers: ## Install what the tests need (as root): PostgreSQL, PgBouncer, strace, libfaketime
+	$(call installed,strace,ls /usr/bin/strace /usr/local/bin/strace)
 	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)
 	$(call installed,pgbouncer,ls /usr/sbin/pgbouncer /usr/bin/pgbouncer /usr/local/bin/pgbouncer)
+
+powerloss: $(READY) ## Power loss at every write, errors at every call of the disk: 10 minutes
+	@$(BIN)/python -m outlive.testing.powerloss
+	@$(BIN)/python -m outlive.testing.badcalls
 
 cluster: $(READY) servers ## Fail-overs of three servers under Patroni, under load: 15 minutes
 	$(call installed,patroni,ls /usr/bin/patroni)

@@ -12,6 +12,7 @@ import pytest
 from outlive.clock import ManualClock
 from outlive.errors import StoreCorrupt, StoreFull, StoreUnavailable, TooLarge
 from outlive.stores.blobs import FileBlobs, MemoryBlobs
+from outlive.stores.files import Files
 
 AnyBlobs = FileBlobs | MemoryBlobs
 
@@ -193,3 +194,15 @@ async def test_a_sweep_leaves_files_alone_that_are_not_blobs(
     clock.advance(10)
     assert await files.sweep(set(), 5) == 1
     assert [path.name for path in files.folder.iterdir()] == ["README"]
+
+
+async def test_a_folder_that_another_process_made_is_flushed_before_a_name_is_out(
+    files: FileBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have died, or not be there yet, between the making and the flush."""
+    files.folder.mkdir()
+    flushed: list[Path] = []
+    monkeypatch.setattr(Files, "sync_folder", lambda _, folder: flushed.append(folder))
+    await files.put(b"x")
+    await files.put(b"x")
+    assert flushed == [files.folder.parent, files.folder, files.folder]

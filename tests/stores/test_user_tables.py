@@ -12,10 +12,11 @@ import apsw
 import pytest
 from tests.stores.faults import note, opened
 
-from outlive.errors import Conflict, NotAllowed, TransactTooLong
-from outlive.model import Batch, Ref, Require
+from outlive.errors import Conflict, NotAllowed, StoreUnavailable, TransactTooLong
+from outlive.model import Batch, Put, Ref, Require
 from outlive.stores.sqlite import SQLiteStore
 from outlive.stores.user_tables import Tables
+from outlive.testing.disk import Call, Watch, watched
 
 FOREVER = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
 
@@ -236,3 +237,37 @@ async def test_another_engine_reads_the_rows_after_the_store_is_closed(tmp_path:
     await store.close()
     with closing(sqlite3.connect(store.path)) as db:
         assert db.execute("SELECT x FROM t").fetchall() == [(1,)]
+
+
+class DiskThatFails(Watch):
+    """Refuses every read while it is `bad`."""
+
+    bad = False
+
+    def before(self, call: Call) -> None:
+        if self.bad and call.what == "read":
+            raise apsw.IOError(f"the disk failed at {call}")
+
+
+async def test_a_disk_that_fails_under_the_users_statements_is_the_stores_error(
+    tmp_path: Path,
+) -> None:
+    disk = DiskThatFails()
+    with watched(disk):
+        store = await opened(tmp_path / "store.db")
+        for table in ("seat", "row"):
+            await store.transact(saying(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY)"))
+        await store.commit(Batch(put=(Put(Ref("s", "k"), b""),)))  # now nothing of it is cached
+
+        def work(tables: Tables) -> Batch:
+            tables.execute("INSERT INTO seat VALUES (1)")
+            disk.bad = True
+            tables.execute("SELECT count(*) FROM row")
+            raise AssertionError("the disk was not asked")
+
+        with pytest.raises(StoreUnavailable, match="Nothing was written"):
+            await store.transact(work)
+        disk.bad = False
+        await store.transact(saying("INSERT INTO seat VALUES (2)"))
+        assert seats(store) == [2]
+        await store.close()

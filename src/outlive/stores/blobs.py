@@ -18,12 +18,14 @@ import errno
 import os
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
 from outlive.clock import MICROS, Clock
 from outlive.errors import StoreCorrupt, StoreFull, StoreUnavailable, TooLarge
 from outlive.ids import ALPHABET, token
+from outlive.stores.files import Files
 
 BLOB_BYTES_MAX = 256 * 1024 * 1024
 """Bytes of one blob."""
@@ -40,15 +42,22 @@ class FileBlobs:
     """Blobs as files in one folder, which is made when it is missing.
 
     `clock` dates the files, so that `sweep` judges their age by the clock that wrote them. At most
-    `bytes_max` for one blob.
+    `bytes_max` for one blob. `files` are the calls that make a file durable.
     """
 
     def __init__(
-        self, folder: Path, clock: Clock | None = None, *, bytes_max: int = BLOB_BYTES_MAX
+        self,
+        folder: Path,
+        clock: Clock | None = None,
+        *,
+        bytes_max: int = BLOB_BYTES_MAX,
+        files: Files | None = None,
     ) -> None:
         self.folder = folder
         self._clock = clock or Clock()
         self._bytes_max = bytes_max
+        self._files = files or Files()
+        self._made = False
 
     async def put(self, data: bytes) -> str:
         """Keep `data`; its name comes back when file and folder are on disk.
@@ -74,7 +83,7 @@ class FileBlobs:
         Not promised: that a power loss right after does not bring them back, as an orphan.
         """
         if _NAME.fullmatch(name):
-            await asyncio.to_thread((self.folder / name).unlink, missing_ok=True)
+            await asyncio.to_thread(self._files.remove, self.folder / name)
 
     async def sweep(self, kept: Kept, older_than_seconds: float) -> int:
         """Remove what is older than `older_than_seconds` and named by nobody; gives how many.
@@ -86,7 +95,7 @@ class FileBlobs:
         removed = 0
         for name in await asyncio.to_thread(self._older, before):
             if name.startswith(_TEMPORARY) or not await is_kept(kept, name):
-                await asyncio.to_thread((self.folder / name).unlink, missing_ok=True)
+                await asyncio.to_thread(self._files.remove, self.folder / name)
                 removed += 1
         return removed
 
@@ -102,30 +111,32 @@ class FileBlobs:
         On disk when it returns. Raises `KeyError` for a name that is none of ours, `StoreFull` or
         `StoreUnavailable`. Blocks.
         """
-        (self.folder / f"{_TEMPORARY}{checked(name)}").unlink(missing_ok=True)
+        self._files.remove(self.folder / f"{_TEMPORARY}{checked(name)}")
         self._write(name, data, time)
 
     def _write(self, name: str, data: bytes, time: int | None = None) -> None:
-        temporary = self.folder / f"{_TEMPORARY}{name}"
+        temporary, files = self.folder / f"{_TEMPORARY}{name}", self._files
         try:
             self._make_folder()
-            with open(temporary, "xb", opener=_private) as file:
-                file.write(data)
-                file.flush()
+            with files.create(temporary) as file:
+                files.write(file, data)
                 wall = (self._clock.wall() if time is None else time) * 1000
                 os.utime(file.fileno(), ns=(wall, wall))
-                os.fsync(file.fileno())
-            temporary.rename(self.folder / name)
-            _sync_folder(self.folder)
+                files.sync(file)
+            files.rename(temporary, self.folder / name)
+            files.sync_folder(self.folder)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                files.remove(temporary)
             kind = StoreFull if error.errno in _FULL else StoreUnavailable
             raise kind(f"a blob of {len(data)} bytes was not kept: {error}") from error
 
     def _make_folder(self) -> None:
-        if not self.folder.is_dir():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync_folder(self.folder.parent)
+        """Another process may have made it a moment ago and not flushed its name: each does."""
+        if not (self._made and self.folder.is_dir()):
+            self._files.make_folder(self.folder)
+            self._files.sync_folder(self.folder.parent)
+            self._made = True
 
     def _read(self, name: str) -> bytes:
         try:
@@ -204,15 +215,3 @@ def _digest(data: bytes) -> str:
 
 async def is_kept(kept: Kept, name: str) -> bool:
     return name in kept if isinstance(kept, set) else await kept(name)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

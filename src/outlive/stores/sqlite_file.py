@@ -422,9 +422,10 @@ class SQLiteFile:
 
 
 def _one(connection: apsw.Connection, statement: str, values: tuple[Any, ...] = ()) -> Any:
-    """The one row that `statement` always gives."""
+    """The one row that `statement` always gives. Raises `StoreCorrupt` when it is not there."""
     row = connection.execute(statement, values).fetchone()
-    assert row is not None
+    if row is None:  # a file that is shorter than it says reads as zeros
+        raise StoreCorrupt("A row that is always there was not found; nothing was written.")
     return row
 
 

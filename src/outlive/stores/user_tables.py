@@ -39,6 +39,15 @@ PROGRESS_OPCODES = 20_000
 _WITH_COLUMN = frozenset({apsw.SQLITE_READ, apsw.SQLITE_UPDATE})
 
 
+_OF_THE_DISK = (
+    apsw.CantOpenError,
+    apsw.CorruptError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.NotADBError,
+)
+
+
 class WorkFailed(Exception):
     """The caller's function raised an error of the engine's; it is theirs, and not the store's."""
 
@@ -130,7 +139,8 @@ class UserTables:
         """Run `work` inside the transaction that is open; gives its batch.
 
         Raises `TransactTooLong` when its statements were interrupted, `NotAllowed` when they ended
-        the transaction, `WorkFailed` around an engine's error, or what else `work` raises.
+        the transaction, `WorkFailed` around an engine's error, the store's own error when the disk
+        failed under them, or what else `work` raises.
         """
         demand_plain(work, "on SQLite")
         tables = Tables(self)
@@ -141,6 +151,8 @@ class UserTables:
             batch = work(tables)
         except apsw.InterruptError as error:
             raise TransactTooLong(late) from error
+        except _OF_THE_DISK as error:  # no statement of theirs is wrong
+            raise self.file.mapped(error) from error
         except apsw.Error as error:
             raise WorkFailed(error) from error
         finally:
