@@ -178,15 +178,6 @@ class CellStore(Protocol):
         """
         ...
 
-    async def refresh(self) -> bool:
-        """Make sure that the next read does not come from a server that another has replaced.
-
-        Gives whether there may be one; then what was read before may be old, and is read again by
-        whoever is about to say that something is not there. Raises `StoreUnavailable` when nobody
-        leads. A store that is one file, or one server, gives False at once.
-        """
-        ...
-
     async def close(self) -> None:
         """End in order. Everything acknowledged stays; calls after it raise `StoreUnavailable`."""
         ...
@@ -223,6 +214,15 @@ class Store(CellStore, Protocol):
     shards: int
     """How many shards the journal has: fixed when the store is made."""
     blobs: Blobs
+
+    async def refresh(self) -> bool:
+        """Make sure that the next read does not come from a server that another has replaced.
+
+        Gives whether there may be one; then what was read before may be old, and is read again by
+        whoever is about to say that something is not there. Raises `StoreUnavailable` when nobody
+        leads. A store that is one file, or one server, gives False at once.
+        """
+        ...
 
     async def open(self) -> None:
         """Check the place, bring the schema up to date, start. Raises `StoreRefused` with the
