@@ -39,6 +39,7 @@ test: check servers ## Everything: check, then all tests, most of them in JOBS=2
 	exit $$failed
 
 servers: ## Install what the tests need (as root): PostgreSQL, PgBouncer, strace, libfaketime
+	$(call installed,libfaketime,ls /usr/lib/*/faketime/libfaketime.so.1)
 	$(call installed,strace,ls /usr/bin/strace /usr/local/bin/strace)
 	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)
 	$(call installed,pgbouncer,ls /usr/sbin/pgbouncer /usr/bin/pgbouncer /usr/local/bin/pgbouncer)
@@ -46,6 +47,9 @@ servers: ## Install what the tests need (as root): PostgreSQL, PgBouncer, strace
 powerloss: $(READY) ## Power loss at every write, errors at every call of the disk: 10 minutes
 	@$(BIN)/python -m outlive.testing.powerloss
 	@$(BIN)/python -m outlive.testing.badcalls
+
+crash: $(READY) ## Kill both samples at every commit, and again while they recover: 5 minutes
+	@$(BIN)/python -m tests.simulation.samples
 
 cluster: $(READY) servers ## Fail-overs of three servers under Patroni, under load: 15 minutes
 	$(call installed,patroni,ls /usr/bin/patroni)
