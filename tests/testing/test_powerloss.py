@@ -149,6 +149,19 @@ async def test_a_blob_without_one_of_its_flushes_is_found(
     assert found.lost > 0, text(found)
 
 
+async def test_a_folder_of_blobs_whose_own_name_is_not_flushed_is_found(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when another process has just made it: its name lies in the folder above."""
+    monkeypatch.setattr(
+        FileBlobs, "_make_folder", lambda self: self._files.make_folder(self.folder)
+    )
+    # What comes before makes the names of the store's own files durable, and that one too.
+    recording = await record(folders[0], ("group", "blob", "group"))
+    found = await lose_power(recording, folders[1], judge_max=150)
+    assert found.lost > 0, text(found)
+
+
 # --- the states -----------------------------------------------------------------------------------
 
 
@@ -167,6 +180,18 @@ def test_a_file_may_be_missing_until_its_folder_is_flushed() -> None:
     calls = [Call("create", "f/a"), Call("write", "f/a", 0, b"x"), Call("sync", "f/a")]
     assert kept(calls) == {(), (("f/a", b"x"),)}
     assert kept([*calls, Call("sync folder", "f")]) == {(("f/a", b"x"),)}
+
+
+def test_what_lies_in_a_folder_is_missing_until_the_folder_is_flushed_above() -> None:
+    calls = [
+        Call("folder", "r/f"), Call("create", "r/f/a"), Call("write", "r/f/a", 0, b"x"),
+        Call("sync", "r/f/a"), Call("sync folder", "r/f"),
+    ]  # fmt: skip
+    assert kept(calls) == {(), (("r/f/a", b"x"),)}
+    assert kept([*calls, Call("sync folder", "r")]) == {(("r/f/a", b"x"),)}
+    again = [Call("folder", "r/f"), Call("create", "r/f/b")]
+    old = ("r/f/a", b"x")
+    assert kept(again, {"r/f/a": b"x"}) == {(old,), (old, ("r/f/b", b""))}
 
 
 def test_of_writes_that_were_not_flushed_any_may_be_there() -> None:
