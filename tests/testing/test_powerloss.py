@@ -23,7 +23,7 @@ from outlive.testing.powerloss import (
     record_recovery,
     spread,
 )
-from outlive.testing.witness import SHORT_PLAN
+from outlive.testing.witness import SHORT_PLAN, Do
 
 
 @pytest.fixture
@@ -62,13 +62,13 @@ async def test_a_power_loss_takes_nothing_that_was_acknowledged(
 async def test_a_power_loss_while_it_recovers_takes_nothing_either(
     folders: tuple[Path, Path],
 ) -> None:
-    recording = await record(folders[0], SHORT_PLAN)
+    recording = await record(folders[0], ("group", "blob", "checkpoint", "group"))
     _, distinct = distinct_states(recording)
     for number, state in enumerate(spread(distinct, 3)):
         place = folders[0] / f"again-{number}"
         place.mkdir()
         again = await record_recovery(recording, state, place)
-        found = await lose_power(again, folders[1], judge_max=40)
+        found = await lose_power(again, folders[1], judge_max=30)
         assert found.judged and (found.lost, found.corrupt) == (0, 0), text(found)
 
 
@@ -88,7 +88,8 @@ async def test_a_commit_that_is_not_flushed_is_found(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_setting(monkeypatch, "normal")
-    found = await lose_power(await record(folders[0], SHORT_PLAN), folders[1], judge_max=150)
+    plan: tuple[Do, ...] = ("group", "group", "checkpoint", "group")
+    found = await lose_power(await record(folders[0], plan), folders[1], judge_max=100)
     assert found.lost > 0 and found.corrupt == 0, text(found)
     assert "was acknowledged" in text(found)
 
@@ -97,7 +98,8 @@ async def test_a_store_that_never_flushes_is_found_corrupt(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_setting(monkeypatch, "off")
-    found = await lose_power(await record(folders[0], SHORT_PLAN), folders[1], judge_max=300)
+    plan: tuple[Do, ...] = ("group", "checkpoint", "group")
+    found = await lose_power(await record(folders[0], plan), folders[1], judge_max=150)
     assert found.lost > 0 and found.corrupt > 0, text(found)
 
 
@@ -119,7 +121,7 @@ async def test_a_blob_that_is_written_after_the_commit_is_found(
     recording = await record(
         folders[0], ("blob", "blob"), blobs=lambda files, folder: LateBlobs(folder, files=files)
     )
-    found = await lose_power(recording, folders[1], judge_max=150)
+    found = await lose_power(recording, folders[1], judge_max=80)
     assert found.lost > 0 and found.corrupt > 0, text(found)
     assert "the blob of batch 1 is gone" in text(found)
 
@@ -145,7 +147,7 @@ async def test_a_blob_without_one_of_its_flushes_is_found(
         ("group", "blob", "group"),
         blobs=lambda files, folder: FileBlobs(folder, files=Unsynced(files, without)),
     )
-    found = await lose_power(recording, folders[1], judge_max=150)
+    found = await lose_power(recording, folders[1], judge_max=80)
     assert found.lost > 0, text(found)
 
 
@@ -158,7 +160,7 @@ async def test_a_folder_of_blobs_whose_own_name_is_not_flushed_is_found(
     )
     # What comes before makes the names of the store's own files durable, and that one too.
     recording = await record(folders[0], ("group", "blob", "group"))
-    found = await lose_power(recording, folders[1], judge_max=150)
+    found = await lose_power(recording, folders[1], judge_max=80)
     assert found.lost > 0, text(found)
 
 
