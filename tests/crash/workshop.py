@@ -4,8 +4,9 @@
     /freezes   a row, and in the middle of its transaction SIGSTOP for the own process, once
     /who       which worker answers on this connection
 
-`LEASE_SECONDS` and `FROZEN_SECONDS` come from the environment; `EFFECTS` is the file of the outside
-world, `FREEZE` a file that is removed by who freezes.
+`LEASE_SECONDS`, `FROZEN_SECONDS` and `WAIT_SECONDS` (of a job that waits) come from the
+environment; `EFFECTS` is the file of the outside world, `FREEZE` one that is removed by who
+freezes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ store = SQLiteStore(
     frozen_seconds=float(os.environ.get("FROZEN_SECONDS", "6")),
 )
 app = Outlive(store, lease_seconds=float(os.environ.get("LEASE_SECONDS", "10")))
+
+WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", "3600"))
 
 
 class Job(Struct):
@@ -67,7 +70,7 @@ def note(db: Any, form: Job) -> Mark:
 async def job(run: Run, form: Job) -> Mark:
     await run(work, form)
     if form.waits:
-        await run.wait("go", within=3600)
+        await run.wait("go", within=WAIT_SECONDS)
     return await run.transact(note, form)
 
 

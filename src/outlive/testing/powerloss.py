@@ -147,10 +147,14 @@ class Disk:
         self._pending: list[int] = []
         """Calls that are not flushed, of bytes and of names, in order."""
         self._file_of: dict[int, _File] = {}
+        self._folders: dict[str, _File] = {}
+        """Those that are not the root; what lies in one is there when its own name is."""
         for path, data in (before or {}).items():
             file = _File()
             file.base = data
             self._names[path] = self._now[path] = file
+            folder = os.path.dirname(path)
+            self._names[folder] = self._now[folder] = self._folders.setdefault(folder, _File())
 
     def apply(self, at: int) -> None:
         """The call number `at` was made."""
@@ -172,8 +176,10 @@ class Disk:
                 for one in self._pending
                 if not self._is_of_names(one) or os.path.dirname(self._calls[one].path) != call.path
             ]
-        elif call.what != "folder":  # a folder is there when anything in it is
-            if call.what == "create":
+        else:
+            if call.what == "folder" and call.path in self._now:
+                return  # it was there already
+            if call.what in ("create", "folder"):
                 self._file_of[at] = _File()
             elif call.path not in self._now:
                 return  # the removal of what was never there
@@ -186,11 +192,13 @@ class Disk:
             self._pending.append(at)
 
     def _is_of_names(self, at: int) -> bool:
-        return self._calls[at].what in ("create", "delete", "rename")
+        return self._calls[at].what in ("create", "delete", "folder", "rename")
 
     def _rename(self, names: dict[str, _File], at: int) -> None:
         call, file = self._calls[at], self._file_of[at]
-        if call.what == "create":
+        if call.what == "folder":
+            self._folders[call.path] = file
+        if call.what in ("create", "folder"):
             names[call.path] = file
             return
         if names.get(call.path) is file:
@@ -231,8 +239,10 @@ class Disk:
                 pieces.setdefault(self._file_of[piece.at], []).append(piece)
         whole = sha256()
         files = []
-        for path in sorted(names):
-            file = names[path]
+        for path in sorted(names.keys() - self._folders.keys()):
+            folder, file = os.path.dirname(path), names[path]
+            if folder in self._folders and folder not in names:
+                continue
             digest, content = file.content(self._calls, tuple(pieces.get(file, ())))
             whole.update(path.encode() + b"\0" + digest)
             files.append((path, content))
