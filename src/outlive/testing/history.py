@@ -30,6 +30,9 @@ Outcome = Literal["ok", "fail", "unknown"]
 OPERATIONS_MAX = 1_000_000
 """Operations of one history."""
 
+WORDS_SHOWN = 6
+"""Elements of a list that are shown: the last ones are the news."""
+
 
 class Operation(Struct, frozen=True):
     """One thing a client asked, and what became of it.
@@ -179,6 +182,11 @@ def shown(operations: Iterable[Operation], marked: Operation | None = None) -> s
 
 
 def _said(value: Any) -> str:
+    if isinstance(value, tuple):
+        words = [_said(each) for each in value]
+        if len(words) > WORDS_SHOWN:
+            words = ["…", *words[1 - WORDS_SHOWN :]]
+        return "[" + " ".join(words) + "]"
     return "-" if value is None else str(value)
 
 

@@ -88,7 +88,7 @@ class Client:
         try:
             committed = await self._store.commit(batch)
         except Conflict as conflict:
-            found = getattr(conflict, "found", None)
+            found = conflict.facts.get("found")
             call.fail(*(() if found is None else (found,)))
         except NOT_APPLIED:
             call.fail()
