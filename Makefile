@@ -19,7 +19,7 @@ export PORT
 
 .DEFAULT_GOAL := help
 .PHONY: help run test servers cluster check format bench bench-postgres bench-http bench-scale \
-  drivers fences sizes sleepers clean
+  drivers fences sizes sleepers clean planted prove-kernel
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -46,6 +46,12 @@ cluster: $(READY) servers ## Fail-overs of three servers under Patroni, under lo
 	$(call installed,patroni,ls /usr/bin/patroni)
 	$(call installed,etcd-server,ls /usr/bin/etcd)
 	@$(BIN)/python -m tests.failover
+
+planted: $(READY) servers ## Plant each known bug in a copy; a test must fail (15 minutes; ONLY=03,07)
+	@$(BIN)/python -m tests.planted.run --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
+
+prove-kernel: $(READY) servers ## Run the harnesses and write docs/proofs.md (ONLY=checkers,planted)
+	@$(BIN)/python -m tests.proofs --write $(if $(ONLY),--only $(ONLY))
 
 check: $(READY) ## Under a minute: lint, format, types, house style
 	@$(BIN)/ruff check
