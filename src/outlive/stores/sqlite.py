@@ -358,7 +358,8 @@ class SQLiteStore:
 
         def of_one_moment(db: apsw.Connection) -> dict[str, list[Event]]:
             with db:  # another process may commit between two statements
-                return job(db, few)
+                found = job(db, few)
+            return found
 
         glanced = self._glance(of_one_moment)
         if glanced is not None and (few == limit or len(glanced[0]) == len(wanted)):
