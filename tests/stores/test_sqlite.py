@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.stores.faults import note, opened, script
 
+from outlive.clock import ManualClock
 from outlive.errors import StoreUnavailable
 from outlive.model import Append, Batch, Put, Ref
 from outlive.stores.sqlite import POLL_SECONDS, SHARDS_MAX, SQLiteStore
@@ -180,3 +181,18 @@ async def test_histories_are_of_one_moment_although_another_store_commits_betwee
     assert {k: len(v) for k, v in (await reading.histories(["s", "t"])).items()} == {"s": 1, "t": 1}
     await reading.close()
     await writing.close()
+
+
+async def test_a_process_whose_clock_is_behind_does_not_set_the_store_back(tmp_path: Path) -> None:
+    ahead, behind = ManualClock(), ManualClock()
+    ahead.advance(60)
+    first = await opened(tmp_path / "store.db", clock=ahead)
+    second = await opened(tmp_path / "store.db", clock=behind)
+    await second.now()
+    put = Batch(put=(Put(Ref("s", "k"), b"v"),))
+    late = (await first.commit(put)).time
+    assert (await second.commit(put)).time >= late
+    third = await opened(tmp_path / "store.db", clock=behind)
+    assert await third.now() >= late
+    for store in (first, second, third):
+        await store.close()
