@@ -19,7 +19,7 @@ export PORT
 
 .DEFAULT_GOAL := help
 .PHONY: help run test servers cluster check format bench bench-postgres bench-http bench-scale \
-  powerloss crash drivers fences sizes sleepers soak clean
+  powerloss crash planted prove-kernel drivers fences sizes sleepers soak clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -58,6 +58,12 @@ cluster: $(READY) servers ## Fail-overs of three servers under Patroni, under lo
 
 soak: $(READY) ## Two hours of load and a kill a minute: what is lost, what grows (MINUTES=…)
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),120)
+
+planted: $(READY) servers ## Plant known bugs in a copy; each must be caught (ONLY=03,07)
+	@$(BIN)/python -m tests.planted.run --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
+
+prove-kernel: $(READY) servers ## Run the harnesses and write docs/proofs.md (ONLY=checkers,planted)
+	@$(BIN)/python -m tests.proofs --write $(if $(ONLY),--only $(ONLY))
 
 check: $(READY) ## Under a minute: lint, format, types, house style
 	@$(BIN)/ruff check

@@ -74,6 +74,8 @@ TEST_FOLDERS_OF_THEIR_OWN = frozenset(
         "examples",
         "failover",
         "http",
+        "planted",
+        "proofs",
         "simulation",
         "typing",
     )

@@ -263,6 +263,7 @@ class Store(CellStore, Protocol):
     ) -> dict[str, list[Event]]:
         """All events of each of `streams`, in order; an empty list where there are none.
 
+        What is given is of one moment: of a batch that appends to several of them, all or nothing.
         Gives a stream whole or leaves it out: the first one whose events would make more than
         `limit`, and all behind it. Ask for those by `events`.
         """

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pydantic
 import pytest
-from tests.service import Outside, Place, check_grammar, crash, has_status, until
+from tests.service import Dying, Outside, Place, check_grammar, crash, has_status, until
 
 from outlive import BlockingRun, NonRetryable, Outlive, Retry, Run, StepFailed, attempt, step
 
@@ -275,3 +275,58 @@ async def test_a_synchronous_body_does_all_that_an_asynchronous_one_does(place: 
     assert found[3:] == [3, True, 36, True, 1, "begun", 1]
     assert all(count == 1 for count in world.calls.values())
     check_grammar(await app.journal(begun.id))
+
+
+class Held(Dying):
+    """A store that holds back the records of steps until it is let go."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.waits = False
+        self.let_go = asyncio.Event()
+
+    async def commit_group(self, batches: Any) -> Any:
+        if any(add.kind == "step" for batch in batches for add in batch.append):
+            self.waits = True
+            await self.let_go.wait()
+        return await super().commit_group(batches)
+
+
+async def test_nothing_follows_from_a_step_before_its_record_is_durable(place: Place) -> None:
+    async def body(run: Run) -> int:
+        number = await run(flaky, 1)
+        world.log.append("it follows")
+        return number
+
+    store = Held(place.store())
+    app = await place.open(process(body), store=store)
+    begun = await app.begin("thing", b"null")
+    await until(lambda: store.waits)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert world.log == ["try 1"]
+    store.let_go.set()
+    assert await app.result(begun.id, within=60) == 1
+    assert world.log == ["try 1", "it follows"]
+
+
+async def test_no_step_begins_once_the_lease_may_be_over(place: Place) -> None:
+    lives: list[float] = []
+
+    async def body(run: Run) -> int:
+        node: Any = place.apps[-1]._runtime.activations  # type: ignore[union-attr]
+        lives.append(node.trusted_until)
+        if len(lives) == 1:
+            node.trusted_until = 0.0
+        return await run(flaky, 1)
+
+    app = await place.open(process(body))
+
+    begun = await app.begin("thing", b"null")
+    await until(lambda: bool(lives))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert world.log == []
+    app = await place.again(app, process(body))
+    assert await app.result(begun.id, within=60) == 1
+    assert world.log == ["try 1"]

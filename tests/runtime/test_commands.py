@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from tests.runtime import sleeping
 from tests.runtime.sleeping import live, sleepers
@@ -91,3 +92,18 @@ async def test_a_retry_that_comes_while_the_stuck_process_is_still_ending_is_not
         assert tries[id] == 2
         kinds = [entry.kind for entry in await app.journal(id)]
         assert kinds.count("stuck") == kinds.count("resumed") == 1
+
+
+async def test_a_signal_that_comes_again_under_its_key_is_heard_once(place: Place) -> None:
+    async def body(run: Run) -> list[object]:
+        return [await run.wait("go"), await run.wait("go")]
+
+    app = await place.open(process(body))
+    begun = await app.begin("thing", b"null")
+    await has_status(app, begun.id, "waiting")
+    runtime = app._runtime
+    assert runtime is not None
+    obey = runtime.activations.commands.obey
+    for payload, key in ((b"1", "one"), (b"1", "one"), (b"2", "two")):
+        await obey(Command("signal", begun.id, "go", msgspec.Raw(payload), key))
+    assert await app.result(begun.id, within=60) == [1, 2]

@@ -276,3 +276,17 @@ async def test_leaving_hands_back_what_was_taken_while_the_ticks_ended(
     del peer.ownership.leases[3]
     await peer.ownership.leave()
     assert {shard.owner for shard in await store.owners()} == {""}
+
+
+async def test_a_node_whose_own_clock_is_ahead_takes_nothing_from_the_living(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    ahead = ManualClock()
+    ahead.advance(3600)
+    a, b = Peer(store, clock, "a"), Peer(store, ahead, "b")
+    await a.ownership.join()
+    await settle(a)
+    await b.ownership.join()
+    await settle(a, b)
+    assert not any(crash for _, crash in b.gained)
+    assert len(a.ownership.leases) == len(b.ownership.leases) == 4

@@ -314,3 +314,21 @@ async def test_a_queued_process_that_could_not_be_read_at_first_begins_later(pla
     assert await app.result(begun.id, within=60) == "q"
     silent.go.set()
     check_grammar(await app.journal(begun.id))
+
+
+async def test_what_is_due_first_in_a_shard_is_known_after_a_take_over(place: Place) -> None:
+    async def body(run: Run) -> str:
+        await run.sleep(3600.0)
+        return "awake"
+
+    app = await place.open(process(body))
+    begun = await app.begin("thing", b"null")
+    await has_status(app, begun.id, "waiting")
+    due = app._runtime.activations.next_due  # type: ignore[union-attr]
+    assert due is not None
+    app = await place.again(app, process(body))
+    runtime = app._runtime
+    assert runtime is not None
+    await until(lambda: len(runtime.activations.leases) == runtime.store.shards)
+    await until(lambda: runtime.activations.next_due is not None)
+    await has_status(app, begun.id, "waiting")

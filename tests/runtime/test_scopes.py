@@ -70,6 +70,16 @@ async def slowly(what: str) -> str:
     return world.do(attempt().key, f"slowly {what}")
 
 
+@step(timeout=600)
+async def timed_undo(what: str, made: str | Unknown) -> None:
+    await slow_undo(what, made)
+
+
+@step(undo=timed_undo)
+async def slowly_in_time(what: str) -> str:
+    return world.do(attempt().key, f"slowly {what}")
+
+
 async def start(app: Outlive) -> str:
     return (await app.begin("thing", b"null")).id
 
@@ -259,12 +269,15 @@ async def test_an_undo_that_gives_up_stops_the_process_until_it_is_let_go_on(pla
     assert world.calls["fails x"] == 1 and world.log[-1] == "unmake one make one"
 
 
-async def test_an_undo_under_way_is_shielded_from_a_cancel(place: Place) -> None:
+@pytest.mark.parametrize("undone_slowly", [slowly, slowly_in_time], ids=["plain", "with a limit"])
+async def test_an_undo_under_way_is_shielded_from_a_cancel(
+    place: Place, undone_slowly: Any
+) -> None:
     async def body(run: Run) -> None:
         with pytest.raises(StepFailed):  # noqa: PT012
             async with run.scope():
                 await run(make, "one")
-                await run(slowly, "two")
+                await run(undone_slowly, "two")
                 await run(fails)
         await run(after, "never")
 

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from tests.stores.faults import note, opened, script
 
+from outlive.clock import ManualClock
 from outlive.errors import StoreUnavailable
-from outlive.model import Batch, Put, Ref
+from outlive.model import Append, Batch, Put, Ref
 from outlive.stores.sqlite import POLL_SECONDS, SHARDS_MAX, SQLiteStore
 from outlive.stores.sqlite_file import CHECKPOINT_PAGES
+from outlive.stores.sqlite_group import Group
 
 SOON_SECONDS = 2.0
 """With room for a busy machine; who is not told waits for ten."""
@@ -151,3 +153,46 @@ async def test_a_store_reached_by_a_link_has_the_same_neighbours(tmp_path: Path)
 def test_a_number_of_shards_out_of_bounds_is_a_mistake(tmp_path: Path, shards: int) -> None:
     with pytest.raises(ValueError, match="shards"):
         SQLiteStore(tmp_path / "store.db", shards=shards)
+
+
+async def test_histories_are_of_one_moment_although_another_store_commits_between(
+    tmp_path: Path,
+) -> None:
+    reading, writing = [await opened(tmp_path / "store.db") for _ in range(2)]
+    lease = await reading.take(0, 0, "n")
+    both = Batch(
+        lease=lease,
+        append=(Append("s", 0, "noted", b"e"), Append("t", 0, "noted", b"e")),
+    )
+    statements: list[str] = []
+
+    def between(cursor: Any, statement: str, values: Any) -> bool:
+        if "stream" in statement:
+            statements.append(statement)
+            if len(statements) == 2:
+                Group((both,)).write(writing._file)
+        return True
+
+    reading._file.glancer.exec_trace = between
+    found = await reading.histories(["s", "t"])
+    reading._file.glancer.exec_trace = None
+    assert len(statements) == 2
+    assert {stream: len(events) for stream, events in found.items()} == {"s": 0, "t": 0}
+    assert {k: len(v) for k, v in (await reading.histories(["s", "t"])).items()} == {"s": 1, "t": 1}
+    await reading.close()
+    await writing.close()
+
+
+async def test_a_process_whose_clock_is_behind_does_not_set_the_store_back(tmp_path: Path) -> None:
+    ahead, behind = ManualClock(), ManualClock()
+    ahead.advance(60)
+    first = await opened(tmp_path / "store.db", clock=ahead)
+    second = await opened(tmp_path / "store.db", clock=behind)
+    await second.now()
+    put = Batch(put=(Put(Ref("s", "k"), b"v"),))
+    late = (await first.commit(put)).time
+    assert (await second.commit(put)).time >= late
+    third = await opened(tmp_path / "store.db", clock=behind)
+    assert await third.now() >= late
+    for store in (first, second, third):
+        await store.close()

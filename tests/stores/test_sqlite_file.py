@@ -487,3 +487,21 @@ async def test_a_writer_killed_at_any_moment_loses_nothing_it_acknowledged(path:
         assert sum(cell.key.startswith(f"w{turn}-") for cell in cells) == len(events)
     await store.commit(note(Lease(0, "w19", (await store.owners())[0].epoch), "end", 0))
     await store.close()
+
+
+async def test_a_transaction_has_the_write_lock_from_its_beginning(path: Path) -> None:
+    """What it reads first is then still so when it writes, whoever else has the file open."""
+    store = await opened(path)
+    other = apsw.Connection(str(path))
+    other.set_busy_timeout(0)
+
+    def work(tables: Any) -> Batch:
+        with pytest.raises(apsw.BusyError):
+            other.execute("BEGIN IMMEDIATE")
+        return Batch()
+
+    await store.transact(work)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("COMMIT")
+    other.close()
+    await store.close()

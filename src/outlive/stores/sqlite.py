@@ -358,7 +358,13 @@ class SQLiteStore:
             return found
 
         few = min(limit, GLANCE_HISTORIES_MAX)
-        glanced = self._glance(lambda db: job(db, few))
+
+        def of_one_moment(db: apsw.Connection) -> dict[str, list[Event]]:
+            with db:  # another process may commit between two statements
+                found = job(db, few)
+            return found
+
+        glanced = self._glance(of_one_moment)
         if glanced is not None and (few == limit or len(glanced[0]) == len(wanted)):
             return glanced[0]
         return await self._read(job)

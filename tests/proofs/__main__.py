@@ -1,0 +1,126 @@
+"""Run the harnesses, and write what they found into docs/proofs.md.
+
+    python -m tests.proofs [--only conformance,checkers] [--write]
+
+Without `--write` the page is printed. A run that leaves harnesses out, or in which one did not come
+to its end, is marked as partial; what was not measured is not on the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import apsw
+from tests.proofs.harnesses import HARNESSES, Harness
+from tests.proofs.page import PAGE, ROOT, Place, Ran, page, track_record
+
+
+def ran(harness: Harness) -> Ran:
+    """Run one harness to its end, or until its time is up."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        command = [sys.executable if word == "python" else word for word in words(harness, out)]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        try:
+            said, _ = process.communicate(timeout=harness.seconds_max)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.communicate()
+            return Ran(harness, False, False, time.monotonic() - began, {})
+        figures = figures_of(harness, out, said)
+    complete = figures is not None and process.returncode in (0, 1)
+    seconds = time.monotonic() - began
+    return Ran(harness, complete, process.returncode == 0, seconds, figures or {})
+
+
+def words(harness: Harness, out: Path | str) -> list[str]:
+    return shlex.split(harness.command.replace("{out}", str(out)))
+
+
+def figures_of(harness: Harness, out: Path, said: str) -> dict[str, Any] | None:
+    """What a harness counted; None when it did not get so far."""
+    try:
+        if harness.told == "junit":
+            return of_junit(ElementTree.fromstring(out.read_text("utf-8")))
+        told = out.read_text("utf-8") if out.exists() else said.strip().splitlines()[-1]
+        found = json.loads(told)
+        return found if isinstance(found, dict) else None
+    except (OSError, ValueError, IndexError, ElementTree.ParseError):
+        return None
+
+
+def of_junit(tree: ElementTree.Element) -> dict[str, Any]:
+    """Counts of pytest, and the lines that tests recorded as their figures."""
+    counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+    for suite in tree.iter("testsuite"):
+        for name in counts:
+            counts[name] += int(suite.get(name, 0))
+    figures = [
+        f"{case.get('name')}: {told.get('value')}"
+        for case in tree.iter("testcase")
+        for told in case.iter("property")
+        if told.get("name") == "figures"
+    ]
+    return {**counts, "figures": figures}
+
+
+def here() -> Place:
+    """At which commit, when, and on what this runs."""
+    commit = git("rev-parse", "--short=12", "HEAD")
+    changed = bool(git("status", "--porcelain", "--untracked-files=no"))
+    return Place(
+        commit,
+        changed,
+        datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        f"Python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()},"
+        f" {platform.system()} {platform.release()}, {os.cpu_count()} processors",
+    )
+
+
+def git(*arguments: str) -> str:
+    found = subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Run the harnesses.")
+    parser.add_argument("--only", default="", help="names, with commas between")
+    parser.add_argument("--write", action="store_true", help="into docs/proofs.md")
+    given = parser.parse_args(arguments)
+    names = [name for name in given.only.split(",") if name]
+    unknown = set(names) - {harness.name for harness in HARNESSES}
+    if unknown:
+        parser.error(f"there is no harness {', '.join(sorted(unknown))}")
+    place, found = here(), list[Ran]()
+    for harness in HARNESSES:
+        if not names or harness.name in names:
+            found.append(ran(harness))
+            print(f"{found[-1].verdict}: {harness.name} {found[-1].seconds:.0f} s", flush=True)
+    text = page(place, found, track_record())
+    if given.write:
+        PAGE.write_text(text, "utf-8")
+    else:
+        print(text)
+    return 0 if all(each.sound for each in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

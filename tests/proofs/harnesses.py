@@ -1,0 +1,89 @@
+"""What proves what: each harness by name, the command that runs it, and what it does not cover.
+
+A harness is one line of `HARNESSES`. Its command runs at the root of the project, and says what it
+found in one of two ways:
+
+    junit   pytest writes `{out}`; counts are its tests, and `figures` the lines that tests recorded
+            under that name (`record_property`)
+    json    it writes one JSON object to `{out}`, or as the last line of its output; every member is
+            shown as it is named (`faults` is an object: how often each was injected)
+
+Exit 0 means that nothing was found.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+PYTEST = "python -m pytest -p no:cacheprovider --junitxml={out} "
+
+
+class Harness(Struct, frozen=True):
+    """One way of attacking the promises."""
+
+    name: str
+    layer: str
+    says: str
+    """What it does, in a sentence."""
+    command: str
+    told: Literal["junit", "json"]
+    not_covered: str
+    seconds_max: int = 1200
+
+
+HARNESSES = (
+    Harness(
+        "conformance",
+        "L1",
+        "One suite over every store, in lockstep with the memory store as the model.",
+        PYTEST + "tests/conformance",
+        "junit",
+        "Servers of other versions than those that the tests start.",
+    ),
+    Harness(
+        "checkers",
+        "L8",
+        "Checkers of linearizability and of lists against a search of every order; then real"
+        " clients of every store, recorded and judged.",
+        PYTEST + "tests/testing/test_linearize.py tests/testing/test_appends.py"
+        " tests/testing/test_recording.py",
+        "junit",
+        "A claim that gives nothing although a cell is due; cells of one batch as one moment;"
+        " histories of more than one machine.",
+    ),
+    Harness(
+        "deaths",
+        "L3",
+        "A process dies before and after each of its commits, and at each commit of its recovery.",
+        PYTEST + "tests/simulation/test_crash_table.py",
+        "junit",
+        "A death inside the database's own code: that is the power loss harness's.",
+    ),
+    Harness(
+        "kills",
+        "L4",
+        "SIGKILL, SIGSTOP, full disks and drains of real processes under load.",
+        PYTEST + "tests/crash",
+        "junit",
+        "More than one machine; a kernel that dies.",
+    ),
+    Harness(
+        "nodes",
+        "L5",
+        "Nodes on one PostgreSQL: killed, frozen, cut off, rolled.",
+        PYTEST + "tests/cluster",
+        "junit",
+        "Fail-over of the server itself: `make cluster`, whose figures stand in failover.md.",
+    ),
+    Harness(
+        "planted",
+        "L12",
+        "Known bugs are planted in a copy, one at a time, and a test must fail.",
+        "python -m tests.planted.run --jobs 2 --json {out}",
+        "json",
+        "Bugs of two places at once; bugs that need a machine of their own to show.",
+        seconds_max=2400,
+    ),
+)
