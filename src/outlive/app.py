@@ -472,7 +472,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
             found = (await store.read((request.ref,)))[0]
             if found is not None and (begun := await self._replayed(found, request)) is not None:
                 return begun
-        stream = ids.internal_id(self._clock.wall())
+        stream = ids.internal_id(self._wall())
         ref = ref_of(id, store.shards)
         try:
             if made.limits:
@@ -502,7 +502,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
     ) -> Put:
         kept = self._retention_seconds if made.retention is None else made.retention
         seconds = min(self._request_seconds, 2 * kept)  # no longer than its process and tombstone
-        due = self._clock.wall() + round(seconds * MICROS)
+        due = self._wall() + round(seconds * MICROS)
         if wish.given:
             raw = codec.encode([Raw(raw), wish.given])
         return request_of(made, raw, key, scope, id, due, wish.notify)

@@ -41,6 +41,39 @@ class Clock:
         return asyncio.get_running_loop().call_later(seconds, call)
 
 
+class StoreClock(Clock):
+    """The store's clock as a node knows it: what the store said last, and the time since then by
+    the clock `own` that runs through suspension.
+
+    What becomes due is reckoned with it, because what is due is decided by the store: a machine
+    whose own clock is an hour off waits as long as any other. It lies behind the store's by at most
+    one journey, and never goes back; until the store has said anything it is the machine's own.
+    """
+
+    def __init__(self, own: Clock) -> None:
+        self._own = own
+        self._ahead: int | None = None
+        self._high = 0
+
+    def wall(self) -> int:
+        if self._ahead is None:
+            return self._own.wall()
+        now = round(self._own.boot() * MICROS) + self._ahead
+        if now > self._high:
+            self._high = now
+        return self._high
+
+    def boot(self) -> float:
+        return self._own.boot()
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Later:
+        return self._own.call_later(seconds, call)
+
+    def hear(self, micros: int) -> None:
+        """The store has just said what time it is."""
+        self._ahead = micros - round(self._own.boot() * MICROS)
+
+
 class ManualClock(Clock):
     """A clock that stands still until it is moved: for tests and simulation."""
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from tests.service import until
 
-from outlive.clock import ManualClock
+from outlive import Outlive, Run
+from outlive.clock import MICROS, Clock, ManualClock
 from outlive.runtime.timers import HEAP_MIN, Timers
+from outlive.stores.memory import MemoryStore
 
 
 async def test_calls_are_made_in_order_of_their_time_and_never_before_it() -> None:
@@ -92,3 +95,35 @@ async def test_cancelled_timers_of_far_times_do_not_pile_up() -> None:
     assert len(timers._heap) <= HEAP_MIN
     assert any(found[2] is kept for found in timers._heap)
     timers.stop()
+
+
+class Behind(Clock):
+    """The clock of a machine that is an hour behind."""
+
+    def wall(self) -> int:
+        return super().wall() - 3600 * MICROS
+
+
+async def test_a_machine_whose_clock_is_wrong_waits_as_long_as_any_other() -> None:
+    store = MemoryStore()
+    app = Outlive(store, clock=Behind())
+
+    @app.process("/waits", version=1)
+    async def wait(run: Run) -> None:
+        await run.wait("go", within=3600)
+
+    @app.process("/naps", version=1)
+    async def nap(run: Run) -> None:
+        await run.sleep(3600)
+
+    async with app:
+        for body in (wait, nap):
+            handle = await app.start(body)
+            view = await until(lambda handle=handle: parked(handle), "it waits")
+            left = (view.due - await store.now()) / MICROS
+            assert 3500 < left <= 3600
+
+
+async def parked(handle: Any) -> Any:
+    view = await handle.view()
+    return view if view.status == "waiting" else None

@@ -60,7 +60,7 @@ class Callbacks(Updates):
         raw = self._callback_payload(head, made.name, payload)
         if told is not None:
             return _again(told, raw)
-        if head.status in FINAL or (made.until is not None and made.until <= self._clock.wall()):
+        if head.status in FINAL or (made.until is not None and made.until <= self._wall()):
             raise CallbackExpired
         command = Command("callback", place.id, place.of, raw, place.of)
         try:

@@ -116,7 +116,7 @@ class Forking(Controlling):
             return None
         if made is None:
             raise NotForkable("A fork with a key needs its process and version declared here.")
-        due = self._clock.wall() + round(self._request_seconds * MICROS)
+        due = self._wall() + round(self._request_seconds * MICROS)
         return request_of(made, raw, key, scope, new, due)
 
     async def _fork_of_ended(self, cell: Cell, head: Head, plan: Plan) -> Batch:

@@ -36,6 +36,11 @@ class Opened:
             raise StoreUnavailable("The application is not open; nothing was read or written.")
         return self._store
 
+    def _wall(self) -> int:
+        """The store's time as this node knows it; where none runs, this machine's."""
+        clock = self._clock if self._runtime is None else self._runtime.clock
+        return clock.wall()
+
     async def _head(self, id: str) -> Head:
         """What the cell of a process says. Raises `NoSuchProcess`, `ProcessGone`."""
         ref = ref_of(id, self.store.shards)

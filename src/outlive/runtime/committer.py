@@ -47,9 +47,16 @@ is one for every step."""
 class Committer:
     """The group commit of one node on one store; used from one event loop."""
 
-    def __init__(self, store: Store, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock | None = None,
+        hear: Callable[[int], None] | None = None,
+    ) -> None:
         self._store = store
         self._clock = clock or Clock()
+        self._hear = hear
+        """Is told the store's time by each commit."""
         self._pending: deque[_Waiting] = deque()
         self._pending_bytes = 0
         self._pending_works = 0
@@ -209,6 +216,8 @@ class Committer:
                 self.refused += 1
                 self.fenced += isinstance(result, Fenced)
                 future.set_exception(result)
+        if self._hear is not None and type(results[-1]) is Committed:
+            self._hear(results[-1].time)
 
     def _keep_patient(self, group: Sequence[_Waiting], error: StoreUnavailable) -> None:
         """Nothing of `group` was written: keep the patient ones in front, tell the others."""

@@ -18,7 +18,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from outlive import ids
-from outlive.clock import MICROS, Clock
+from outlive.clock import MICROS, Clock, StoreClock
 from outlive.errors import (
     OutcomeUnknown,
     OutliveError,
@@ -77,9 +77,9 @@ class NodeRuntime:
         archive: Path | None = None,
     ) -> None:
         self.store = store
-        self.clock = clock
+        self.clock = clock = StoreClock(clock)
         self.name = ids.node_id()
-        self.committer = Committer(store, clock)
+        self.committer = Committer(store, clock, clock.hear)
         self.timers = Timers(clock)
         self.watchers = Watchers(store, clock)
         self.orphans = Orphans(store, clock)
@@ -109,6 +109,7 @@ class NodeRuntime:
             self._trust,
             lease_seconds,
             lambda: needs_of(store),
+            clock.hear,
         )
         self.activations.lines.obey = self._obey
         self._leaving_until: float | None = None

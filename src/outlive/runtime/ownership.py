@@ -103,8 +103,11 @@ class Ownership:
         trust: Callable[[float], None],
         lease_seconds: float = LEASE_SECONDS,
         needs: Callable[[], Awaitable[Needs]] | None = None,
+        hear: Callable[[int], None] | None = None,
     ) -> None:
         self._needs_now = needs
+        self._hear = hear
+        """Is told the store's time whenever it is asked."""
         self._needs: Needs = {}
         self._builds: Builds = {}
         self._looked = -LOOK_SECONDS
@@ -136,7 +139,7 @@ class Ownership:
 
     async def join(self) -> None:
         """Become a node of the store, and take the first shards."""
-        self._since = await self._store.now()
+        self._since = await self._now()
         await self._store.announce(self._node)
         await self.tick()
 
@@ -231,16 +234,22 @@ class Ownership:
             socket.gethostname(), pid, self._since, self.phase, self._runs, self._home,
             start_time(pid),
         )  # fmt: skip
-        due = await self._store.now() + round((self._lease_seconds + ahead_seconds) * MICROS)
+        due = await self._now() + round((self._lease_seconds + ahead_seconds) * MICROS)
         put = Put(self._ref(), encode(value), due)
         await self._store.commit(Batch(put=(put,), storage="relaxed"))
         self._renewed, self._trusted = sent, True
         self._trust(sent + self._demote_seconds)
 
+    async def _now(self) -> int:
+        now = await self._store.now()
+        if self._hear is not None:
+            self._hear(now)
+        return now
+
     async def _look(self) -> tuple[list[tuple[str, NodeCell]], list[Cell]]:
         """The nodes that are alive, and the cells of those that are not."""
         cells = await self._store.scan(SPACE, limit=NODES_MAX)
-        now = await self._store.now()
+        now = await self._now()
         departed = await self._store.departed([cell.key for cell in cells])
         versions = {cell.key: cell.version for cell in cells if cell.key in departed}
         self._last_words = {**versions, **_within(self._last_words, departed)}
