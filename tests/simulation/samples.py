@@ -213,7 +213,8 @@ def kill(
         flaws["others"].append("\n".join((str(error), *getattr(error, "__notes__", ()))))
     finally:
         murder.close()
-    once = [death for death in deaths if death and "/" not in death]
+    # A second death that was not reached leaves a run with the first one alone: counted once.
+    once = {death for death in deaths if death and "/" not in death}
     return Killings(
         sample=scenario.name,
         store=address.partition(":")[0],

@@ -143,6 +143,17 @@ async def test_a_schema_of_another_release_is_refused(
         assert db.execute("SELECT count(*) FROM outlive_shard").fetchone() == (16,)
 
 
+async def test_a_row_that_is_always_there_and_is_gone_is_said_to_be_damage(path: Path) -> None:
+    """SQLite reads zeros where a file has become shorter, and finds nothing there."""
+    store = await opened(path)
+    with closing(apsw.Connection(str(path))) as db:
+        db.execute("DELETE FROM outlive_store")
+    with pytest.raises(StoreCorrupt, match="nothing was written"):
+        await store.commit(Batch(put=(Put(Ref("s", "k"), b""),)))
+    assert await store.scan("s") == []
+    await store.close()
+
+
 async def test_a_second_copy_of_sqlite_with_the_file_open_is_refused(path: Path) -> None:
     await (await opened(path)).close()
     theirs = sqlite3.connect(path)
