@@ -17,7 +17,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-PYTEST = "python -m pytest -p no:cacheprovider --junitxml={out} "
+PYTEST = "python -m pytest -p no:cacheprovider -o junit_family=xunit1 --junitxml={out} "
 
 
 class Harness(Struct, frozen=True):
