@@ -1,0 +1,371 @@
+"""Deterministic simulation of whole clusters: same seed, same run, whatever goes wrong in it.
+
+    python -m outlive.testing.simulate                      a minute of seeds, and what came of them
+    python -m outlive.testing.simulate --seeds 1-500        these seeds
+    python -m outlive.testing.simulate --seed 17            one of them again, with its story
+
+Nodes, clients and the dice of the faults run in one thread on virtual time (turns.py): the runtime
+and the SQLite store of production, on a real file; what is simulated is the clock, the threads, the
+order of turns, and death. Faults (faults.py) come while clients (workload.py, or your own) use the
+cluster; then all is healed, what was begun comes to its end, and every oracle is asked.
+
+A seed that finds a violation is made smaller (`shrunk`): fewer faults, fewer nodes, less time, as
+long as something is still found. What is left is printed as one command that repeats it.
+
+Word it as it is: a run shows no violation that *this search* found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from outlive import ids, steps
+from outlive.clock import Clock
+from outlive.kinds.processes.vocabulary import FINAL
+from outlive.testing.cluster import Cluster
+from outlive.testing.faults import Fault, drawn
+from outlive.testing.oracles import (
+    Facts,
+    facts_of,
+    p1_acknowledged_is_durable,
+    p4_one_effective_holder,
+    p5_one_answer_per_key,
+    p6_work_ends_once,
+    p7_journal_grammar,
+    p8_nothing_is_stuck,
+    p9_tails_are_dense,
+    p10_chain_verifies,
+)
+from outlive.testing.promises import p9_readers_saw_the_journal, p12_nothing_is_left
+from outlive.testing.turns import NothingLeft, Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from outlive.app import Outlive
+
+NODES = 3
+SECONDS = 300.0
+"""How long faults come, in simulated seconds."""
+PAUSE_SECONDS = 8.0
+"""About how far apart they are."""
+SETTLE_SECONDS = 1200.0
+"""Simulated seconds within which everything has ended once no fault lasts any longer."""
+REST_SECONDS = 15.0
+FLAWS_MAX = 20
+QUICK = Path("/dev/shm")
+"""Where a file costs no disk; power loss is another search."""
+LEFT_MAX = {"batches that wait": 0, "commands under way": 0, "loads": 0, "processes in memory": 0}
+
+Work = Callable[[Cluster], Awaitable[Any]]
+Check = Callable[[Cluster, Facts], Awaitable[list[str]]]
+
+
+class Case(Struct, frozen=True):
+    """One run: everything in it follows from these."""
+
+    seed: int
+    nodes: int = NODES
+    seconds: float = SECONDS
+    faults: tuple[int, ...] | None = None
+    """The numbers of the faults that are let happen; None: all that the seed draws."""
+
+    @property
+    def options(self) -> str:
+        """How the command line says it."""
+        said = f"--seed {self.seed}"
+        said += f" --nodes {self.nodes}" if self.nodes != NODES else ""
+        said += f" --seconds {self.seconds:g}" if self.seconds != SECONDS else ""
+        if self.faults is not None:
+            said += f" --faults {','.join(map(str, self.faults)) or '-'}"
+        return said
+
+
+class Found(Struct, frozen=True):
+    """What came of one case."""
+
+    case: Case
+    violations: list[str]
+    faults: dict[str, int]
+    counts: dict[str, int]
+    simulated_seconds: float
+    turns: int
+    digest: str
+
+
+class Report(Struct, frozen=True):
+    """What came of many."""
+
+    seeds: int
+    simulated_hours: float
+    """Of clusters; times the nodes it is hours of nodes."""
+    nodes: int
+    faults: dict[str, int]
+    counts: dict[str, int]
+    turns: int
+    seconds: float
+    violations: dict[str, list[str]]
+    """By the options that repeat it."""
+
+
+# --- one run --------------------------------------------------------------------------------------
+
+
+def simulate(
+    case: Case, app: Outlive | None = None, clients: Work | None = None, check: Check | None = None
+) -> Found:
+    """Run one case to its end, and ask every oracle.
+
+    `app`: your application, whose declarations every node runs; `clients(cluster)` uses the cluster
+    until `cluster.over` and comes to its end; `check(cluster, facts)` gives what it finds wrong
+    afterwards, as sentences. Without them it is the service of `workload.py`. Raises `ValueError`
+    for a case that cannot be. Not to be called inside of a running event loop.
+    """
+    if not 1 <= case.nodes <= 16 or case.seconds <= 0:
+        raise ValueError("a case has 1 to 16 nodes and lasts some seconds")
+    loop = Turns(ids.seeded(f"turns {case.seed}"))
+    base = QUICK if os.access(QUICK, os.W_OK) else None
+    unexpected = _Unexpected()
+    loop.set_exception_handler(unexpected.in_loop)
+    log = logging.getLogger("outlive")
+    kept = log.level, log.propagate
+    log.addHandler(unexpected)
+    log.propagate = False
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="outlive-", dir=base) as folder,
+            ids.drawn_from(ids.seeded(f"ids {case.seed}")),
+        ):
+            run = _Run(case, loop, Path(folder), unexpected)
+            try:
+                return loop.run_until_complete(run.all(app, clients, check))
+            except NothingLeft as error:
+                return run.found([f"P8: {error}"])
+            finally:
+                run.end()
+                loop.close()
+    finally:
+        log.removeHandler(unexpected)
+        log.setLevel(kept[0])
+        log.propagate = kept[1]
+
+
+class _Unexpected(logging.Handler):
+    """What the program itself holds for a fault of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.flaws: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self._add(record.getMessage(), error)
+
+    def in_loop(self, _loop: Any, context: dict[str, Any]) -> None:
+        """Told of what a callback raised. What nobody retrieved is told when memory is freed, so
+        at no certain time: it is left out."""
+        if "handle" in context:
+            self._add(str(context.get("message")), context.get("exception"))
+
+    def _add(self, said: str, error: BaseException | None) -> None:
+        self.flaws.append(f"unexpected: {said}: {error!r}{_place(error)}")
+
+
+def _place(error: BaseException | None) -> str:
+    trace = error.__traceback__ if error is not None else None
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+
+
+class _Run:
+    """One run under way."""
+
+    def __init__(self, case: Case, loop: Turns, folder: Path, unexpected: _Unexpected) -> None:
+        self.case, self.loop, self.folder = case, loop, folder
+        self.unexpected = unexpected
+        self.cluster: Cluster | None = None
+        dice = ids.seeded(f"faults {case.seed}")
+        drawn_all = drawn(dice, case.seconds, case.nodes, PAUSE_SECONDS)
+        chosen = case.faults
+        self.faults = [one for one in drawn_all if chosen is None or one.number in chosen]
+
+    async def all(self, app: Outlive | None, clients: Work | None, check: Check | None) -> Found:
+        """From the first start to the last question."""
+        case, loop = self.case, self.loop
+        if app is None or clients is None:
+            from outlive.testing import workload
+
+            app = workload.app
+        dice = ids.seeded(f"clients {case.seed}")
+        cluster = self.cluster = Cluster(app, self.folder / "store.db", loop, dice, case.nodes)
+        if clients is None:
+            users = workload.Clients(cluster)
+            clients, check = (lambda _: users.work()), (lambda _, facts: users.check(facts))
+        await self._use(cluster, clients)
+        flaws = list(cluster.flaws)
+        if not flaws:
+            flaws = await self._ask(cluster, check)
+        return self.found([*flaws, *self.unexpected.flaws])
+
+    async def _use(self, cluster: Cluster, clients: Work) -> None:
+        loop = self.loop
+        with _calls_seen(cluster):
+            cluster._root = __import__("contextvars").copy_context()
+            await cluster.open()
+            watching = loop.create_task(cluster.watch())
+            using = loop.create_task(_as_task(clients(cluster)))
+            for fault in self.faults:
+                await asyncio.sleep(max(0.0, fault.at - loop.time()))
+                cluster.strike(fault)
+            await asyncio.sleep(max(0.0, self.case.seconds - loop.time()))
+            cluster.heal()
+            done, _ = await asyncio.wait({using}, timeout=SETTLE_SECONDS)
+            if not done:
+                cluster.flaws.append(f"P8: clients have not come to an end in {SETTLE_SECONDS} s")
+            elif (error := using.exception()) is not None:
+                cluster.flaws.append(f"a client failed: {_why(error)}")
+            await asyncio.sleep(REST_SECONDS)
+            watching.cancel()
+            await cluster.read_on()
+
+    async def _ask(self, cluster: Cluster, check: Check | None) -> list[str]:
+        """Every oracle that there is."""
+        facts = await facts_of(cluster.eye)
+        known = {id for ids in cluster.acknowledged.values() for id in ids}
+        children = {
+            id for id, found in facts.processes.items() if found.head.parent
+        }
+        theirs = Facts(
+            facts.shards, facts.holds, facts.tails,
+            {id: found for id, found in facts.processes.items() if id not in children},
+        )  # fmt: skip
+        flaws = [
+            *p1_acknowledged_is_durable(facts, known),
+            *p4_one_effective_holder(facts),
+            *p5_one_answer_per_key(theirs, cluster.acknowledged),
+            *p6_work_ends_once(facts, known | children),
+            *p7_journal_grammar(facts),
+            *p8_nothing_is_stuck(facts),
+            *p9_tails_are_dense(facts),
+            *p9_readers_saw_the_journal(facts, cluster.tails),
+            *p10_chain_verifies(facts),
+        ]
+        for id, status in cluster.seen.items():
+            found = facts.processes.get(id)
+            if found is None or found.head.status != status:
+                flaws.append(f"P1: a client was told that {id} is {status}, and it is not")
+        for seat in cluster.seats:
+            flaws += seat.weather.flaws
+            flaws += _left(seat)
+        if check is not None:
+            flaws += await check(cluster, facts)
+        return flaws
+
+    def found(self, flaws: Sequence[str]) -> Found:
+        """What came of it."""
+        cluster = self.cluster
+        assert cluster is not None
+        faults = Counter(fault.kind for fault in self.faults)
+        hits: Counter[str] = Counter()
+        for seat in cluster.seats:
+            hits.update(seat.weather.hits)
+        counts = dict(cluster.counts) | {f"calls hit by {kind}": n for kind, n in hits.items()}
+        counts["lives"] = sum(seat.lives for seat in cluster.seats)
+        counts["processes"] = sum(map(len, cluster.acknowledged.values()))
+        return Found(
+            self.case, list(flaws)[:FLAWS_MAX], dict(sorted(faults.items())),
+            dict(sorted(counts.items())), self.loop.micros / 1e6, self.loop.turns, cluster.digest,
+        )  # fmt: skip
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        if self.cluster is not None:
+            self.cluster.end()
+
+
+async def _as_task(work: Awaitable[Any]) -> Any:
+    return await work
+
+
+def _why(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{error!r}{_place(error)}"
+
+
+def _left(seat: Any) -> list[str]:
+    """What a node still holds although nothing is under way."""
+    runtime = seat.app._runtime if seat.app is not None else None
+    if runtime is None or not seat.ready:
+        return []
+    activations = runtime.activations
+    counted = {
+        "batches that wait": runtime.committer.pending,
+        "commands under way": len(activations.obeying),
+        "loads": len(activations._loading),
+        "processes in memory": len(activations.live),
+    }
+    return p12_nothing_is_left(f"node {seat.number}", counted, LEFT_MAX)
+
+
+@contextmanager
+def _calls_seen(cluster: Cluster) -> Iterator[None]:
+    """While it is open the cluster is told of each call of a step."""
+    kept = steps.set_attempt
+
+    def seen(attempt: steps.Attempt) -> object:
+        cluster.step_begins(attempt)
+        return kept(attempt)
+
+    steps.set_attempt = seen
+    try:
+        yield
+    finally:
+        steps.set_attempt = kept
+
+
+# --- making it smaller ----------------------------------------------------------------------------
+
+
+def shrunk(case: Case, fails: Callable[[Case], bool], tries_max: int = 60) -> Case:
+    """The smallest case near `case` of which `fails` is still true, in at most `tries_max` runs."""
+    dice = ids.seeded(f"faults {case.seed}")
+    numbers = case.faults
+    if numbers is None:
+        drawn_all = drawn(dice, case.seconds, case.nodes, PAUSE_SECONDS)
+        numbers = tuple(fault.number for fault in drawn_all)
+    best = msgspec.structs.replace(case, faults=numbers)
+    tries = 1
+    if not fails(best):
+        return case
+    size = max(1, len(numbers) // 2)
+    while size and tries < tries_max:
+        smaller = False
+        for first in range(0, len(best.faults or ()), size):
+            left = (*(best.faults or ())[:first], *(best.faults or ())[first + size :])
+            trial = msgspec.structs.replace(best, faults=left)
+            tries += 1
+            if fails(trial):
+                best, smaller = trial, True
+                break
+            if tries >= tries_max:
+                break
+        if not smaller:
+            size //= 2
+    return best
