@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from outlive.app import LEASE_SECONDS_MAX
 from outlive.errors import OutliveError, ProcessError, ProcessTerminal
 from outlive.kinds.processes.vocabulary import FINAL, unpack
 from outlive.model import Committed, shard_of
@@ -83,10 +84,19 @@ class Cluster:
     """Nodes of one application; what clients were told is kept for the oracles."""
 
     def __init__(
-        self, app: Outlive, path: Path, loop: Turns, dice: Random, nodes: int, shards: int = SHARDS
+        self,
+        app: Outlive,
+        path: Path,
+        loop: Turns,
+        dice: Random,
+        nodes: int,
+        shards: int = SHARDS,
+        stretch: float = 1.0,
     ) -> None:
         self.app, self.loop, self.dice = app, loop, dice
         self.seats = [Seat(number, loop, dice) for number in range(nodes)]
+        self.stretch = stretch
+        """How many times as long leases last, and clients think."""
         self.over = False
         """Whether the time of faults is over: clients begin nothing new then."""
         self.acknowledged: dict[str, set[str]] = {}
@@ -110,7 +120,8 @@ class Cluster:
     # --- nodes ------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Make the file and start every node."""
+        """Make the file and start every node; what the caller's context says, every life sees."""
+        self._root = contextvars.copy_context()
         await self.eye.open()
         for seat in self.seats:
             self.start_node(seat)
@@ -130,6 +141,8 @@ class Cluster:
         seat.weather.on_done = lambda *told: self._note(seat, *told)
         port: Any = FaultyStore(seat.store, seat.weather)
         seat.app = twin(self.app, port, seat.clock)
+        lease_seconds = seat.app._lease_seconds * self.stretch
+        seat.app._lease_seconds = min(lease_seconds, LEASE_SECONDS_MAX)
         seat.down_seconds, seat.told, seat.waits_since = 1.0, True, None
         self.loop.create_task(self._open(seat, seat.app), context=life.context())
 
@@ -154,7 +167,7 @@ class Cluster:
         file = getattr(store, "_file", None)
         if file is not None and file._opened:
             file.close()
-        self.later(0.0 if seat.told else FORGOTTEN_SECONDS, store._presence.forget)
+        self.later(0.0 if seat.told else FORGOTTEN_SECONDS * self.stretch, store._presence.forget)
         asked, seat.asked = seat.asked, set()
         for future in sorted(asked, key=hash):
             if not future.done():
@@ -320,14 +333,14 @@ class Cluster:
                 if told != view.status:
                     self.flaws.append(f"P1: {id} was {told}, and later {view.status}")
                 return str(view.status)
-            await self.pause(4 * AGAIN_SECONDS)
+            await self.pause(4 * AGAIN_SECONDS * self.stretch)
 
     # --- what the oracles are told ----------------------------------------------------------------
 
     async def watch(self) -> None:
         """Read on in every shard while the cluster runs."""
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
+            await asyncio.sleep(WATCH_SECONDS * self.stretch)
             await self.read_on()
 
     async def read_on(self) -> None:

@@ -49,6 +49,8 @@ ASKED_IN_TURN = frozenset(("open", "close", "announce", "departed"))
 DELAY_SECONDS_MAX = 1.0
 STALL_SECONDS_MAX = 20.0
 CUT_SECONDS_MAX = 1.0
+PAUSE_SECONDS = 8.0
+"""About how far apart faults are."""
 SHARE_HIT = 0.35
 """Of the calls made while a fault of the port lasts, how many it hits."""
 LANE_SECONDS = 0.0004
@@ -75,11 +77,14 @@ class Fault(Struct, frozen=True):
 
     def __str__(self) -> str:
         more = f" {self.amount / 1e6:+.1f} s" if self.kind in ("skew", "jump") else ""
-        return f"{self.number}: {self.at:.1f} s {self.kind} node {self.node}{more}, {self.seconds:.1f} s"
+        when = f"{self.number}: at {self.at:.1f} s"
+        return f"{when} {self.kind} node {self.node}{more}, for {self.seconds:.1f} s"
 
 
-def drawn(dice: Random, seconds: float, nodes: int, pause_seconds: float) -> list[Fault]:
-    """The faults of one run: about one every `pause_seconds`, none in the first second."""
+def drawn(dice: Random, seconds: float, nodes: int, stretch: float = 1.0) -> list[Fault]:
+    """The faults of one run of `seconds`: about one every `PAUSE_SECONDS`, none in the first
+    second; `stretch` times as far apart and as long."""
+    pause_seconds = PAUSE_SECONDS * stretch
     found: list[Fault] = []
     at = 1.0 + dice.random() * pause_seconds
     while at < seconds:
@@ -91,7 +96,7 @@ def drawn(dice: Random, seconds: float, nodes: int, pause_seconds: float) -> lis
             lasts = dice.choice((0.3, 2.0, 7.0, 11.0, 25.0)) * dice.uniform(0.7, 1.3)
         elif kind in ("skew", "jump"):
             amount = round(dice.uniform(-1, 1) * dice.choice((0.2, 3.0, 30.0)) * 1e6)
-        found.append(Fault(len(found), at, kind, node, lasts, amount, told))
+        found.append(Fault(len(found), at, kind, node, lasts * stretch, amount, told))
         at += dice.expovariate(1 / pause_seconds)
     return found
 
@@ -188,9 +193,8 @@ class FaultyStore:
         ]
         if not guarded:
             return
-        for batch, result in zip(
-            guarded, await self._inner.commit_group(guarded), strict=True
-        ):
+        again = await self._inner.commit_group(guarded)
+        for batch, result in zip(guarded, again, strict=True):
             if isinstance(result, Committed):
                 self._weather.flaws.append(f"P2: a batch was applied twice: {batch}")
 

@@ -35,6 +35,8 @@ from msgspec import Struct
 from outlive import ids, steps
 from outlive.clock import Clock
 from outlive.kinds.processes.vocabulary import FINAL
+from outlive.runtime import node, ownership
+from outlive.stores import sqlite
 from outlive.testing.cluster import Cluster
 from outlive.testing.faults import Fault, drawn
 from outlive.testing.oracles import (
@@ -58,10 +60,10 @@ if TYPE_CHECKING:
     from outlive.app import Outlive
 
 NODES = 3
-SECONDS = 300.0
-"""How long faults come, in simulated seconds."""
-PAUSE_SECONDS = 8.0
-"""About how far apart they are."""
+SECONDS = 60.0
+"""How long faults come, in simulated seconds at the pace of production."""
+PACES = (1.0, 40.0, 5.0, 40.0, 5.0, 40.0, 40.0, 40.0)
+"""The pace of each seed, by its last digit to base eight."""
 SETTLE_SECONDS = 1200.0
 """Simulated seconds within which everything has ended once no fault lasts any longer."""
 REST_SECONDS = 15.0
@@ -79,16 +81,40 @@ class Case(Struct, frozen=True):
 
     seed: int
     nodes: int = NODES
-    seconds: float = SECONDS
+    seconds: float = 0.0
+    """How long faults come; 0: as long as the seed's pace says."""
     faults: tuple[int, ...] | None = None
     """The numbers of the faults that are let happen; None: all that the seed draws."""
+
+    @property
+    def pace(self) -> float:
+        """How many times as rarely as in production the nodes look around: most seeds run through
+        more hours, some are exactly as quick."""
+        return PACES[self.seed % len(PACES)]
+
+    @property
+    def stretch(self) -> float:
+        """How many times as long leases, faults and thoughts are: a lease has ten looks or more."""
+        return max(1.0, self.pace / 5)
+
+    @property
+    def lasts(self) -> float:
+        """How long faults come."""
+        return self.seconds or SECONDS * self.pace
+
+    def drawn(self) -> list[Fault]:
+        """The faults that happen in it."""
+        dice = ids.seeded(f"faults {self.seed}")
+        chosen = self.faults
+        found = drawn(dice, self.lasts, self.nodes, self.stretch)
+        return [one for one in found if chosen is None or one.number in chosen]
 
     @property
     def options(self) -> str:
         """How the command line says it."""
         said = f"--seed {self.seed}"
         said += f" --nodes {self.nodes}" if self.nodes != NODES else ""
-        said += f" --seconds {self.seconds:g}" if self.seconds != SECONDS else ""
+        said += f" --seconds {self.seconds:g}" if self.seconds else ""
         if self.faults is not None:
             said += f" --faults {','.join(map(str, self.faults)) or '-'}"
         return said
@@ -134,7 +160,7 @@ def simulate(
     afterwards, as sentences. Without them it is the service of `workload.py`. Raises `ValueError`
     for a case that cannot be. Not to be called inside of a running event loop.
     """
-    if not 1 <= case.nodes <= 16 or case.seconds <= 0:
+    if not 1 <= case.nodes <= 16 or case.seconds < 0:
         raise ValueError("a case has 1 to 16 nodes and lasts some seconds")
     loop = Turns(ids.seeded(f"turns {case.seed}"))
     base = QUICK if os.access(QUICK, os.W_OK) else None
@@ -200,10 +226,7 @@ class _Run:
         self.case, self.loop, self.folder = case, loop, folder
         self.unexpected = unexpected
         self.cluster: Cluster | None = None
-        dice = ids.seeded(f"faults {case.seed}")
-        drawn_all = drawn(dice, case.seconds, case.nodes, PAUSE_SECONDS)
-        chosen = case.faults
-        self.faults = [one for one in drawn_all if chosen is None or one.number in chosen]
+        self.faults = case.drawn()
 
     async def all(self, app: Outlive | None, clients: Work | None, check: Check | None) -> Found:
         """From the first start to the last question."""
@@ -213,7 +236,9 @@ class _Run:
 
             app = workload.app
         dice = ids.seeded(f"clients {case.seed}")
-        cluster = self.cluster = Cluster(app, self.folder / "store.db", loop, dice, case.nodes)
+        cluster = self.cluster = Cluster(
+            app, self.folder / "store.db", loop, dice, case.nodes, stretch=case.stretch
+        )
         if clients is None:
             users = workload.Clients(cluster)
             clients, check = (lambda _: users.work()), (lambda _, facts: users.check(facts))
@@ -225,22 +250,22 @@ class _Run:
 
     async def _use(self, cluster: Cluster, clients: Work) -> None:
         loop = self.loop
-        with _calls_seen(cluster):
-            cluster._root = __import__("contextvars").copy_context()
+        with _one_program(cluster, self.case.pace):
             await cluster.open()
             watching = loop.create_task(cluster.watch())
             using = loop.create_task(_as_task(clients(cluster)))
             for fault in self.faults:
                 await asyncio.sleep(max(0.0, fault.at - loop.time()))
                 cluster.strike(fault)
-            await asyncio.sleep(max(0.0, self.case.seconds - loop.time()))
+            await asyncio.sleep(max(0.0, self.case.lasts - loop.time()))
             cluster.heal()
-            done, _ = await asyncio.wait({using}, timeout=SETTLE_SECONDS)
+            done, _ = await asyncio.wait({using}, timeout=SETTLE_SECONDS * cluster.stretch)
             if not done:
-                cluster.flaws.append(f"P8: clients have not come to an end in {SETTLE_SECONDS} s")
+                cluster.flaws.append("P8: what clients began has not come to its end")
+                cluster.flaws += p8_nothing_is_stuck(await facts_of(cluster.eye))
             elif (error := using.exception()) is not None:
                 cluster.flaws.append(f"a client failed: {_why(error)}")
-            await asyncio.sleep(REST_SECONDS)
+            await asyncio.sleep(REST_SECONDS * cluster.stretch)
             watching.cancel()
             await cluster.read_on()
 
@@ -325,19 +350,33 @@ def _left(seat: Any) -> list[str]:
 
 
 @contextmanager
-def _calls_seen(cluster: Cluster) -> Iterator[None]:
-    """While it is open the cluster is told of each call of a step."""
-    kept = steps.set_attempt
+def _one_program(cluster: Cluster, pace: float) -> Iterator[None]:
+    """While it is open the cluster is told of each call of a step, and the nodes do not see that
+    they are one program: what the kernel says of its pid is true of none of them. What is done
+    again and again by the clock is done `pace` times as rarely."""
+    set_attempt = steps.set_attempt
 
     def seen(attempt: steps.Attempt) -> object:
         cluster.step_begins(attempt)
-        return kept(attempt)
+        return set_attempt(attempt)
 
-    steps.set_attempt = seen
+    changed: list[tuple[Any, str, Any]] = [
+        (steps, "set_attempt", seen),
+        (ownership, "home", lambda: ""),
+        (ownership, "start_time", lambda _: 0),
+        (ownership, "TICK_SECONDS", ownership.TICK_SECONDS * pace),
+        (ownership, "QUICK_TICK_SECONDS", ownership.QUICK_TICK_SECONDS * pace),
+        (sqlite, "POLL_SECONDS", sqlite.POLL_SECONDS * pace),
+        (node, "PUMP_SECONDS_MAX", node.PUMP_SECONDS_MAX * pace),
+    ]
+    kept = [(module, name, getattr(module, name)) for module, name, _ in changed]
+    for module, name, value in changed:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        steps.set_attempt = kept
+        for module, name, value in kept:
+            setattr(module, name, value)
 
 
 # --- making it smaller ----------------------------------------------------------------------------
@@ -345,11 +384,7 @@ def _calls_seen(cluster: Cluster) -> Iterator[None]:
 
 def shrunk(case: Case, fails: Callable[[Case], bool], tries_max: int = 60) -> Case:
     """The smallest case near `case` of which `fails` is still true, in at most `tries_max` runs."""
-    dice = ids.seeded(f"faults {case.seed}")
-    numbers = case.faults
-    if numbers is None:
-        drawn_all = drawn(dice, case.seconds, case.nodes, PAUSE_SECONDS)
-        numbers = tuple(fault.number for fault in drawn_all)
+    numbers = tuple(fault.number for fault in case.drawn())
     best = msgspec.structs.replace(case, faults=numbers)
     tries = 1
     if not fails(best):

@@ -224,14 +224,14 @@ class Clients:
                     dice.random() < 0.4,
                 )
                 group.create_task(self._order(form))
-                await cluster.pause(2 * THINK_SECONDS)
+                await cluster.pause(2 * THINK_SECONDS * cluster.stretch)
 
     async def _order(self, form: Order) -> None:
         cluster = self.cluster
         id = await cluster.start(order, form, key=f"order {form.name}")
         self.orders[id] = form
         if form.waits:
-            await cluster.pause(THINK_SECONDS)
+            await cluster.pause(THINK_SECONDS * cluster.stretch)
             await cluster.signal(id, "approved", "yes", key=f"approved {form.name}")
         await cluster.end_of(id)
 
@@ -246,7 +246,7 @@ class Clients:
             found = await self._read(key)
             if found is not None and cluster.dice.random() < 0.6:
                 await self._write(key, f"{at}.{number}", found)
-            await cluster.pause(THINK_SECONDS)
+            await cluster.pause(THINK_SECONDS * cluster.stretch)
         for key in PAIR_KEYS:
             while await self._read(key) is None:
                 await cluster.pause(1.0)
@@ -305,7 +305,7 @@ class Clients:
             await self._claim()
             if cluster.over and not await cluster.eye.scan("simulated.work"):
                 return
-            await cluster.pause(THINK_SECONDS)
+            await cluster.pause(THINK_SECONDS * cluster.stretch)
 
     async def _want(self, name: str) -> None:
         cell = Ref("simulated.work", name)
