@@ -376,7 +376,9 @@ class Cluster:
         if attempt.undoing or (attempt._stream, attempt.id) not in self._recorded:
             return
         owner = self._owners.get(shard_of(attempt.process, self.shards))
-        if any(seat.app is not None and seat.app.node == owner for seat in self.seats if seat.ready):
+        if any(
+            seat.app is not None and seat.app.node == owner for seat in self.seats if seat.ready
+        ):
             caller = self._seat_here()
             if caller is not None and caller.app.node == owner:
                 self.flaws.append(f"P7: step {attempt.id} was recorded and has run again")

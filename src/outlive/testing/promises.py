@@ -98,7 +98,9 @@ def p6_claimed_work_ends_once(
     return found + [f"P6: {name} is done and still waits" for name in waiting if counts[name]]
 
 
-def p9_readers_saw_the_journal(facts: oracles.Facts, tails: Mapping[int, Iterable[Any]]) -> list[str]:
+def p9_readers_saw_the_journal(
+    facts: oracles.Facts, tails: Mapping[int, Iterable[Any]]
+) -> list[str]:
     """What was read of each shard while it was written is how its journal begins."""
     found = []
     for shard, tail in tails.items():
@@ -111,7 +113,9 @@ def p9_readers_saw_the_journal(facts: oracles.Facts, tails: Mapping[int, Iterabl
     return found
 
 
-def p12_nothing_is_left(name: str, counted: Mapping[str, int], most: Mapping[str, int]) -> list[str]:
+def p12_nothing_is_left(
+    name: str, counted: Mapping[str, int], most: Mapping[str, int]
+) -> list[str]:
     """Each thing that is `counted` of the node `name` is at most as many as it may be."""
     return [
         f"P12: {name} has {count} {what}, at most {most[what]}"

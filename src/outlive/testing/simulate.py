@@ -17,15 +17,15 @@ Word it as it is: a run shows no violation that *this search* found.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import gc
 import logging
 import os
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,6 @@ from msgspec import Struct
 
 from outlive import ids, steps
 from outlive.clock import Clock
-from outlive.kinds.processes.vocabulary import FINAL
 from outlive.runtime import node, ownership
 from outlive.stores import sqlite
 from outlive.testing.cluster import Cluster
@@ -51,7 +50,11 @@ from outlive.testing.oracles import (
     p9_tails_are_dense,
     p10_chain_verifies,
 )
-from outlive.testing.promises import p9_readers_saw_the_journal, p12_nothing_is_left
+from outlive.testing.promises import (
+    PROMISES,
+    p9_readers_saw_the_journal,
+    p12_nothing_is_left,
+)
 from outlive.testing.turns import NothingLeft, Turns
 
 if TYPE_CHECKING:
@@ -273,9 +276,7 @@ class _Run:
         """Every oracle that there is."""
         facts = await facts_of(cluster.eye)
         known = {id for ids in cluster.acknowledged.values() for id in ids}
-        children = {
-            id for id, found in facts.processes.items() if found.head.parent
-        }
+        children = {id for id, found in facts.processes.items() if found.head.parent}
         theirs = Facts(
             facts.shards, facts.holds, facts.tails,
             {id: found for id, found in facts.processes.items() if id not in children},
@@ -404,3 +405,136 @@ def shrunk(case: Case, fails: Callable[[Case], bool], tries_max: int = 60) -> Ca
         if not smaller:
             size //= 2
     return best
+
+
+# --- many runs ------------------------------------------------------------------------------------
+
+
+def repeated(options: str) -> Case:
+    """The case that `options` name, as `Case.options` says them. Raises `ValueError`."""
+    words = options.split()
+    said = dict(zip(words[::2], words[1::2], strict=True))
+    if "--seed" not in said or said.keys() - _OPTIONS:
+        raise ValueError(f"{options!r} names no case: write it like --seed 17 --nodes 2")
+    faults = said.get("--faults")
+    return Case(
+        int(said["--seed"]),
+        int(said.get("--nodes", NODES)),
+        float(said.get("--seconds", 0)),
+        None if faults is None else tuple(int(n) for n in faults.split(",") if n != "-"),
+    )
+
+
+_OPTIONS = frozenset(("--seed", "--nodes", "--seconds", "--faults"))
+
+
+def search(
+    cases: Iterable[Case],
+    *,
+    minutes: float | None = None,
+    run: Callable[[Case], Found] = simulate,
+    told: Callable[[Found], None] | None = None,
+) -> Report:
+    """Run `cases` one after the other, at most for so many real `minutes`; gives what came of them.
+
+    `told` is called with what came of each. The whole is as repeatable as each case, but for how
+    many there was time for.
+    """
+    clock = Clock()
+    began = clock.boot()
+    faults: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    violations: dict[str, list[str]] = {}
+    seeds, seconds, turns, nodes = 0, 0.0, 0, 0
+    for case in cases:
+        if minutes is not None and clock.boot() - began >= minutes * 60:
+            break
+        found = run(case)
+        seeds, nodes = seeds + 1, case.nodes
+        seconds, turns = seconds + found.simulated_seconds, turns + found.turns
+        faults.update(found.faults)
+        counts.update(found.counts)
+        if found.violations:
+            violations[case.options] = found.violations
+        if told is not None:
+            told(found)
+    return Report(
+        seeds, seconds / 3600, nodes, dict(sorted(faults.items())), dict(sorted(counts.items())),
+        turns, clock.boot() - began, violations,
+    )  # fmt: skip
+
+
+def lines_of(report: Report) -> list[str]:
+    """A report for people."""
+    hours = report.simulated_hours
+    found = [
+        f"{report.seeds} seeds, {hours:.1f} simulated hours of {report.nodes} nodes in"
+        f" {report.seconds:.0f} s; {report.turns:,} turns",
+        "faults: " + ", ".join(f"{count} {kind}" for kind, count in report.faults.items()),
+        "seen: " + ", ".join(f"{count} {what}" for what, count in report.counts.items()),
+        "not looked for: "
+        + "; ".join(f"{name}: {why}" for name, why in PROMISES.items() if isinstance(why, str)),
+        f"violations: {len(report.violations)}",
+    ]
+    for options, flaws in report.violations.items():
+        found += [f"  python -m outlive.testing.simulate {options}", *(f"    {f}" for f in flaws)]
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m outlive.testing.simulate", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--seeds", help="from-to, both included")
+    parser.add_argument("--seed", type=int, help="one seed, with its faults as they come")
+    parser.add_argument("--minutes", type=float, help="at most so long (1 without any seeds)")
+    parser.add_argument("--nodes", type=int, default=NODES)
+    parser.add_argument("--seconds", type=float, default=0.0, help="how long faults come")
+    parser.add_argument("--faults", help="only these, by number, with commas; - for none")
+    parser.add_argument("--keep", action="store_true", help="do not make a failing seed smaller")
+    parser.add_argument("--report", choices=("text", "json"), default="text")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; gives 1 when a violation was found."""
+    given = _parser().parse_args(arguments)
+    if given.seed is not None:
+        only = None if given.faults is None else given.faults.replace("-", "")
+        faults = None if only is None else tuple(int(n) for n in only.split(",") if n)
+        cases: Iterable[Case] = [Case(given.seed, given.nodes, given.seconds, faults)]
+    else:
+        first, _, last = (given.seeds or "1-1000000").partition("-")
+        seeds = range(int(first), int(last or first) + 1)
+        cases = (Case(seed, given.nodes, given.seconds) for seed in seeds)
+    minutes = given.minutes
+    if minutes is None and given.seeds is None and given.seed is None:
+        minutes = 1.0
+    text = given.report == "text"
+    if given.seed is not None and text:
+        for fault in next(iter(cases)).drawn():
+            print(fault)
+
+    def told(found: Found) -> None:
+        if text and found.violations:
+            print(f"{found.case.options}: {found.violations[0]}", flush=True)
+            if not given.keep:
+                small = shrunk(found.case, lambda case: bool(simulate(case).violations))
+                print(f"  smaller: python -m outlive.testing.simulate {small.options}", flush=True)
+        if text and given.seed is not None:
+            print(f"digest {found.digest}")
+
+    report = search(cases, minutes=minutes, told=told)
+    print("\n".join(lines_of(report)) if text else msgspec.json.encode(report).decode())
+    return int(bool(report.violations))
+
+
+def _same_everywhere() -> None:
+    """Begin again with sets in one order for every run of this program: Python draws it anew."""
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    _same_everywhere()
+    sys.exit(main())

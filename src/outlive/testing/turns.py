@@ -10,8 +10,8 @@ program that is right only because of it is found out. Threads have no place her
 an executor runs inline, a drawn moment later.
 
 `Life.end` is kill -9: from then on no turn of that life is taken, so no `finally` and no handler of
-it runs. What was dropped is kept until `bury`, because Python would run its `finally` blocks when it
-throws it away. `freeze` is SIGSTOP: its turns are put aside, and its timers, until `thaw`.
+it runs. What was dropped is kept until `bury`, because Python would run its `finally` blocks when
+it throws it away. `freeze` is SIGSTOP: its turns are put aside, and its timers, until `thaw`.
 
 Not promised: sockets, subprocesses, signals, threads that call back.
 """
@@ -22,6 +22,7 @@ import asyncio
 import contextvars
 import heapq
 import itertools
+import warnings
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -82,12 +83,14 @@ class Life:
 
     def bury(self) -> None:
         """Throw away what was dropped: its `finally` blocks run now, when nobody looks any more."""
-        for task in self._tasks:
-            if not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                work: Any = task.get_coro()
-                with suppress(BaseException):
-                    work.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what those blocks begin is never awaited
+            for task in self._tasks:
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    work: Any = task.get_coro()
+                    with suppress(BaseException):
+                        work.close()
         self._tasks.clear()
         self.aside.clear()
 
@@ -134,21 +137,21 @@ class Turns(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self.micros / MICROS
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]
         self, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._open.append(handle)
         return handle
 
-    call_soon_threadsafe = call_soon
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(when, callback, args, self, context)
