@@ -33,7 +33,7 @@ from outlive.runtime import meters
 from outlive.stores.sqlite import SQLiteStore
 from outlive.testing.faults import DealtLane, Fault, FaultyStore, Weather
 from outlive.testing.oracles import PAGE
-from outlive.testing.turns import Life, Turns, TurnsClock
+from outlive.testing.turns import Life, Turns, TurnsClock, life_here
 
 if TYPE_CHECKING:
     from random import Random
@@ -376,17 +376,12 @@ class Cluster:
         if attempt.undoing or (attempt._stream, attempt.id) not in self._recorded:
             return
         owner = self._owners.get(shard_of(attempt.process, self.shards))
-        if any(
-            seat.app is not None and seat.app.node == owner for seat in self.seats if seat.ready
-        ):
-            caller = self._seat_here()
-            if caller is not None and caller.app.node == owner:
-                self.flaws.append(f"P7: step {attempt.id} was recorded and has run again")
+        caller = self._seat_here()
+        if caller is not None and caller.app.node == owner:
+            self.flaws.append(f"P7: step {attempt.id} was recorded and has run again")
 
     def _seat_here(self) -> Seat | None:
-        from outlive.testing.turns import _life
-
-        life = _life.get()
+        life = life_here()
         return next((seat for seat in self.seats if seat.life is life is not None), None)
 
     @property

@@ -95,7 +95,7 @@ def drawn(dice: Random, seconds: float, nodes: int, stretch: float = 1.0) -> lis
         elif kind == "freeze":
             lasts = dice.choice((0.3, 2.0, 7.0, 11.0, 25.0)) * dice.uniform(0.7, 1.3)
         elif kind in ("skew", "jump"):
-            amount = round(dice.uniform(-1, 1) * dice.choice((0.2, 3.0, 30.0)) * 1e6)
+            amount = round(dice.uniform(-1, 1) * dice.choice((0.2, 3.0, 30.0)) * stretch * 1e6)
         found.append(Fault(len(found), at, kind, node, lasts * stretch, amount, told))
         at += dice.expovariate(1 / pause_seconds)
     return found

@@ -64,9 +64,10 @@ def _flaws_of_cell(deeds: list[Deed]) -> list[str]:
     flaws: list[str] = []
     values: dict[int, str] = {}
     for deed in deeds:
-        if deed.outcome == "ok" and deed.version:
-            if values.setdefault(deed.version, deed.value) != deed.value:
-                flaws.append(f"version {deed.version} says {values[deed.version]} and {deed.value}")
+        if deed.outcome != "ok" or not deed.version:
+            continue
+        if values.setdefault(deed.version, deed.value) != deed.value:
+            flaws.append(f"version {deed.version} says {values[deed.version]} and {deed.value}")
     writes = [deed for deed in deeds if deed.kind == "write" and deed.outcome == "ok"]
     for required, count in Counter(deed.required for deed in writes).items():
         if count > 1:

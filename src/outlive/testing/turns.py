@@ -48,6 +48,11 @@ class NothingLeft(AssertionError):
     """Something waits, and nothing that is under way will ever wake it."""
 
 
+def life_here() -> Life | None:
+    """Whose turn this is; None when it is nobody's."""
+    return _life.get()
+
+
 class Life:
     """The turns of one process, from its start to its end."""
 

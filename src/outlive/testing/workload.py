@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +331,7 @@ class Clients:
                 drop=(cell.ref,),
                 put=(Put(Ref("simulated.done", cell.key), b"1"),),
             )
-            finished, _ = await self._tell(lambda app, done=done: app.store.commit(done))
+            finished, _ = await self._tell(partial(_commit, done))
             if finished == "ok":
                 self.world.done.append(cell.key)
 
@@ -360,6 +361,10 @@ class Clients:
             *(f"P1: {name} was done and is not" for name in told),
             *p13_unknown_is_unknown(self.deeds),
         ]
+
+
+async def _commit(batch: Batch, app: Any) -> None:
+    await app.store.commit(batch)
 
 
 def _rows(tables: Any) -> list[tuple[str, str]]:
