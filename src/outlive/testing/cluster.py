@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from outlive.app import LEASE_SECONDS_MAX
-from outlive.errors import OutliveError, ProcessError, ProcessTerminal
+from outlive.errors import NoSuchProcess, OutliveError, ProcessError, ProcessTerminal
 from outlive.kinds.processes.vocabulary import FINAL, unpack
 from outlive.model import Committed, shard_of
 from outlive.runtime import meters
@@ -321,13 +321,17 @@ class Cluster:
         """Send a signal, repeating it under one key until it is accepted or the process ended."""
         self._named += 1
         key, payload = key or f"simulated {self._named}", msgspec.json.encode(value)
-        with suppress(ProcessTerminal):
+        with suppress(ProcessTerminal, NoSuchProcess):
             await self.insist(lambda app: app.signal(id, name, payload, key=key))
 
     async def end_of(self, id: str) -> str:
         """Wait for the end of a process; gives its status, and remembers that a client saw it."""
         while True:
-            view = await self.insist(lambda app: app.view(id))
+            try:
+                view = await self.insist(lambda app: app.view(id))
+            except NoSuchProcess:
+                self.flaws.append(f"P1: {id} was acknowledged, and is not there")
+                return "lost"
             if view.status in FINAL:
                 told = self.seen.setdefault(id, view.status)
                 if told != view.status:
