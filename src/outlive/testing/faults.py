@@ -49,6 +49,7 @@ ASKED_IN_TURN = frozenset(("open", "close", "announce", "departed"))
 DELAY_SECONDS_MAX = 1.0
 STALL_SECONDS_MAX = 20.0
 CUT_SECONDS_MAX = 1.0
+NODES_MAX = 16
 PAUSE_SECONDS = 8.0
 """About how far apart faults are."""
 SHARE_HIT = 0.35
@@ -88,7 +89,7 @@ def drawn(dice: Random, seconds: float, nodes: int, stretch: float = 1.0) -> lis
     found: list[Fault] = []
     at = 1.0 + dice.random() * pause_seconds
     while at < seconds:
-        kind, node = dice.choice(KINDS), dice.randrange(nodes)
+        kind, node = dice.choice(KINDS), int(dice.random() * NODES_MAX) % nodes
         lasts, amount, told = dice.uniform(0.5, 12.0), 0, dice.random() < 0.6
         if kind == "kill":
             amount = 1 + int(dice.random() ** 3 * 400)

@@ -70,7 +70,10 @@ PACES = (1.0, 40.0, 5.0, 40.0, 5.0, 40.0, 40.0, 40.0)
 SETTLE_SECONDS = 1200.0
 """Simulated seconds within which everything has ended once no fault lasts any longer."""
 REST_SECONDS = 15.0
+SECONDS_MIN = 5.0
+"""A failing case is not made shorter than this."""
 FLAWS_MAX = 20
+TRIES_OF_USERS = 30
 QUICK = Path("/dev/shm")
 """Where a file costs no disk; power loss is another search."""
 LEFT_MAX = {"batches that wait": 0, "commands under way": 0, "loads": 0, "processes in memory": 0}
@@ -153,7 +156,7 @@ class Report(Struct, frozen=True):
 # --- one run --------------------------------------------------------------------------------------
 
 
-def simulate(
+def run_case(
     case: Case, app: Outlive | None = None, clients: Work | None = None, check: Check | None = None
 ) -> Found:
     """Run one case to its end, and ask every oracle.
@@ -165,6 +168,9 @@ def simulate(
     """
     if not 1 <= case.nodes <= 16 or case.seconds < 0:
         raise ValueError("a case has 1 to 16 nodes and lasts some seconds")
+    threaded = [made.name for made in (app._all.values() if app else ()) if not made.is_async]
+    if threaded:
+        raise ValueError(f"{threaded[0]} has a synchronous body, whose thread no seed can deal")
     loop = Turns(ids.seeded(f"turns {case.seed}"))
     base = QUICK if os.access(QUICK, os.W_OK) else None
     unexpected = _Unexpected()
@@ -384,27 +390,75 @@ def _one_program(cluster: Cluster, pace: float) -> Iterator[None]:
 
 
 def shrunk(case: Case, fails: Callable[[Case], bool], tries_max: int = 60) -> Case:
-    """The smallest case near `case` of which `fails` is still true, in at most `tries_max` runs."""
-    numbers = tuple(fault.number for fault in case.drawn())
-    best = msgspec.structs.replace(case, faults=numbers)
-    tries = 1
-    if not fails(best):
+    """The smallest case near `case` of which `fails` is still true, in at most `tries_max` runs:
+    less time, fewer nodes, fewer faults. `case` itself when it does not fail again."""
+    tries = 0
+
+    def still(trial: Case) -> bool:
+        nonlocal tries
+        tries += 1
+        return tries <= tries_max and fails(trial)
+
+    best = msgspec.structs.replace(case, faults=tuple(one.number for one in case.drawn()))
+    if not still(best):
         return case
-    size = max(1, len(numbers) // 2)
+    while best.lasts >= 2 * SECONDS_MIN:
+        less = msgspec.structs.replace(best, seconds=float(round(best.lasts / 2)))
+        less = msgspec.structs.replace(less, faults=tuple(one.number for one in less.drawn()))
+        if not still(less):
+            break
+        best = less
+    for nodes in range(1, best.nodes):
+        fewer = msgspec.structs.replace(best, nodes=nodes)
+        if still(fewer):
+            best = fewer
+            break
+    size = len(best.faults or ())
     while size and tries < tries_max:
-        smaller = False
-        for first in range(0, len(best.faults or ()), size):
-            left = (*(best.faults or ())[:first], *(best.faults or ())[first + size :])
-            trial = msgspec.structs.replace(best, faults=left)
-            tries += 1
-            if fails(trial):
-                best, smaller = trial, True
-                break
-            if tries >= tries_max:
-                break
-        if not smaller:
-            size //= 2
+        first = 0
+        while first < len(best.faults or ()):
+            kept = best.faults or ()
+            fewer = msgspec.structs.replace(best, faults=kept[:first] + kept[first + size :])
+            if still(fewer):
+                best = fewer
+            else:
+                first += size
+        size = min(size // 2, len(best.faults or ()))
     return best
+
+
+# --- of your own application ----------------------------------------------------------------------
+
+
+def run(
+    app: Outlive,
+    clients: Work,
+    check: Check | None = None,
+    *,
+    seeds: Iterable[int] = range(1, 11),
+    nodes: int = NODES,
+    seconds: float = 0.0,
+) -> Report:
+    """Simulate clusters of `app`, one for each of `seeds`; gives what happened in them.
+
+    `clients(cluster)`: uses the cluster until `cluster.over`, then comes to its end; it begins with
+    an outside that is new. `check(cluster, facts)`: gives what is wrong afterwards, as sentences,
+    beside what the oracles of outlive find. `nodes`: 1 to 16. `seconds`: how long faults come
+    (virtual; 0: 60 to 2400, as the seed says). Raises `AssertionError` at the first seed that finds
+    a violation, with the smallest case that still does, for `run_case`.
+    """
+
+    def of_app(case: Case) -> Found:
+        return run_case(case, app, clients, check)
+
+    def told(found: Found) -> None:
+        if found.violations:
+            small = shrunk(found.case, lambda case: bool(of_app(case).violations), TRIES_OF_USERS)
+            flaws = "\n".join(of_app(small).violations)
+            again = f"run_case(repeated({small.options!r}), app, clients, check)"
+            raise AssertionError(f"{flaws}\nrepeat it by simulate.{again}")
+
+    return search((Case(seed, nodes, seconds) for seed in seeds), run=of_app, told=told)
 
 
 # --- many runs ------------------------------------------------------------------------------------
@@ -432,7 +486,7 @@ def search(
     cases: Iterable[Case],
     *,
     minutes: float | None = None,
-    run: Callable[[Case], Found] = simulate,
+    run: Callable[[Case], Found] = run_case,
     told: Callable[[Found], None] | None = None,
 ) -> Report:
     """Run `cases` one after the other, at most for so many real `minutes`; gives what came of them.
@@ -518,7 +572,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if text and found.violations:
             print(f"{found.case.options}: {found.violations[0]}", flush=True)
             if not given.keep:
-                small = shrunk(found.case, lambda case: bool(simulate(case).violations))
+                small = shrunk(found.case, lambda case: bool(run_case(case).violations))
                 print(f"  smaller: python -m outlive.testing.simulate {small.options}", flush=True)
         if text and given.seed is not None:
             print(f"digest {found.digest}")
