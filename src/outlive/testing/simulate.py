@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import logging
 import os
 import sys
@@ -34,6 +35,7 @@ from msgspec import Struct
 
 from outlive import ids, steps
 from outlive.clock import Clock
+from outlive.kinds.processes import limits
 from outlive.runtime import node, ownership
 from outlive.stores import sqlite
 from outlive.testing.cluster import Cluster
@@ -369,6 +371,7 @@ def _one_program(cluster: Cluster, pace: float) -> Iterator[None]:
 
     changed: list[tuple[Any, str, Any]] = [
         (steps, "set_attempt", seen),
+        (limits, "_coming", itertools.count()),
         (ownership, "home", lambda: ""),
         (ownership, "start_time", lambda _: 0),
         (ownership, "TICK_SECONDS", ownership.TICK_SECONDS * pace),
