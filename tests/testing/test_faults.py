@@ -23,6 +23,8 @@ from outlive.testing.faults import (
 )
 from outlive.testing.turns import Turns
 
+nap = asyncio.sleep  # on virtual time: it takes none
+
 REF = Ref("s", "k")
 NEW = Batch(require=(Require(REF, ABSENT),), put=(Put(REF, b"1"),))
 
@@ -125,7 +127,7 @@ def test_a_dealt_lane_does_its_jobs_in_order_and_waits_while_it_is_blocked() -> 
         lane = DealtLane(loop, lambda: blocked)
         futures = [lane.do(lambda at=at: done.append(at)) for at in range(5)]  # type: ignore[misc]
         assert not lane.idle
-        await asyncio.sleep(3)
+        await nap(3)
         assert not done
         blocked = False
         await asyncio.gather(*futures)

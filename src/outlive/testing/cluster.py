@@ -190,7 +190,7 @@ class Cluster:
         waiter does in production."""
         for other in self.seats:
             if other is not seat and other.holds_the_lock():
-                now = self.loop.time()
+                now = self.loop.seconds
                 seat.waits_since = seat.waits_since or now
                 holder = other.life
                 if holder is not None and holder.frozen and now - seat.waits_since > FROZEN_SECONDS:

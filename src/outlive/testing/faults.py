@@ -1,5 +1,4 @@
-"""What goes wrong in a simulation: faults drawn by a seed, and the store's port through which they
-come.
+"""What goes wrong in a simulation: faults drawn by a seed, and the port through which they come.
 
     kill        the node's process dies, a drawn number of turns after the time: between any awaits
     freeze      it stands still, perhaps longer than its lease, and goes on as if nothing was

@@ -266,9 +266,9 @@ class _Run:
             watching = loop.create_task(cluster.watch())
             using = loop.create_task(_as_task(clients(cluster)))
             for fault in self.faults:
-                await asyncio.sleep(max(0.0, fault.at - loop.time()))
+                await asyncio.sleep(max(0.0, fault.at - loop.seconds))
                 cluster.strike(fault)
-            await asyncio.sleep(max(0.0, self.case.lasts - loop.time()))
+            await asyncio.sleep(max(0.0, self.case.lasts - loop.seconds))
             cluster.heal()
             done, _ = await asyncio.wait({using}, timeout=SETTLE_SECONDS * cluster.stretch)
             if not done:

@@ -142,6 +142,11 @@ class Turns(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self.micros / MICROS
 
+    @property
+    def seconds(self) -> float:
+        """Virtual seconds since it was made."""
+        return self.micros / MICROS
+
     def call_soon(  # type: ignore[override]
         self, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
