@@ -40,11 +40,11 @@ def test_the_same_dice_deal_the_same_turns_and_others_deal_others() -> None:
 
 
 def test_a_year_passes_at_once() -> None:
-    async def nap(loop: Turns) -> float:
+    async def a_year(loop: Turns) -> float:
         await nap(365 * 86_400)
         return loop.time()
 
-    assert played(1, nap) == pytest.approx(365 * 86_400, abs=0.01)
+    assert played(1, a_year) == pytest.approx(365 * 86_400, abs=0.01)
 
 
 def test_timers_ring_in_the_order_of_their_times_and_cancelled_ones_do_not() -> None:
