@@ -48,34 +48,34 @@ def test_what_a_seed_once_found_is_not_there_any_more(options: str) -> None:
 
 
 def test_new_seeds_find_nothing_and_every_fault_is_among_them() -> None:
-    """The first seed is at the pace of production; each of the others is 40 simulated minutes."""
-    report = reported("--seeds", "8-12")
+    """One at the pace of production, one forty times as rare, one in between."""
+    report = reported("--seeds", "8-10")
     assert report["violations"] == {}
-    assert report["seeds"] == 5 and report["simulated_hours"] > 1.5
+    assert report["seeds"] == 3 and report["simulated_hours"] > 0.75
     assert report["faults"].keys() == set(KINDS)
     assert report["counts"]["commits"] > 1000 and report["counts"]["take-overs"] > 20
-    print(f"\n{report['simulated_hours']:.1f} simulated hours in {report['seconds']:.0f} s")
 
 
 def test_the_same_seed_is_the_same_run_in_another_program() -> None:
-    said = [
-        program("outlive.testing.simulate", "--seed", "16", hashes=hashes).stdout
-        for hashes in ("0", "7", "random")
-    ]
+    options = ("outlive.testing.simulate", "--seed", "16", "--seconds", "30")
+    said = [program(*options, hashes=hashes).stdout for hashes in ("0", "random")]
     digests = [line for one in said for line in one.splitlines() if line.startswith("digest")]
-    assert len(digests) == 3 and len(set(digests)) == 1, said
-    assert reported("--seed", "16") != reported("--seed", "24")
+    assert len(digests) == 2 and len(set(digests)) == 1, said
+    other = program(*options[:2], "24", *options[3:]).stdout
+    assert digests[0] not in other and "digest" in other
 
 
-@pytest.mark.parametrize(
-    ("bug", "promise"), [("early", "P1"), ("fence", "P4")], ids=["early", "fence"]
-)
-def test_a_planted_bug_is_found_and_made_smaller(bug: str, promise: str) -> None:
-    ran = program("tests.simulation.planted", bug, "--seed", "8")
+def test_a_planted_bug_is_found_and_made_smaller() -> None:
+    """The gate opens before the commit: clients are told of what is not there."""
+    ran = program("tests.simulation.planted", "early", "--seed", "8", "--seconds", "20")
     assert ran.returncode == 1, ran.stdout + ran.stderr
     (small,) = [line for line in ran.stdout.splitlines() if line.startswith("  smaller: ")]
-    _, _, options = small.partition("outlive.testing.simulate ")
-    case = repeated(options)
-    assert case.faults is not None and len(case.faults) <= 3
-    again = program("tests.simulation.planted", bug, *options.split(), "--keep")
-    assert again.returncode == 1 and f"    {promise}: " in again.stdout
+    options = small.partition("outlive.testing.simulate ")[2]
+    assert len(repeated(options).faults or ()) <= 3
+    again = program("tests.simulation.planted", "early", *options.split(), "--keep")
+    assert again.returncode == 1 and "    P1: " in again.stdout
+
+
+def test_two_writers_of_one_shard_are_found_without_the_fence() -> None:
+    ran = program("tests.simulation.planted", "fence", "--seeds", "9-10", "--keep")
+    assert ran.returncode == 1 and "    P4: stale write" in ran.stdout, ran.stdout + ran.stderr
