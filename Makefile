@@ -19,7 +19,7 @@ export PORT
 
 .DEFAULT_GOAL := help
 .PHONY: help run test servers cluster check format bench bench-postgres bench-http bench-scale \
-  powerloss crash planted prove-kernel drivers fences sizes sleepers soak clean
+  simulate powerloss crash planted prove-kernel drivers fences sizes sleepers soak clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -71,6 +71,10 @@ check: $(READY) ## Under a minute: lint, format, types, house style
 	  echo "not formatted; 'make format' mends:"; $(BIN)/ruff format --check; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/test_tidy.py
+
+simulate: $(READY) ## A minute of simulated clusters (SEED=17, or MINUTES=10)
+	@$(BIN)/python -m outlive.testing.simulate \
+	  $(if $(SEED),--seed $(SEED),--minutes $(or $(MINUTES),1))
 
 format: $(READY) ## Format the code and sort the imports
 	@$(BIN)/ruff check --select I --fix --quiet

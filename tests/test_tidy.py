@@ -54,6 +54,8 @@ UNTESTED: Mapping[str, str] = {
     "handle": "a process seen from outside: tests/test_app.py asks and tells through it",
     "kinds.processes.reports": "only values: tests/kinds/processes/test_view.py fills them",
     "runtime.deliveries": "what tests/runtime/test_updates.py and test_callbacks.py deliver",
+    "testing.cluster": "tests/simulation and tests/testing/test_simulate.py run nothing else",
+    "testing.workload": "the service that tests/simulation/test_seeds.py simulates",
     "testing.carrier_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.cell_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.conformance": "a suite itself: tests/conformance runs it on every store",

@@ -6,6 +6,8 @@ public    `reg_` + 26 characters of Crockford base 32 carrying at least 120 rand
 internal  23 hexadecimal digits, time first: ordered, so that new streams land side by side in an
           index. It never leaves the service.
 node      pid and random: a new one for each boot, so that nobody inherits a dead node's identity.
+
+`drawn_from` is for simulations: there the same seed draws the same again.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import os
 import random
 import secrets
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -22,7 +26,10 @@ _LETTERS = bytes(ord(ALPHABET[byte % 32]) for byte in range(256))
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
 _NO_END = b"\0\0"
 _SHARDS_FEW = 128
-_jitter = random.SystemRandom()
+_jitter: random.Random = random.SystemRandom()
+_bytes: Callable[[int], bytes] = os.urandom
+_bits: Callable[[int], int] = secrets.randbits
+_process: Callable[[], int] = os.getpid
 
 
 def base32(number: int, characters: int) -> str:
@@ -37,7 +44,7 @@ def base32(number: int, characters: int) -> str:
 def public_id(prefix: str, shards: int, shard: int | None = None) -> str:
     """A new public id, in `shard` if one is given: its last two characters are then drawn from
     those that lead there."""
-    drawn = os.urandom(26)
+    drawn = _bytes(26)
     name = f"{prefix}_{drawn.translate(_LETTERS).decode()}"
     if shard is None:
         return name
@@ -68,22 +75,22 @@ def _ends(shards: int) -> list[list[str]]:
 
 def internal_id(micros: int) -> str:
     """A new internal id: `micros` and 40 random bits, in hexadecimal."""
-    return f"{micros:013x}{os.urandom(5).hex()}"
+    return f"{micros:013x}{_bytes(5).hex()}"
 
 
 def token(bits: int = 80) -> str:
     """A short random name, `bits` long (a multiple of five reads best)."""
-    return base32(secrets.randbits(bits), (bits + 4) // 5)
+    return base32(_bits(bits), (bits + 4) // 5)
 
 
 def secret(size: int) -> bytes:
     """`size` random bytes, fit for a key or a nonce."""
-    return os.urandom(size)
+    return _bytes(size)
 
 
 def node_id() -> str:
     """The identity of this process from now on: its pid, and random for this boot of it."""
-    return f"n{os.getpid()}-{token(40)}"
+    return f"n{_process()}-{token(40)}"
 
 
 def full_jitter(base_seconds: float, cap_seconds: float, attempt: int) -> float:
@@ -95,3 +102,18 @@ def seeded(seed: str) -> random.Random:
     """A generator that gives the same numbers for the same `seed`, on every node and after every
     replay."""
     return random.Random(seed)
+
+
+@contextmanager
+def drawn_from(dice: random.Random) -> Iterator[None]:
+    """While it is open everything here is drawn from `dice`, in this program: for simulations.
+
+    What is made meanwhile can be guessed by who knows the seed, and repeats with it.
+    """
+    global _jitter, _bytes, _bits, _process
+    kept = _jitter, _bytes, _bits, _process
+    _jitter, _bytes, _bits, _process = dice, dice.randbytes, dice.getrandbits, lambda: 1
+    try:
+        yield
+    finally:
+        _jitter, _bytes, _bits, _process = kept

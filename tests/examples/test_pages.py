@@ -33,6 +33,17 @@ def test_a_program_of_a_page_says_what_it_should(page: str, name: str, tmp_path:
     assert running.returncode == 0 and said.startswith(SAID[page, name]), said
 
 
+def test_the_simulation_of_the_manual_prints_what_it_says(tmp_path: Path) -> None:
+    assert written_out("simulation.md", tmp_path) == ["signups.py", "simulated.py"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": "0"}
+    ran = subprocess.run(
+        [sys.executable, "simulated.py"], cwd=tmp_path, env=environment,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ran.stdout == "3 seeds, 0 violations\n", ran.stdout + ran.stderr
+    assert f"`{ran.stdout.strip()}`" in (DOCS / "simulation.md").read_text("utf-8")
+
+
 def test_the_search_of_the_manual_prints_what_it_says(tmp_path: Path) -> None:
     assert written_out("search.md", tmp_path) == ["orders.py", "find.py"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}

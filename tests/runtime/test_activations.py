@@ -10,13 +10,61 @@ from tests.runtime import sleeping
 from tests.runtime.sleeping import live, sleepers
 from tests.service import Outside, Place, crash, until
 
+from outlive import Outlive
 from outlive.clock import ManualClock
-from outlive.errors import Overloaded
+from outlive.errors import OutcomeUnknown, Overloaded
+from outlive.model import Batch
+from outlive.stores.memory import MemoryStore
 
 
 @pytest.fixture(autouse=True)
 def fresh(outside: Outside) -> None:
     sleeping.fresh(outside)
+
+
+class Answerless(MemoryStore):
+    """Loses the answer of the next commit of an event, or does not give it before it is told."""
+
+    loses = False
+    waits: asyncio.Event | None = None
+
+    async def commit_group(self, batches: Any) -> Any:
+        found = await super().commit_group(batches)
+        if any(isinstance(batch, Batch) and batch.append for batch in batches):
+            if self.loses:
+                self.loses = False
+                raise OutcomeUnknown
+            if self.waits is not None:
+                waits, self.waits = self.waits, None
+                await waits.wait()
+        return found
+
+
+async def test_a_start_whose_answer_was_lost_runs_all_the_same() -> None:
+    """Found by the simulation: it was recorded as running, and nobody ran it before the next
+    take-over of its shard (seeds 103 and 110, 300 s)."""
+    store = Answerless(4)
+    app = Outlive(store)
+    sleepers(app)
+    async with app:
+        store.loses = True
+        with pytest.raises(OutcomeUnknown):
+            await app.begin("sleeper", b"0.0")
+        await until(lambda: app.stats().ended.get("done", 0) == 1, "it runs")
+
+
+async def test_a_start_that_nobody_waits_for_any_more_runs_all_the_same() -> None:
+    store = Answerless(4)
+    app = Outlive(store)
+    sleepers(app)
+    async with app:
+        store.waits = answered = asyncio.Event()
+        starting = asyncio.create_task(app.begin("sleeper", b"0.0"))
+        await until(lambda: store.waits is None, "it is committed")
+        starting.cancel()
+        await asyncio.wait({starting})
+        answered.set()
+        await until(lambda: app.stats().ended.get("done", 0) == 1, "it runs")
 
 
 async def test_two_thousand_sleepers_leave_memory_and_all_wake(place: Place) -> None:

@@ -45,6 +45,45 @@ async def test_the_loops_go_on_when_the_store_is_back(place: Place) -> None:
     await app.result(begun.id, within=60)
 
 
+def nap(app: Outlive) -> None:
+    @app.process("/naps", version=1)
+    async def nap(run: Run) -> str:
+        await run.sleep(30)
+        return "awake"
+
+
+class Refusing(Dying):
+    """A store that refuses the next claim of processes that are due, once it is told so."""
+
+    refuses = refused = False
+
+    async def claim(self, spaces: list[str], limit: int, hold_seconds: float) -> object:
+        if self.refuses and any(space.startswith("process") for space in spaces):
+            self.refuses, self.refused = False, True
+            raise StoreUnavailable
+        return await super().__getattr__("claim")(spaces, limit, hold_seconds)
+
+
+async def test_a_wake_that_the_store_refused_is_not_forgotten(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the simulation: nothing of the node was woken any more until something else became
+    due there, which may be never (seed 1024)."""
+    monkeypatch.setattr("outlive.runtime.node.HOLD_SECONDS", 0.3)
+    store, clock = Refusing(place.store()), ManualClock()
+    app = await place.open(nap, store=store, clock=clock, lease_seconds=300.0)
+    begun = await app.begin("nap", b"null")
+    await has_status(app, begun.id, "waiting")
+    runtime = app._runtime
+    assert runtime is not None
+    clock.advance(2)
+    await until(lambda: not runtime.activations.live, "it leaves memory")
+    store.refuses = True
+    clock.advance(40)
+    await until(lambda: store.refused, "its wake is refused")
+    await until(lambda: app.stats().ended.get("done", 0) == 1, "it is woken all the same")
+
+
 class Lost(Dying):
     """A store that went back in time, once it is told so."""
 

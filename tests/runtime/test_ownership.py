@@ -100,6 +100,27 @@ async def test_a_node_whose_lease_ran_out_loses_its_shards_to_the_living(
         await store.take(stale.shard, stale.epoch, "a")
 
 
+async def test_a_clock_that_jumps_over_every_lease_makes_nobody_dead(
+    store: MemoryStore, clock: ManualClock
+) -> None:
+    """Found by the simulation: nodes took each other's shards in turns until the next renewals, and
+    each time counted as a death of what was under way (seeds 10 and 12, 200 s)."""
+    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
+    await a.ownership.join()
+    await b.ownership.join()
+    await settle(a, b)
+    for peer in (a, b):
+        peer.gained.clear()
+    boot = clock.boot()
+    clock.boot = lambda: boot + 0.2  # type: ignore[method-assign]
+    clock.advance(30)
+    for _ in range(3):
+        for peer in (a, b):
+            await peer.ownership.tick()
+    assert a.gained == b.gained == []
+    assert len(a.ownership.leases) == len(b.ownership.leases) == 4
+
+
 async def test_a_node_that_could_not_renew_stops_by_itself_before_others_may_begin(
     store: MemoryStore, clock: ManualClock
 ) -> None:

@@ -24,6 +24,7 @@ from msgspec import Raw
 
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
+    OutcomeUnknown,
     OutliveError,
     Overloaded,
 )
@@ -153,7 +154,8 @@ class Activations:
         """Start a process in a shard that this node owns: one commit, then its body runs.
 
         Raises `Conflict` when `key` (the idempotency cell) exists, `Fenced` when the shard was
-        lost.
+        lost, `OutcomeUnknown`: if it was committed then, it runs. So it does when who waits here
+        is cancelled.
         """
         if len(self.live) >= self.active_max or self.committer.is_crowded():
             self.demand_room()
@@ -180,7 +182,15 @@ class Activations:
         if key is not None:
             puts, new = (*puts, key), (*new, Require(key.ref, ABSENT))
         batch = Batch(lease, new, puts, (), batch.append)
-        committed = await self.committer.submit(batch)
+        gate = self.committer.submit(batch)
+        try:
+            committed = await asyncio.shield(gate)
+        except OutcomeUnknown:
+            self.revive_later(ref.key)  # if it is there it runs, whoever asks again or not
+            raise
+        except asyncio.CancelledError:  # who asked is gone, and what is committed runs
+            gate.add_done_callback(lambda _: self.revive(ref.key))
+            raise
         activation.journal.times[""] = committed.time
         self.stats.started += 1
         self._adopt(activation)

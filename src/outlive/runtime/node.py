@@ -306,11 +306,20 @@ class NodeRuntime:
             log.info("a command's cell was not dropped: %s", error.code)
 
     async def _wakes(self) -> int:
-        activations, found = self.activations, 0
-        if activations.next_due is None or activations.next_due > self.clock.wall():
-            return found
-        spaces = [space_of(shard) for shard in activations.leases]
+        activations = self.activations
+        due = activations.next_due
+        if due is None or due > self.clock.wall():
+            return 0
         activations.next_due = None
+        try:
+            return await self._wake_due()
+        except BaseException:
+            activations.note_due(due)  # what is due is still to be found
+            raise
+
+    async def _wake_due(self) -> int:
+        activations, found = self.activations, 0
+        spaces = [space_of(shard) for shard in activations.leases]
         if not spaces:
             return found
         while cells := await self.store.claim(spaces, WAKES_MAX, HOLD_SECONDS):

@@ -134,6 +134,8 @@ class Ownership:
         self._lease_seconds = lease_seconds
         self._renew_seconds = lease_seconds * RENEW_SHARE
         self._demote_seconds = lease_seconds * DEMOTE_SHARE
+        self._lapsed = False
+        """Whether the own lease is over by the store's clock, as all others see it."""
         self._renewed = -self._renew_seconds
         self._trusted = False
 
@@ -155,6 +157,10 @@ class Ownership:
         alive, gone = await self._look()
         owners = await self._store.owners()
         self._forget_lost(owners)
+        if self._lapsed:  # in time, and over all the same: the store's clock has jumped
+            await self._renew()
+            self._quick = QUICK_TICKS
+            return  # nobody could renew yet: who seems dead may live as this node does
         self._note(alive, owners)
         await self._balance(owners, alive)
         await self._bury(gone, owners)
@@ -258,6 +264,8 @@ class Ownership:
             said = _read(cell.value)
             silent = self._last_words.get(cell.key) == cell.version
             dead = silent or cell.due is None or cell.due < now or self._saw_end_of(said)
+            if cell.key == self._node:
+                self._lapsed = cell.due is not None and cell.due < now
             if dead and cell.key != self._node:
                 gone.append(cell)
             else:

@@ -68,7 +68,8 @@ class SQLiteStore:
     `shards` (1 to `SHARDS_MAX`) counts when the file is made; an existing file keeps its own.
     `frozen_seconds` is how long a writer waits before it ends a process that the kernel reports as
     stopped while it holds the write lock. Nothing is opened or checked before `open()`. After a
-    fork the child's copy is closed: it opens a store of its own.
+    fork the child's copy is closed: it opens a store of its own. `lane` makes what the file's calls
+    run in: a thread, or what a simulation has in its place.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class SQLiteStore:
         clock: Clock | None = None,
         *,
         frozen_seconds: float = 3.0,
+        lane: Callable[[str], Lane] = Lane,
     ) -> None:
         if not 1 <= shards <= SHARDS_MAX:
             raise ValueError(f"shards must be 1 to {SHARDS_MAX}, not {shards}")
@@ -92,6 +94,7 @@ class SQLiteStore:
         self.migrated: list[Migration] = []
         """What opening applied to the schema."""
         self._frozen_seconds = frozen_seconds
+        self._lane = lane
         self._is_open = False
         self._generation = 0
         self._seen_version = -1
@@ -109,8 +112,8 @@ class SQLiteStore:
             frozen_seconds=self._frozen_seconds,
             readers=READING_LANES,
         )
-        self._writing = Lane("outlive-write")
-        self._reading = [Lane(f"outlive-read-{number}") for number in range(READING_LANES)]
+        self._writing = self._lane("outlive-write")
+        self._reading = [self._lane(f"outlive-read-{number}") for number in range(READING_LANES)]
         self._next_reader = itertools.cycle(range(READING_LANES)).__next__
         try:
             await self._writing.do(self._file.open)

@@ -55,6 +55,8 @@ class WriteLock:
             raise ReadOnlyStore(
                 f"The lock file {path} cannot be opened: {error.strerror}."
             ) from error
+        self.held = False
+        """Whether this one has the lock."""
         self._mark = b""
         self._pid = 0
 
@@ -83,6 +85,7 @@ class WriteLock:
             if error.errno not in (errno.EAGAIN, errno.EINTR):
                 raise
             return False
+        self.held = True
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._mark = b"%-10d %-20d\n" % (self._pid, start_time(self._pid))
@@ -92,6 +95,7 @@ class WriteLock:
     def release(self) -> None:
         """Let the next one in."""
         self._sign(_NOBODY)
+        self.held = False
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _sign(self, mark: bytes) -> None:

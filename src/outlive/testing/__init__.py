@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from outlive.testing import simulate
     from outlive.testing.blocking import BlockingTrial
     from outlive.testing.idleness import Drifted, NotIdle
     from outlive.testing.journals import journals_in, replay_journal
@@ -28,6 +29,7 @@ _HOMES = {
     "VirtualClock": "virtual",
     "journals_in": "journals",
     "replay_journal": "journals",
+    "simulate": "simulate",
 }
 
 __all__ = [
@@ -40,13 +42,15 @@ __all__ = [
     "VirtualClock",
     "journals_in",
     "replay_journal",
+    "simulate",
 ]
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    return home if _HOMES[name] == name else getattr(home, name)
 
 
 if "pytest" in sys.modules:  # a failed check shall show its values

@@ -25,9 +25,14 @@ class Migration(Struct, frozen=True):
 
 def statements(database: str) -> dict[str, str]:
     """The named statements of `database`, comments stripped."""
+    return named(FOLDER / database / "statements.sql")
+
+
+def named(file: Path) -> dict[str, str]:
+    """The named statements in `file`, comments stripped."""
     found: dict[str, str] = {}
     name = ""
-    for line in (FOLDER / database / "statements.sql").read_text("utf-8").splitlines():
+    for line in file.read_text("utf-8").splitlines():
         if line.startswith("-- name: "):
             name = line.removeprefix("-- name: ").strip()
             found[name] = ""

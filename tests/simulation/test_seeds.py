@@ -1,0 +1,81 @@
+"""Whole clusters under every fault: kept seeds, new seeds, and bugs that must be found.
+
+Each run is a program of its own, with the order of Python's sets fixed: so a seed says everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outlive.testing.faults import KINDS
+from outlive.testing.simulate import repeated
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = [
+    line.partition("#")[0].strip()
+    for line in (ROOT / "tests/simulation/seeds.txt").read_text("utf-8").splitlines()
+    if not line.startswith("#")
+]
+RUN_SECONDS_MAX = 240.0
+
+
+def program(*arguments: str, hashes: str = "0") -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": hashes}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], env=environment, cwd=ROOT, capture_output=True,
+        text=True, timeout=RUN_SECONDS_MAX, check=False,
+    )  # fmt: skip
+
+
+def reported(*arguments: str) -> Any:
+    ran = program("outlive.testing.simulate", *arguments, "--report", "json")
+    assert ran.stdout, ran.stderr
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize("options", KEPT)
+def test_what_a_seed_once_found_is_not_there_any_more(options: str) -> None:
+    assert repeated(options).options == options, "written as it is printed"
+    assert reported(*options.split())["violations"] == {}
+
+
+def test_new_seeds_find_nothing_and_every_fault_is_among_them() -> None:
+    """One at the pace of production, one forty times as rare, one in between."""
+    report = reported("--seeds", "8-10")
+    assert report["violations"] == {}
+    assert report["seeds"] == 3 and report["simulated_hours"] > 0.75
+    assert report["faults"].keys() == set(KINDS)
+    assert report["counts"]["commits"] > 1000 and report["counts"]["take-overs"] > 20
+
+
+def test_the_same_seed_is_the_same_run_in_another_program() -> None:
+    options = ("outlive.testing.simulate", "--seed", "16", "--seconds", "30")
+    said = [program(*options, hashes=hashes).stdout for hashes in ("0", "random")]
+    digests = [line for one in said for line in one.splitlines() if line.startswith("digest")]
+    assert len(digests) == 2 and len(set(digests)) == 1, said
+    other = program(*options[:2], "24", *options[3:]).stdout
+    assert digests[0] not in other and "digest" in other
+
+
+def test_a_planted_bug_is_found_and_made_smaller() -> None:
+    """The gate opens before the commit: clients are told of what is not there."""
+    ran = program("tests.simulation.planted", "early", "--seed", "8", "--seconds", "20")
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    (small,) = [line for line in ran.stdout.splitlines() if line.startswith("  smaller: ")]
+    options = small.partition("outlive.testing.simulate ")[2]
+    assert len(repeated(options).faults or ()) <= 3
+    again = program("tests.simulation.planted", "early", *options.split(), "--keep")
+    assert again.returncode == 1 and "    P1: " in again.stdout
+
+
+def test_two_writers_of_one_shard_are_found_without_the_fence() -> None:
+    ran = program("tests.simulation.planted", "fence", "--seed", "2", "--keep")
+    assert ran.returncode == 1 and "    P4: stale write" in ran.stdout, ran.stdout + ran.stderr
