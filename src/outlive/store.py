@@ -27,7 +27,7 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 from outlive.errors import OutliveError
-from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Put, Ref, Shard
+from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Put, Ref, Shard, Storage
 
 GROUP_BATCHES_MAX = 512
 """Batches in one group commit."""
@@ -102,6 +102,9 @@ class AsyncCarrier(ABC):
 
 class CellStore(Protocol):
     """Keeps cells: values with a version and a deadline."""
+
+    keeps: tuple[Storage, ...]
+    """The classes of storage it accepts; a batch of another one is refused (`Refused`)."""
 
     async def now(self) -> int:
         """The store's clock: microseconds since 1970 UTC. It never goes back, also over a

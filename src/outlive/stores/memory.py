@@ -36,6 +36,7 @@ from outlive.model import (
     Ref,
     Require,
     Shard,
+    Storage,
 )
 from outlive.store import (
     CLAIM_CELLS_MAX,
@@ -86,6 +87,7 @@ class MemoryStore:
     """
 
     def __init__(self, shards: int = 16, clock: Clock | None = None) -> None:
+        self.keeps: tuple[Storage, ...] = ("volatile", "relaxed", "durable")
         self.shards = shards
         self.rows: dict[Any, Any] = {}
         self._clock = clock or Clock()

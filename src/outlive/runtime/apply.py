@@ -1,0 +1,334 @@
+"""The one loop that carries out what kinds on cells decide: read, decide, commit, and again.
+
+    apply ──> waiting ──(no round under way)──> read all cells ──> decide one after the other,
+                 ▲                              at one moment       each on what those before made
+                 │                                                          │
+                 └──── a batch was refused: another writer was faster <── commit
+
+One round is under way at a time; what comes meanwhile is the next one. So the commands of a turn of
+the event loop cost one read and one commit, however many they are, and a cell that is hit a
+hundred times in it is written once. Commands that share no cell are batches of their own: a refusal
+concerns only those that looked at the cell. With a committer (the node of a running application)
+the batches join its group, and its one sync.
+
+Where another process was faster, the commands are decided again on what it left: at once the first
+time, then after a short random wait, at most `ATTEMPTS_MAX` times.
+
+Not promised: fairness between processes on one cell, an order between commands on different cells,
+or that a caller who stopped waiting has stopped the command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, cast
+
+from msgspec import Struct
+
+from outlive import ids
+from outlive.clock import Clock
+from outlive.errors import Conflict, OutcomeUnknown, OutliveError, StoreUnavailable
+from outlive.kind import REFS_MAX, UNCOMMITTED, Kind, class_of, kept_as
+from outlive.model import ABSENT, Batch, Cell, Committed, Put, Ref, Require, Storage
+from outlive.runtime.committer import Committer
+from outlive.store import GROUP_BATCHES_MAX, CellStore
+
+C = TypeVar("C")
+R = TypeVar("R")
+ATTEMPTS_MAX = 40
+"""How often a command is decided before its caller is told that others were always faster."""
+WAITING_MAX = 100_000
+"""Commands that wait for a round, beyond which more are refused."""
+ROUND_COMMANDS_MAX = 4096
+BACKOFF_SECONDS, BACKOFF_SECONDS_MAX = 0.002, 0.1
+
+
+class _Asked(Struct, gc=False):
+    """A command, who waits for it, and how often it was decided in vain."""
+
+    kind: Kind[Any, Any]
+    command: Any
+    refs: tuple[Ref, ...]
+    storage: Storage
+    future: asyncio.Future[Any]
+    attempts: int = 0
+
+
+class _Fold(Struct):
+    """Commands that look at the same cells: decided one after the other, committed as one batch.
+
+    What a command looks at is of one class, so what a fold looks at is too.
+    """
+
+    storage: Storage
+    refs: dict[Ref, None]
+    replies: list[tuple[_Asked, Any]]
+    written: dict[Ref, Put | None]
+
+
+class Applier:
+    """Applies commands of kinds to the cells of one store; used from one event loop.
+
+    `committer` gives the node's committer while there is one on the same store. `clock` is only for
+    waits between attempts.
+    """
+
+    def __init__(
+        self,
+        store: CellStore,
+        clock: Clock | None = None,
+        committer: Callable[[], Committer | None] = lambda: None,
+    ) -> None:
+        self.store = store
+        self._clock = clock or Clock()
+        self._committer = committer
+        self._waiting: list[_Asked] = []
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self._classes: dict[tuple[str, str], Storage] = {}
+        self.rounds = 0
+        self.commands = 0
+        self.conflicts = 0
+
+    async def apply(self, kind: Kind[C, R], command: C) -> R:
+        """Carry out `command`; its reply comes when what it depends on is committed.
+
+        Raises what the decision raises, `StoreRefused` when the store does not keep the class that
+        `kind` demands, `StoreUnavailable`, `Conflict` when others were faster `ATTEMPTS_MAX` times
+        (nothing was written), and `OutcomeUnknown`. When the process dies before the reply, the
+        command was carried out whole or not at all.
+        """
+        return cast("R", await self.submit(kind, command))
+
+    def submit(self, kind: Kind[C, R], command: C) -> asyncio.Future[R]:
+        """Hand a command over: the future is the gate. Raises as `apply` before anything waits."""
+        if self._closed:
+            raise StoreUnavailable("The application is closed; nothing was written.")
+        refs = tuple(kind.refs(command))
+        storage = self._storage(kind, refs)
+        if len(self._waiting) >= WAITING_MAX:
+            raise StoreUnavailable("Too many commands are waiting; nothing was written.")
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Asked(kind, command, refs, storage, future))
+        self._wake()
+        return future
+
+    def check(self, kind: Kind[C, R]) -> None:
+        """Raise `StoreRefused` when the store does not keep what `kind` demands."""
+        for space in kind.spaces:
+            self._learn(kind, space)
+
+    async def close(self) -> None:
+        """Let the round under way end; who still waits is told that nothing of theirs was
+        written."""
+        self._closed = True
+        waiting, self._waiting = self._waiting, []
+        _fail(waiting, StoreUnavailable("The application is closed; nothing was written."))
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _storage(self, kind: Kind[C, R], refs: Sequence[Ref]) -> Storage:
+        """The class of what a command looks at. Raises `ValueError` when it mixes classes."""
+        if not 1 <= len(refs) <= REFS_MAX:
+            raise ValueError(f"a command of {kind.name} looks at 1 to {REFS_MAX} cells")
+        found: set[Storage] = set()
+        for ref in refs:
+            found.add(self._classes.get((kind.name, ref.space)) or self._learn(kind, ref.space))
+        if len(found) > 1:
+            raise ValueError(f"a command of {kind.name} mixes what is {' and '.join(found)}")
+        return found.pop()
+
+    def _learn(self, kind: Kind[C, R], space: str) -> Storage:
+        """The class in which the store keeps `space`."""
+        keeps, name = self.store.keeps, type(self.store).__name__
+        found = kept_as(class_of(kind, space), keeps, f"Space {space} of {kind.name}", name)
+        self._classes[kind.name, space] = found
+        return found
+
+    # --- rounds -----------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if self._task is None:  # it begins at the end of this turn: what is asked in it goes along
+            self._task = asyncio.get_running_loop().create_task(self._rounds())
+
+    async def _rounds(self) -> None:
+        try:
+            while self._waiting:
+                asked = [one for one in self._waiting[:ROUND_COMMANDS_MAX] if not one.future.done()]
+                del self._waiting[:ROUND_COMMANDS_MAX]
+                try:
+                    await self._round(asked)
+                except Exception as error:
+                    _fail(asked, error)
+                except BaseException:
+                    _fail(asked, OutcomeUnknown("The loop was ended while it was committing."))
+                    raise
+        finally:
+            self._task = None
+
+    async def _round(self, asked: Sequence[_Asked]) -> None:
+        if not asked:
+            return
+        refs = list(dict.fromkeys(ref for one in asked for ref in one.refs))
+        cells, now = await asyncio.gather(self.store.read(refs), self.store.now())
+        base = dict(zip(refs, cells, strict=True))
+        self.rounds += 1
+        self.commands += len(asked)
+        writing = []
+        for fold in _decided(asked, base, now):
+            if fold.written:
+                writing.append(fold)
+            else:  # nothing to wait for: it was read a moment ago
+                _answer(fold)
+        for start in range(0, len(writing), GROUP_BATCHES_MAX):
+            part = writing[start : start + GROUP_BATCHES_MAX]
+            results = await self._commit([_batch_of(fold, base) for fold in part])
+            for fold, result in zip(part, results, strict=True):
+                self._settle(fold, result)
+
+    async def _commit(self, batches: Sequence[Batch]) -> Sequence[Committed | OutliveError]:
+        """The receipt or the refusal of each batch; what concerns all of them is each one's."""
+        committer = self._committer()
+        if committer is None:
+            try:
+                return await self.store.commit_group(batches)
+            except OutliveError as error:
+                return [error] * len(batches)
+        gates: list[asyncio.Future[Committed]] = []
+        refused: OutliveError | None = None
+        for batch in batches:
+            try:
+                gates.append(committer.submit(batch))
+            except StoreUnavailable as error:
+                refused = error
+                break
+        results: list[Committed | OutliveError] = []
+        for gate in gates:
+            try:
+                results.append(await gate)
+            except OutliveError as error:
+                results.append(error)
+        if refused is not None:
+            results += [refused] * (len(batches) - len(gates))
+        return results
+
+    def _settle(self, fold: _Fold, result: Committed | OutliveError) -> None:
+        if isinstance(result, Committed):
+            _answer(fold)
+            return
+        if not isinstance(result, Conflict):
+            _fail((one for one, _ in fold.replies), result)
+            return
+        self.conflicts += 1
+        again = []
+        for one, _ in fold.replies:
+            one.attempts += 1
+            if one.attempts < ATTEMPTS_MAX:
+                again.append(one)
+            else:
+                _fail((one,), result)
+        tried = max((one.attempts for one in again), default=0)
+        if tried == 1:
+            self._resume(again)
+        elif tried:
+            wait = ids.full_jitter(BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, tried - 1)
+            self._clock.call_later(wait, lambda: self._resume(again))
+
+    def _resume(self, again: Sequence[_Asked]) -> None:
+        if self._closed:
+            _fail(again, StoreUnavailable("The application is closed; nothing was written."))
+            return
+        self._waiting[:0] = again
+        self._wake()
+
+
+def _decided(asked: Sequence[_Asked], base: dict[Ref, Cell | None], now: int) -> list[_Fold]:
+    """Decide all of `asked`, each on what those before it made of `base`."""
+    view = dict(base)
+    fold_of: dict[Ref, _Fold] = {}
+    folds: dict[int, _Fold] = {}
+    for one in asked:
+        try:
+            decision = one.kind.decide(view, one.command, now)
+            _demand_own(one, decision.batch)
+        except Exception as error:  # the command's own: those beside it are not concerned
+            _fail((one,), error)
+            continue
+        fold = _fold_for(one, fold_of, folds)
+        fold.replies.append((one, decision.reply))
+        for ref in decision.batch.drop:
+            view[ref] = None
+            if base[ref] is not None:
+                fold.written[ref] = None
+            else:
+                fold.written.pop(ref, None)
+        for put in decision.batch.put:
+            ref = put.ref
+            fold.written[ref] = put
+            view[ref] = Cell(ref.space, ref.key, put.value, UNCOMMITTED, put.due)
+    return list(folds.values())
+
+
+def _demand_own(one: _Asked, batch: Batch) -> None:
+    """Raise `ValueError` for a batch that no decision may give."""
+    if batch.append or batch.lease is not None or batch.require:
+        raise ValueError(f"a decision of {one.kind.name} only puts and drops cells")
+    for ref in batch.drop:
+        if ref not in one.refs:
+            raise ValueError(f"a decision of {one.kind.name} drops {ref} unseen")
+    for put in batch.put:
+        if put.ref not in one.refs:
+            raise ValueError(f"a decision of {one.kind.name} writes {put.ref} unseen")
+
+
+def _fold_for(one: _Asked, fold_of: dict[Ref, _Fold], folds: dict[int, _Fold]) -> _Fold:
+    """The fold of the cells that `one` looks at; folds that it brings together become one."""
+    found: _Fold | None = None
+    for ref in one.refs:
+        other = fold_of.get(ref)
+        if other is None or other is found:
+            continue
+        if found is None:
+            found = other
+            continue
+        found.replies += other.replies
+        found.written.update(other.written)
+        found.refs.update(other.refs)
+        for theirs in other.refs:
+            fold_of[theirs] = found
+        del folds[id(other)]
+    if found is None:
+        found = _Fold(one.storage, {}, [], {})
+        folds[id(found)] = found
+    for ref in one.refs:
+        found.refs[ref] = None
+        fold_of[ref] = found
+    return found
+
+
+def _batch_of(fold: _Fold, base: dict[Ref, Cell | None]) -> Batch:
+    """What `fold` writes, if every cell it looked at is as it was read."""
+    puts, drops, requires = [], [], []
+    for ref in fold.refs:
+        cell = base[ref]
+        requires.append(Require(ref, ABSENT if cell is None else cell.version))
+    for ref, put in fold.written.items():
+        if put is None:
+            drops.append(ref)
+        else:
+            puts.append(put)
+    return Batch(None, tuple(requires), tuple(puts), tuple(drops), (), fold.storage)
+
+
+def _answer(fold: _Fold) -> None:
+    for one, reply in fold.replies:
+        if not one.future.done():
+            one.future.set_result(reply)
+
+
+def _fail(asked: Iterable[_Asked], error: BaseException) -> None:
+    for one in asked:
+        if not one.future.done():
+            one.future.set_exception(error)
+            one.future.exception()  # whoever waits gets it; nobody waiting is no fault
