@@ -32,6 +32,11 @@
     │   ├── NoSuchEra · AlreadyThere · BadJournal · NothingToExport
     │   └── Draining · Overloaded
     │   └── Draining · Overloaded · QuotaExceeded
+    ├── SessionError            about the session of one visitor
+    │   └── SessionExpired · SessionChanged · SessionTooLarge · SessionReadOnly
+    ├── RequestError            about one request with an idempotency key
+    │   ├── KeyMissing · RequestRunning · RequestUnknown · NotReplayable
+    │   └── ClaimLost · NoSuchRequest · NotResolvable
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
         ├── StepFailed          a step gave up, with the recorded failure
@@ -108,10 +113,27 @@ from outlive.errors.processes import (
     UpdateRefused,
     UpdateUnanswered,
 )
+from outlive.errors.requests import (
+    ClaimLost,
+    KeyMissing,
+    NoSuchRequest,
+    NotReplayable,
+    NotResolvable,
+    RequestError,
+    RequestRunning,
+    RequestUnknown,
+)
 from outlive.errors.root import (
     InEventLoop,
     OutliveError,
     catalogue,
+)
+from outlive.errors.sessions import (
+    SessionChanged,
+    SessionError,
+    SessionExpired,
+    SessionReadOnly,
+    SessionTooLarge,
 )
 from outlive.errors.store import (
     ArchiveDamaged,
@@ -221,6 +243,19 @@ __all__ = [
     "UpdateUnanswered",
     "WaitTimeout",
     "catalogue",
+    "ClaimLost",
+    "KeyMissing",
+    "NoSuchRequest",
+    "NotReplayable",
+    "NotResolvable",
+    "RequestError",
+    "RequestRunning",
+    "RequestUnknown",
+    "SessionChanged",
+    "SessionError",
+    "SessionExpired",
+    "SessionReadOnly",
+    "SessionTooLarge",
     "NoSuchStep",
     "NotForkable",
     "NothingToSkip",

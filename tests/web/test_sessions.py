@@ -1,0 +1,644 @@
+"""Sessions over ASGI: what a browser sees, on two instances of one store.
+
+How it reads:
+
+    sessions = app.sessions(idle_seconds=1800, absolute_seconds=43_200)
+    service = SessionMiddleware(api, sessions)
+
+    request.session["cart"] = [1, 2]           a dict
+    request.session.sign_in("ada")             a new id, the old one dead
+    request.session.sign_out()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from tests.kinds.stores import STORES, made, opened
+
+from outlive.clock import ManualClock
+from outlive.doors.sealed import SealedSessions
+from outlive.doors.sessions import Sessions
+from outlive.errors import StoreUnavailable
+from outlive.kinds.sessions.cookies import Cookie
+from outlive.kinds.sessions.decisions import SESSIONS, Save
+from outlive.stores.keys import Keys
+from outlive.stores.memory import MemoryStore
+from outlive.web.sessions import SessionMiddleware
+
+ID = "__Host-session"
+IDLE, ABSOLUTE = 600.0, 3600.0
+
+
+async def whoami(request: Request) -> JSONResponse:
+    return JSONResponse({"who": request.session.subject, "data": dict(request.session)})
+
+
+async def login(request: Request) -> JSONResponse:
+    request.session.sign_in(request.path_params["who"], place="Paris")
+    return JSONResponse({}, int(request.query_params.get("status", "200")))
+
+
+async def logout(request: Request) -> JSONResponse:
+    request.session.sign_out()
+    return JSONResponse({})
+
+
+async def step_up(request: Request) -> JSONResponse:
+    request.session.rotate()
+    return JSONResponse({"csrf": request.session.csrf_token()})
+
+
+async def put(request: Request) -> JSONResponse:
+    request.session.update(await request.json())
+    return JSONResponse({}, int(request.query_params.get("status", "200")))
+
+
+async def deep(request: Request) -> JSONResponse:
+    request.session["cart"]["items"].append("tea")
+    return JSONResponse({})
+
+
+async def drop(request: Request) -> JSONResponse:
+    del request.session[request.query_params["name"]]
+    return JSONResponse({})
+
+
+async def slow(request: Request) -> JSONResponse:
+    """Read, wait until the test says so, then set."""
+    seen, gate = request.app.state.gates[request.query_params["gate"]]
+    name = request.query_params.get("name")
+    seen.set()
+    await gate.wait()
+    if name:
+        request.session[name] = request.query_params["value"]
+    return JSONResponse({})
+
+
+async def plain(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("plain", headers={"cache-control": "max-age=60"})
+
+
+async def stream(request: Request) -> StreamingResponse:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        request.session["late"] = True
+        yield b"two"
+
+    assert request.session is not None
+    return StreamingResponse(body())
+
+
+async def csrf(request: Request) -> JSONResponse:
+    sent = request.headers.get("x-csrf", "")
+    good = request.session.check_csrf(sent) if sent else None
+    return JSONResponse({"csrf": request.session.csrf_token(), "good": good})
+
+
+async def boom(request: Request) -> JSONResponse:
+    request.session.sign_in("ada")
+    raise RuntimeError("after the sign-in")
+
+
+async def socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_json({"who": websocket.session.subject})  # type: ignore[attr-defined]
+    try:
+        websocket.session["a"] = 1
+    except Exception as error:
+        await websocket.send_json({"error": type(error).__name__})
+    async for _ in websocket.iter_text():
+        pass
+
+
+def site() -> Starlette:
+    routes = [
+        Route("/", whoami), Route("/login/{who}", login, methods=["POST"]),
+        Route("/logout", logout, methods=["POST"]), Route("/step-up", step_up, methods=["POST"]),
+        Route("/put", put, methods=["POST"]), Route("/deep", deep, methods=["POST"]),
+        Route("/drop", drop, methods=["POST"]), Route("/slow", slow, methods=["POST"]),
+        Route("/plain", plain), Route("/stream", stream), Route("/csrf", csrf),
+        Route("/boom", boom, methods=["POST"]), WebSocketRoute("/socket", socket),
+    ]  # fmt: skip
+    app = Starlette(routes=routes)
+    app.state.gates = {name: (asyncio.Event(), asyncio.Event()) for name in "ab"}
+    return app
+
+
+def browser(service: Any, cookie: str = "") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(service, raise_app_exceptions=False)
+    made = httpx.AsyncClient(transport=transport, base_url="https://shop.test")
+    if cookie:
+        made.cookies.set(ID, cookie, domain="shop.test")
+    return made
+
+
+def id_of(client: httpx.AsyncClient) -> str:
+    return client.cookies.get(ID) or ""
+
+
+class Place:
+    """Two instances of a service on one store."""
+
+    def __init__(self, store: Any, clock: ManualClock, **options: Any) -> None:
+        self.store, self.clock = store, clock
+        options.setdefault("storage", store.keeps[-1])
+        options.setdefault("idle_seconds", IDLE)
+        options.setdefault("absolute_seconds", ABSOLUTE)
+        self.sessions = [Sessions(store, **options) for _ in range(2)]
+        self.sites = [site() for _ in self.sessions]
+        pairs = zip(self.sites, self.sessions, strict=True)
+        self.services = [SessionMiddleware(app, sessions) for app, sessions in pairs]
+
+    async def rows(self) -> list[Any]:
+        return list(await self.store.scan(SESSIONS))
+
+
+@pytest.fixture(params=STORES)
+def unopened(request: pytest.FixtureRequest) -> Any:
+    """Not async: a server starts with a loop of its own."""
+    clock = ManualClock()
+    return made(request, clock), clock
+
+
+@pytest.fixture
+async def place(unopened: Any) -> AsyncIterator[Place]:
+    async with opened(unopened[0]) as store:
+        yield Place(store, unopened[1])
+
+
+@pytest.fixture
+async def memory() -> AsyncIterator[MemoryStore]:
+    store = MemoryStore(clock=ManualClock())
+    await store.open()
+    yield store
+    await store.close()
+
+
+# --- on every store -----------------------------------------------------------------------------
+
+
+async def test_a_session_is_the_same_on_every_instance(place: Place) -> None:
+    one, two = browser(place.services[0]), browser(place.services[1])
+    assert (await one.post("/login/ada")).status_code == 200
+    await one.post("/put", json={"cart": [1, 2], "big": 2**60})
+    two.cookies = one.cookies
+    said = (await two.get("/")).json()
+    assert said == {"who": "ada", "data": {"cart": [1, 2], "big": 2**60}}
+
+
+async def test_a_login_ends_the_old_id_and_an_id_that_was_made_up_is_never_adopted(
+    place: Place,
+) -> None:
+    fixed = "0" * 52
+    made_up = await browser(place.services[0], fixed).post("/put", json={"trap": 1})
+    assert fixed not in made_up.headers["set-cookie"]
+    assert (await browser(place.services[1], fixed).get("/")).json()["data"] == {}
+    victim = browser(place.services[0])
+    await victim.post("/put", json={"trap": 1})
+    before = id_of(victim)
+    await victim.post("/login/ada")
+    after = id_of(victim)
+    assert before != after
+    assert (await browser(place.services[1], before).get("/")).json() == {"who": "", "data": {}}
+    assert (await victim.get("/")).json() == {"who": "ada", "data": {"trap": 1}}
+    assert all(after not in row.key and after.encode() not in row.value
+               for row in await place.rows())  # fmt: skip
+
+
+async def test_the_idle_time_slides_and_the_absolute_one_does_not(place: Place) -> None:
+    client = browser(place.services[0])
+    await client.post("/login/ada")
+    for _ in range(6):
+        place.clock.advance(IDLE - 61)
+        assert (await client.get("/")).json()["who"] == "ada"
+    place.clock.advance(ABSOLUTE - 6 * (IDLE - 61))
+    assert (await client.get("/")).json()["who"] == ""
+    await client.post("/login/ada")
+    place.clock.advance(IDLE + 1)
+    assert (await client.get("/")).json()["who"] == ""
+
+
+async def test_overlapping_requests_that_set_different_attributes_keep_both(place: Place) -> None:
+    client = browser(place.services[0])
+    await client.post("/put", json={"start": 1})
+    gates = place.sites[0].state.gates
+    asked = [
+        asyncio.create_task(client.post(f"/slow?gate={gate}&name={gate}&value=1")) for gate in "ab"
+    ]
+    for gate in "ab":
+        await gates[gate][0].wait()
+    for gate in "ab":
+        gates[gate][1].set()
+    for response in await asyncio.gather(*asked):
+        assert response.status_code == 200
+    assert (await client.get("/")).json()["data"] == {"start": 1, "a": "1", "b": "1"}
+
+
+@pytest.mark.parametrize("name", ["", "&name=x&value=1"], ids=["reading", "writing"])
+async def test_a_logout_wins_over_a_request_under_way(place: Place, name: str) -> None:
+    client = browser(place.services[0])
+    await client.post("/login/ada")
+    id = id_of(client)
+    seen, gate = place.sites[0].state.gates["a"]
+    under_way = asyncio.create_task(client.post(f"/slow?gate=a{name}"))
+    await seen.wait()
+    other = browser(place.services[1], id)
+    answer = await other.post("/logout")
+    assert "Max-Age=0" in answer.headers["set-cookie"]
+    gate.set()
+    response = await under_way
+    if name:
+        assert response.status_code == 401 and response.json()["code"] == "OL5001"
+        assert response.headers["cache-control"] == "no-store"
+        assert "set-cookie" not in response.headers
+    assert await place.rows() == []
+    assert (await browser(place.services[0], id).get("/")).json()["who"] == ""
+
+
+async def test_all_of_a_subject_are_listed_and_signed_out(place: Place) -> None:
+    clients = [browser(place.services[number % 2]) for number in range(3)]
+    for client in clients:
+        await client.post("/login/ada", headers={"user-agent": "Lynx/2.9"})
+        place.clock.advance(1)
+    bystander = browser(place.services[0])
+    await bystander.post("/login/grace")
+    sessions = place.sessions[1]
+    devices = await sessions.devices("ada")
+    assert [(device.agent, device.place) for device in devices] == [("Lynx/2.9", "Paris")] * 3
+    assert devices[0].seen > devices[-1].seen
+    assert await sessions.revoke(devices[0].key) and not await sessions.revoke(devices[0].key)
+    assert (await clients[2].get("/")).json()["who"] == ""
+    assert await sessions.revoke_all("ada", but=devices[1].key) == 1
+    assert (await clients[1].get("/")).json()["who"] == "ada"
+    assert await sessions.revoke_all("ada") == 1
+    assert [(await client.get("/")).json()["who"] for client in clients] == ["", "", ""]
+    assert (await bystander.get("/")).json()["who"] == "grace"
+    assert await sessions.devices("ada") == []
+
+
+async def test_what_has_ended_is_swept(place: Place) -> None:
+    client = browser(place.services[0])
+    await client.post("/login/ada")
+    assert await place.sessions[0].sweep() == 0
+    place.clock.advance(ABSOLUTE + 1)
+    assert await place.sessions[0].sweep() == 2 and await place.rows() == []
+
+
+# --- what does not depend on the store ----------------------------------------------------------
+
+
+@pytest.fixture
+def here(memory: MemoryStore) -> Place:
+    clock = memory._clock
+    assert isinstance(clock, ManualClock)
+    return Place(memory, clock)
+
+
+async def test_a_visitor_of_whom_nothing_is_stored_gets_no_row_and_no_cookie(here: Place) -> None:
+    client = browser(here.services[0])
+    response = await client.get("/")
+    assert "set-cookie" not in response.headers and await here.rows() == []
+    assert response.headers["vary"] == "Cookie" and response.headers["cache-control"] == "no-store"
+    untouched = await client.get("/plain")
+    assert "vary" not in untouched.headers and untouched.headers["cache-control"] == "max-age=60"
+
+
+async def test_a_session_that_was_only_read_is_not_written(here: Place) -> None:
+    client = browser(here.services[0])
+    await client.post("/put", json={"cart": {"items": []}})
+    (row,) = await here.rows()
+    here.clock.advance(59)
+    assert "set-cookie" not in (await client.get("/")).headers
+    assert (await here.rows())[0].version == row.version
+    here.clock.advance(2)
+    await client.get("/")
+    await client.get("/")
+    (seen,) = await here.rows()
+    assert seen.version == row.version + 1
+    assert "set-cookie" not in (await client.post("/deep")).headers
+    assert (await client.get("/")).json()["data"] == {"cart": {"items": ["tea"]}}
+
+
+async def test_the_cookie_has_every_attribute_that_keeps_it_safe(here: Place) -> None:
+    response = await browser(here.services[0]).post("/login/ada")
+    name, *attributes = response.headers["set-cookie"].split("; ")
+    assert name.startswith("__Host-session=") and len(name) == len(ID) + 1 + 52
+    assert sorted(attributes) == ["HttpOnly", "Path=/", "SameSite=Lax", "Secure"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 503])
+async def test_a_failed_response_signs_nobody_in(here: Place, status: int) -> None:
+    client = browser(here.services[0])
+    response = await client.post(f"/login/ada?status={status}")
+    assert response.status_code == status and "set-cookie" not in response.headers
+    assert await here.rows() == []
+    response = await client.post("/boom")
+    assert response.status_code == 500 and "set-cookie" not in response.headers
+
+
+async def test_a_refused_form_may_still_say_so_in_the_session_and_a_failure_may_not(
+    here: Place,
+) -> None:
+    client = browser(here.services[0])
+    await client.post("/put?status=422", json={"flash": "too short"})
+    assert (await client.get("/")).json()["data"] == {"flash": "too short"}
+    await client.post("/put?status=500", json={"flash": "other"})
+    assert (await client.get("/")).json()["data"] == {"flash": "too short"}
+
+
+async def test_a_step_up_changes_id_and_form_secret_and_keeps_the_absolute_end(
+    here: Place,
+) -> None:
+    client = browser(here.services[0])
+    await client.post("/login/ada")
+    first, secret = id_of(client), (await client.get("/csrf")).json()["csrf"]
+    assert (await client.get("/csrf", headers={"x-csrf": secret})).json()["good"] is True
+    here.clock.advance(IDLE - 10)
+    stepped = (await client.post("/step-up")).json()["csrf"]
+    assert id_of(client) != first and stepped != secret
+    assert (await client.get("/csrf", headers={"x-csrf": secret})).json()["good"] is False
+    assert (await client.get("/csrf", headers={"x-csrf": stepped})).json()["good"] is True
+    for _ in range(5):
+        here.clock.advance(IDLE - 10)
+        await client.get("/")
+    here.clock.advance(70)
+    assert (await client.get("/")).json()["who"] == ""
+
+
+async def test_a_form_secret_for_a_visitor_makes_the_session_it_is_bound_to(here: Place) -> None:
+    client = browser(here.services[0])
+    secret = (await client.get("/csrf")).json()["csrf"]
+    assert (await client.get("/csrf", headers={"x-csrf": secret})).json()["good"] is True
+
+
+async def test_the_attribute_that_says_who_is_signed_in_rotates_by_itself(
+    memory: MemoryStore,
+) -> None:
+    place = Place(memory, ManualClock(), principal="user")
+    client = browser(place.services[0])
+    await client.post("/put", json={"cart": 1})
+    before = id_of(client)
+    await client.post("/put", json={"user": 7})
+    after = id_of(client)
+    assert before != after and (await client.get("/")).json()["who"] == "7"
+    await client.post("/put", json={"user": 7, "cart": 2})
+    assert id_of(client) == after
+    await client.post("/drop?name=user")
+    assert id_of(client) != after and (await client.get("/")).json()["data"] == {"cart": 2}
+    assert (await browser(place.services[0], after).get("/")).json()["data"] == {}
+
+
+async def test_the_same_attribute_twice_is_refused_where_that_was_asked_for(
+    memory: MemoryStore,
+) -> None:
+    place = Place(memory, ManualClock(), conflicts="refused")
+    client = browser(place.services[0])
+    await client.post("/put", json={"a": "0"})
+    seen, gate = place.sites[0].state.gates["a"]
+    late = asyncio.create_task(client.post("/slow?gate=a&name=a&value=late"))
+    await seen.wait()
+    await client.post("/put", json={"a": "early"})
+    gate.set()
+    response = await late
+    assert response.status_code == 409 and response.json()["retryable"] is True
+    assert (await client.get("/")).json()["data"] == {"a": "early"}
+
+
+async def test_what_is_changed_while_the_body_is_streamed_is_lost_and_said(
+    here: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = browser(here.services[0])
+    with caplog.at_level(logging.WARNING, "outlive.web"):
+        assert (await client.get("/stream")).text == "onetwo"
+    assert "changed after its response had begun" in caplog.text
+    assert await here.rows() == []
+
+
+async def test_one_device_more_than_allowed_signs_the_oldest_out(memory: MemoryStore) -> None:
+    clock = memory._clock
+    assert isinstance(clock, ManualClock)
+    place = Place(memory, clock, devices_max=2)
+    clients = [browser(place.services[0]) for _ in range(3)]
+    for client in clients:
+        await client.post("/login/ada")
+        clock.advance(1)
+    assert [(await client.get("/")).json()["who"] for client in clients] == ["", "ada", "ada"]
+
+
+async def test_members_that_a_newer_version_wrote_are_kept(here: Place, memory: Any) -> None:
+    client = browser(here.services[0])
+    await client.post("/login/ada")
+    (row,) = await here.rows()
+    from outlive.model import Batch, Put
+
+    newer = row.value[:-1] + b',"badge":{"level":3}}'
+    await memory.commit(Batch(put=(Put(row.ref, newer, row.due),)))
+    await client.post("/put", json={"a": 1})
+    await client.post("/step-up")
+    (row,) = await here.rows()
+    assert b'"badge":{"level":3}' in row.value
+
+
+class Torn(MemoryStore):
+    """A store that can be out of reach."""
+
+    away = False
+
+    async def read(self, refs: Any) -> Any:
+        if self.away:
+            raise StoreUnavailable
+        return await super().read(refs)
+
+
+@pytest.mark.parametrize("unavailable", ["anonymous", "refused"])
+async def test_a_store_out_of_reach_is_said_and_a_write_is_always_an_error(
+    unavailable: str,
+) -> None:
+    store = Torn(clock=ManualClock())
+    await store.open()
+    place = Place(store, ManualClock(), unavailable=unavailable)
+    client = browser(place.services[0])
+    await client.post("/login/ada")
+    id = id_of(client)
+    store.away = True
+    read, write = await client.get("/"), await client.post("/put", json={"a": 1})
+    store.away = False
+    assert write.status_code == 503 and int(write.headers["retry-after"]) >= 1
+    assert "set-cookie" not in write.headers
+    if unavailable == "refused":
+        assert read.status_code == 503
+    else:
+        assert read.status_code == 200 and read.json()["who"] == ""
+    assert (await client.get("/")).json()["who"] == "ada" and id_of(client) == id
+
+
+async def test_a_broken_cookie_reaches_no_store(here: Place, memory: MemoryStore) -> None:
+    await memory.close()  # any access would raise
+    for text in ("", "x", "0" * 51, "0" * 53, "U" * 52, "../" * 17 + "a"):
+        assert await here.sessions[0].load(text) is None
+
+
+async def test_too_much_in_a_session_is_refused_loudly(here: Place) -> None:
+    client = browser(here.services[0])
+    response = await client.post("/put", json={"a": "x" * 70_000})
+    assert response.status_code == 500 and response.json()["code"] == "OL5003"
+    assert await here.rows() == []
+
+
+# --- web sockets --------------------------------------------------------------------------------
+
+
+async def talk(service: Any, cookie: str) -> tuple[asyncio.Task[None], Any, list[Any]]:
+    incoming: asyncio.Queue[Any] = asyncio.Queue()
+    sent: list[Any] = []
+    scope = {
+        "type": "websocket", "path": "/socket", "query_string": b"", "root_path": "",
+        "headers": [(b"cookie", f"{ID}={cookie}".encode())], "subprotocols": [],
+    }  # fmt: skip
+    incoming.put_nowait({"type": "websocket.connect"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    task = asyncio.create_task(service(scope, incoming.get, send))
+    return task, incoming, sent
+
+
+async def until(true: Any) -> None:
+    async with asyncio.timeout(30):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_socket_sees_the_session_and_is_closed_when_it_ends(
+    memory: MemoryStore, elsewhere: bool
+) -> None:
+    place = Place(memory, ManualClock(), look_seconds=0.01)
+    client = browser(place.services[0])
+    await client.post("/login/ada")
+    task, _, sent = await talk(place.services[0], id_of(client))
+    await until(lambda: len(sent) == 3)
+    assert '"ada"' in sent[1]["text"] and "SessionReadOnly" in sent[2]["text"]
+    await place.sessions[int(elsewhere)].revoke_all("ada")
+    async with asyncio.timeout(30):
+        await task
+    assert sent[-1]["type"] == "websocket.close" and sent[-1]["code"] == 4401
+
+
+# --- sealed in the cookie -----------------------------------------------------------------------
+
+OLD, NEW = Keys.new("2025"), Keys.new("2026")
+
+
+def sealed(clock: ManualClock, *keys: str, place: Any = None, **options: Any) -> SessionMiddleware:
+    options.setdefault("idle_seconds", IDLE)
+    options.setdefault("absolute_seconds", ABSOLUTE)
+    options.setdefault("skew_seconds", 5)
+    return SessionMiddleware(
+        site(), SealedSessions(Keys(*(keys or (OLD,))), place=place, clock=clock, **options)
+    )
+
+
+async def test_a_sealed_session_lies_in_the_cookie_and_nowhere_else() -> None:
+    clock = ManualClock()
+    client = browser(sealed(clock))
+    await client.post("/login/ada")
+    await client.post("/put", json={"a": 1})
+    assert (await client.get("/")).json() == {"who": "ada", "data": {"a": 1}}
+    assert "ada" not in id_of(client) and id_of(client).startswith("~2025:")
+    tampered = id_of(client)[:-2] + "AA"
+    assert (await browser(sealed(clock), tampered).get("/")).json()["who"] == ""
+    other = sealed(clock, cookie=Cookie("__Host-other"))
+    stranger = httpx.AsyncClient(
+        transport=httpx.ASGITransport(other), base_url="https://shop.test",
+        headers={"cookie": f"__Host-other={id_of(client)}"},
+    )  # fmt: skip
+    assert (await stranger.get("/")).json()["who"] == ""
+
+
+async def test_sealed_clocks_end_early_by_the_error_of_the_clock() -> None:
+    clock = ManualClock()
+    client = browser(sealed(clock))
+    await client.post("/login/ada")
+    clock.advance(IDLE - 6)
+    assert (await client.get("/")).json()["who"] == "ada"  # and slides
+    clock.advance(IDLE - 5)
+    assert (await client.get("/")).json()["who"] == ""
+
+
+async def test_keys_are_rotated_without_signing_anybody_out() -> None:
+    clock = ManualClock()
+    client = browser(sealed(clock, OLD))
+    await client.post("/login/ada")
+    both = browser(sealed(clock, NEW, OLD), id_of(client))
+    assert (await both.get("/")).json()["who"] == "ada"
+    half = browser(sealed(clock, OLD, NEW), id_of(client))
+    assert (await half.get("/")).json()["who"] == "ada"
+    assert (await browser(sealed(clock, NEW), id_of(client)).get("/")).json()["who"] == ""
+
+
+async def test_the_size_is_counted_after_sealing() -> None:
+    client = browser(sealed(ManualClock()))
+    sizes = {}
+    for size in range(2600, 2900):
+        response = await client.post("/put", json={"a": "x" * size})
+        sizes[size] = response.status_code
+        if response.status_code != 200:
+            assert response.json()["code"] == "OL5003" and "set-cookie" not in response.headers
+            break
+        name_and_value = response.headers["set-cookie"].split(";")[0].replace("=", "", 1)
+        assert len(name_and_value) <= 4096
+    assert set(sizes.values()) == {200, 500}
+
+
+async def test_a_sealed_session_is_dead_after_logout_where_the_dead_are_kept(
+    memory: MemoryStore,
+) -> None:
+    clock = memory._clock
+    assert isinstance(clock, ManualClock)
+    service = sealed(clock, place=memory)
+    client = browser(service)
+    await client.post("/put", json={"a": 1})
+    anonymous = id_of(client)
+    await client.post("/login/ada")
+    stolen = id_of(client)
+    assert (await browser(service, anonymous).get("/")).json()["data"] == {}
+    assert (await browser(service, stolen).get("/")).json()["who"] == "ada"
+    await client.post("/logout")
+    assert (await browser(service, stolen).get("/")).json()["who"] == ""
+    one, two = browser(service), browser(service)
+    for other in (one, two):
+        await other.post("/login/ada")
+    await service._sessions.revoke_all("ada")
+    assert [(await other.get("/")).json()["who"] for other in (one, two)] == ["", ""]
+    await one.post("/login/ada")
+    assert (await one.get("/")).json()["who"] == "ada"
+
+
+async def test_without_a_place_a_copy_of_the_cookie_outlives_the_logout() -> None:
+    """The price that the page names."""
+    service = sealed(ManualClock())
+    client = browser(service)
+    await client.post("/login/ada")
+    stolen = id_of(client)
+    await client.post("/logout")
+    assert (await browser(service, stolen).get("/")).json()["who"] == "ada"
+    with pytest.raises(ValueError, match="without a place"):
+        await service._sessions.revoke_all("ada")
+
+
+async def test_a_save_never_makes_a_session(here: Place) -> None:
+    reply = await here.sessions[0]._ask(Save("0" * 64, {}, ()))
+    assert reply.found is None and await here.rows() == []
