@@ -23,8 +23,9 @@ from outlive.runtime.apply import Applier
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
-    from outlive.doors.requests import Requests
+    from outlive.doors.requests import Once, Requests
     from outlive.doors.sessions import Sessions
+    from outlive.kinds.requests.decisions import Mode
     from outlive.store import CellStore
 
 log = logging.getLogger("outlive")
@@ -110,6 +111,7 @@ class CellDoors:
     """What `Outlive` gives out of the kinds on cells."""
 
     _applier: Applier | None = None
+    _requests: Requests | None = None
 
     @property
     def applier(self) -> Applier:
@@ -136,3 +138,30 @@ class CellDoors:
         from outlive.doors.requests import Requests
 
         return Requests(self, **options)
+
+    def once(
+        self,
+        scope: str,
+        key: str,
+        value: Any = None,
+        *,
+        mode: Mode = "at-most-once",
+        wait_seconds: float = 0.0,
+    ) -> Once:
+        """A block that is carried out once for `key`, on whichever instance: `async with`.
+
+        `scope`: what keeps keys of different callers and purposes apart. `value`: what is asked
+        for; the same key with another value is refused (`KeyReused`). `mode`: see `Requests`.
+        `wait_seconds`: how long to wait for another who carries it out, before `RequestRunning`.
+        When the process dies inside, nothing was done (`transactional`), the next one goes on
+        (`recovery`), or the outcome is unknown and is never repeated by itself (`at-most-once`).
+        """
+        from outlive.doors.requests import Requests
+        from outlive.kinds.requests.decisions import Place
+        from outlive.kinds.requests.fingerprints import fingerprints_of_value
+
+        if self._requests is None:
+            self._requests = Requests(self)
+        return self._requests.once(
+            Place(key, scope), fingerprints_of_value(value), mode=mode, wait_seconds=wait_seconds
+        )
