@@ -32,6 +32,8 @@
     │   ├── NoSuchEra · AlreadyThere · BadJournal · NothingToExport
     │   └── Draining · Overloaded
     │   └── Draining · Overloaded · QuotaExceeded
+    ├── RateLimited             a rate limit refused; nothing was used
+    │   └── NoSlot              as many as may be are at it already
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
         ├── StepFailed          a step gave up, with the recorded failure
@@ -108,6 +110,7 @@ from outlive.errors.processes import (
     UpdateRefused,
     UpdateUnanswered,
 )
+from outlive.errors.ratelimits import NoSlot, RateLimited
 from outlive.errors.root import (
     InEventLoop,
     OutliveError,
@@ -171,6 +174,7 @@ __all__ = [
     "NetworkFileSystem",
     "NewerSchema",
     "NoSession",
+    "NoSlot",
     "NoSuchCallback",
     "NoSuchEra",
     "NoSuchProcess",
@@ -192,6 +196,7 @@ __all__ = [
     "ProcessTerminal",
     "QueryTooSlow",
     "QuotaExceeded",
+    "RateLimited",
     "ReadOnlyStore",
     "Refused",
     "SchemaAltered",
