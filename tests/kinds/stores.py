@@ -13,6 +13,8 @@ from outlive import ids
 from outlive.clock import Clock
 
 STORES = ("memory", "postgres", "sqlite", "valkey")
+ALL_STORES = ("memcached", *STORES)
+"""With the one that keeps single cells only."""
 
 
 def made(request: pytest.FixtureRequest, clock: Clock) -> Any:
@@ -31,6 +33,11 @@ def made(request: pytest.FixtureRequest, clock: Clock) -> Any:
 
         schema = f"store_{ids.token(40)}"
         return PostgresStore(request.getfixturevalue("postgres"), clock=clock, schema=schema)
+    if request.param == "memcached":
+        from outlive.stores.memcached import MemcachedStore
+
+        server = request.getfixturevalue("memcached")
+        return MemcachedStore(f"127.0.0.1:{server.port}", clock, prefix=ids.token(40))
     from outlive.stores.redis import RedisStore
 
     server = request.getfixturevalue("valkey")

@@ -17,156 +17,26 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
-from tests.kinds.stores import STORES, made, opened
+from tests.kinds.stores import ALL_STORES, STORES, made, opened
+from tests.web.visits import ABSOLUTE, ID, IDLE, Place, browser, id_of
 
 from outlive.clock import ManualClock
-from outlive.doors.sealed import SealedSessions
-from outlive.doors.sessions import Sessions
 from outlive.errors import StoreUnavailable
-from outlive.kinds.sessions.cookies import Cookie
-from outlive.kinds.sessions.decisions import SESSIONS, Save
-from outlive.stores.keys import Keys
+from outlive.kinds.sessions.decisions import Save
 from outlive.stores.memory import MemoryStore
-from outlive.web.sessions import SessionMiddleware
-
-ID = "__Host-session"
-IDLE, ABSOLUTE = 600.0, 3600.0
 
 
-async def whoami(request: Request) -> JSONResponse:
-    return JSONResponse({"who": request.session.subject, "data": dict(request.session)})
-
-
-async def login(request: Request) -> JSONResponse:
-    request.session.sign_in(request.path_params["who"], place="Paris")
-    return JSONResponse({}, int(request.query_params.get("status", "200")))
-
-
-async def logout(request: Request) -> JSONResponse:
-    request.session.sign_out()
-    return JSONResponse({})
-
-
-async def step_up(request: Request) -> JSONResponse:
-    request.session.rotate()
-    return JSONResponse({"csrf": request.session.csrf_token()})
-
-
-async def put(request: Request) -> JSONResponse:
-    request.session.update(await request.json())
-    return JSONResponse({}, int(request.query_params.get("status", "200")))
-
-
-async def deep(request: Request) -> JSONResponse:
-    request.session["cart"]["items"].append("tea")
-    return JSONResponse({})
-
-
-async def drop(request: Request) -> JSONResponse:
-    del request.session[request.query_params["name"]]
-    return JSONResponse({})
-
-
-async def slow(request: Request) -> JSONResponse:
-    """Read, wait until the test says so, then set."""
-    seen, gate = request.app.state.gates[request.query_params["gate"]]
-    name = request.query_params.get("name")
-    seen.set()
-    await gate.wait()
-    if name:
-        request.session[name] = request.query_params["value"]
-    return JSONResponse({})
-
-
-async def plain(request: Request) -> PlainTextResponse:
-    return PlainTextResponse("plain", headers={"cache-control": "max-age=60"})
-
-
-async def stream(request: Request) -> StreamingResponse:
-    async def body() -> AsyncIterator[bytes]:
-        yield b"one"
-        request.session["late"] = True
-        yield b"two"
-
-    assert request.session is not None
-    return StreamingResponse(body())
-
-
-async def csrf(request: Request) -> JSONResponse:
-    sent = request.headers.get("x-csrf", "")
-    good = request.session.check_csrf(sent) if sent else None
-    return JSONResponse({"csrf": request.session.csrf_token(), "good": good})
-
-
-async def boom(request: Request) -> JSONResponse:
-    request.session.sign_in("ada")
-    raise RuntimeError("after the sign-in")
-
-
-async def socket(websocket: WebSocket) -> None:
-    await websocket.accept()
-    await websocket.send_json({"who": websocket.session.subject})  # type: ignore[attr-defined]
-    try:
-        websocket.session["a"] = 1
-    except Exception as error:
-        await websocket.send_json({"error": type(error).__name__})
-    async for _ in websocket.iter_text():
-        pass
-
-
-def site() -> Starlette:
-    routes = [
-        Route("/", whoami), Route("/login/{who}", login, methods=["POST"]),
-        Route("/logout", logout, methods=["POST"]), Route("/step-up", step_up, methods=["POST"]),
-        Route("/put", put, methods=["POST"]), Route("/deep", deep, methods=["POST"]),
-        Route("/drop", drop, methods=["POST"]), Route("/slow", slow, methods=["POST"]),
-        Route("/plain", plain), Route("/stream", stream), Route("/csrf", csrf),
-        Route("/boom", boom, methods=["POST"]), WebSocketRoute("/socket", socket),
-    ]  # fmt: skip
-    app = Starlette(routes=routes)
-    app.state.gates = {name: (asyncio.Event(), asyncio.Event()) for name in "ab"}
-    return app
-
-
-def browser(service: Any, cookie: str = "") -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(service, raise_app_exceptions=False)
-    made = httpx.AsyncClient(transport=transport, base_url="https://shop.test")
-    if cookie:
-        made.cookies.set(ID, cookie, domain="shop.test")
-    return made
-
-
-def id_of(client: httpx.AsyncClient) -> str:
-    return client.cookies.get(ID) or ""
-
-
-class Place:
-    """Two instances of a service on one store."""
-
-    def __init__(self, store: Any, clock: ManualClock, **options: Any) -> None:
-        self.store, self.clock = store, clock
-        options.setdefault("storage", store.keeps[-1])
-        options.setdefault("idle_seconds", IDLE)
-        options.setdefault("absolute_seconds", ABSOLUTE)
-        self.sessions = [Sessions(store, **options) for _ in range(2)]
-        self.sites = [site() for _ in self.sessions]
-        pairs = zip(self.sites, self.sessions, strict=True)
-        self.services = [SessionMiddleware(app, sessions) for app, sessions in pairs]
-
-    async def rows(self) -> list[Any]:
-        return list(await self.store.scan(SESSIONS))
+@pytest.fixture(params=ALL_STORES)
+def unopened(request: pytest.FixtureRequest) -> Any:
+    """Not async: a server starts with a loop of its own."""
+    clock = ManualClock()
+    return made(request, clock), clock
 
 
 @pytest.fixture(params=STORES)
-def unopened(request: pytest.FixtureRequest) -> Any:
-    """Not async: a server starts with a loop of its own."""
+def unopened_listing(request: pytest.FixtureRequest) -> Any:
+    """A store that keeps lists too."""
     clock = ManualClock()
     return made(request, clock), clock
 
@@ -175,6 +45,12 @@ def unopened(request: pytest.FixtureRequest) -> Any:
 async def place(unopened: Any) -> AsyncIterator[Place]:
     async with opened(unopened[0]) as store:
         yield Place(store, unopened[1])
+
+
+@pytest.fixture
+async def listing(unopened_listing: Any) -> AsyncIterator[Place]:
+    async with opened(unopened_listing[0]) as store:
+        yield Place(store, unopened_listing[1])
 
 
 @pytest.fixture
@@ -266,14 +142,14 @@ async def test_a_logout_wins_over_a_request_under_way(place: Place, name: str) -
     assert (await browser(place.services[0], id).get("/")).json()["who"] == ""
 
 
-async def test_all_of_a_subject_are_listed_and_signed_out(place: Place) -> None:
-    clients = [browser(place.services[number % 2]) for number in range(3)]
+async def test_all_of_a_subject_are_listed_and_signed_out(listing: Place) -> None:
+    clients = [browser(listing.services[number % 2]) for number in range(3)]
     for client in clients:
         await client.post("/login/ada", headers={"user-agent": "Lynx/2.9"})
-        place.clock.advance(1)
-    bystander = browser(place.services[0])
+        listing.clock.advance(1)
+    bystander = browser(listing.services[0])
     await bystander.post("/login/grace")
-    sessions = place.sessions[1]
+    sessions = listing.sessions[1]
     devices = await sessions.devices("ada")
     assert [(device.agent, device.place) for device in devices] == [("Lynx/2.9", "Paris")] * 3
     assert devices[0].seen > devices[-1].seen
@@ -287,12 +163,29 @@ async def test_all_of_a_subject_are_listed_and_signed_out(place: Place) -> None:
     assert await sessions.devices("ada") == []
 
 
-async def test_what_has_ended_is_swept(place: Place) -> None:
-    client = browser(place.services[0])
+async def test_what_has_ended_is_swept(listing: Place) -> None:
+    client = browser(listing.services[0])
     await client.post("/login/ada")
-    assert await place.sessions[0].sweep() == 0
-    place.clock.advance(ABSOLUTE + 1)
-    assert await place.sessions[0].sweep() == 2 and await place.rows() == []
+    assert await listing.sessions[0].sweep() == 0
+    listing.clock.advance(ABSOLUTE + 1)
+    assert await listing.sessions[0].sweep() == 2 and await listing.rows() == []
+
+
+async def test_without_a_list_a_new_epoch_signs_a_subject_out_everywhere(place: Place) -> None:
+    for sessions in place.sessions:
+        sessions.kind.listed = sessions._chooses = False
+    clients = [browser(place.services[number]) for number in range(2)]
+    for client in clients:
+        await client.post("/login/ada")
+    assert [(await client.get("/")).json()["who"] for client in clients] == ["ada", "ada"]
+    await clients[0].post("/step-up")
+    assert (await clients[0].get("/")).json()["who"] == "ada"
+    await place.sessions[1].revoke_all("ada")
+    assert [(await client.get("/")).json()["who"] for client in clients] == ["", ""]
+    await clients[0].post("/login/ada")
+    assert (await clients[0].get("/")).json()["who"] == "ada"
+    with pytest.raises(ValueError, match="without a list"):
+        await place.sessions[0].revoke_all("ada", but="x")
 
 
 # --- what does not depend on the store ----------------------------------------------------------
@@ -535,108 +428,6 @@ async def test_a_socket_sees_the_session_and_is_closed_when_it_ends(
     async with asyncio.timeout(30):
         await task
     assert sent[-1]["type"] == "websocket.close" and sent[-1]["code"] == 4401
-
-
-# --- sealed in the cookie -----------------------------------------------------------------------
-
-OLD, NEW = Keys.new("2025"), Keys.new("2026")
-
-
-def sealed(clock: ManualClock, *keys: str, place: Any = None, **options: Any) -> SessionMiddleware:
-    options.setdefault("idle_seconds", IDLE)
-    options.setdefault("absolute_seconds", ABSOLUTE)
-    options.setdefault("skew_seconds", 5)
-    return SessionMiddleware(
-        site(), SealedSessions(Keys(*(keys or (OLD,))), place=place, clock=clock, **options)
-    )
-
-
-async def test_a_sealed_session_lies_in_the_cookie_and_nowhere_else() -> None:
-    clock = ManualClock()
-    client = browser(sealed(clock))
-    await client.post("/login/ada")
-    await client.post("/put", json={"a": 1})
-    assert (await client.get("/")).json() == {"who": "ada", "data": {"a": 1}}
-    assert "ada" not in id_of(client) and id_of(client).startswith("~2025:")
-    tampered = id_of(client)[:-2] + "AA"
-    assert (await browser(sealed(clock), tampered).get("/")).json()["who"] == ""
-    other = sealed(clock, cookie=Cookie("__Host-other"))
-    stranger = httpx.AsyncClient(
-        transport=httpx.ASGITransport(other), base_url="https://shop.test",
-        headers={"cookie": f"__Host-other={id_of(client)}"},
-    )  # fmt: skip
-    assert (await stranger.get("/")).json()["who"] == ""
-
-
-async def test_sealed_clocks_end_early_by_the_error_of_the_clock() -> None:
-    clock = ManualClock()
-    client = browser(sealed(clock))
-    await client.post("/login/ada")
-    clock.advance(IDLE - 6)
-    assert (await client.get("/")).json()["who"] == "ada"  # and slides
-    clock.advance(IDLE - 5)
-    assert (await client.get("/")).json()["who"] == ""
-
-
-async def test_keys_are_rotated_without_signing_anybody_out() -> None:
-    clock = ManualClock()
-    client = browser(sealed(clock, OLD))
-    await client.post("/login/ada")
-    both = browser(sealed(clock, NEW, OLD), id_of(client))
-    assert (await both.get("/")).json()["who"] == "ada"
-    half = browser(sealed(clock, OLD, NEW), id_of(client))
-    assert (await half.get("/")).json()["who"] == "ada"
-    assert (await browser(sealed(clock, NEW), id_of(client)).get("/")).json()["who"] == ""
-
-
-async def test_the_size_is_counted_after_sealing() -> None:
-    client = browser(sealed(ManualClock()))
-    sizes = {}
-    for size in range(2600, 2900):
-        response = await client.post("/put", json={"a": "x" * size})
-        sizes[size] = response.status_code
-        if response.status_code != 200:
-            assert response.json()["code"] == "OL5003" and "set-cookie" not in response.headers
-            break
-        name_and_value = response.headers["set-cookie"].split(";")[0].replace("=", "", 1)
-        assert len(name_and_value) <= 4096
-    assert set(sizes.values()) == {200, 500}
-
-
-async def test_a_sealed_session_is_dead_after_logout_where_the_dead_are_kept(
-    memory: MemoryStore,
-) -> None:
-    clock = memory._clock
-    assert isinstance(clock, ManualClock)
-    service = sealed(clock, place=memory)
-    client = browser(service)
-    await client.post("/put", json={"a": 1})
-    anonymous = id_of(client)
-    await client.post("/login/ada")
-    stolen = id_of(client)
-    assert (await browser(service, anonymous).get("/")).json()["data"] == {}
-    assert (await browser(service, stolen).get("/")).json()["who"] == "ada"
-    await client.post("/logout")
-    assert (await browser(service, stolen).get("/")).json()["who"] == ""
-    one, two = browser(service), browser(service)
-    for other in (one, two):
-        await other.post("/login/ada")
-    await service._sessions.revoke_all("ada")
-    assert [(await other.get("/")).json()["who"] for other in (one, two)] == ["", ""]
-    await one.post("/login/ada")
-    assert (await one.get("/")).json()["who"] == "ada"
-
-
-async def test_without_a_place_a_copy_of_the_cookie_outlives_the_logout() -> None:
-    """The price that the page names."""
-    service = sealed(ManualClock())
-    client = browser(service)
-    await client.post("/login/ada")
-    stolen = id_of(client)
-    await client.post("/logout")
-    assert (await browser(service, stolen).get("/")).json()["who"] == "ada"
-    with pytest.raises(ValueError, match="without a place"):
-        await service._sessions.revoke_all("ada")
 
 
 async def test_a_save_never_makes_a_session(here: Place) -> None:

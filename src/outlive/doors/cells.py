@@ -1,11 +1,12 @@
-"""Kinds on cells, as an application gives them out: one loop of decisions for each store.
+"""Where an application keeps cells: in its own store, or in another one beside it.
 
-    app.sessions(…)   who is signed in (sessions.py)
-    app.requests(…)   idempotency keys (requests.py)
+    app.ratelimits(…)                               in the application's own store
+    app.sessions(…) · app.requests(…) · app.once(…)
+    app.ratelimits(…, cells="redis://cache:6379")   in a store of cells: nothing of what must last
 
-Both stand on an `Applier`: of the application's own store, with its group commit, or of another
-store of cells (`redis://…`) that is given to them. What is due is swept from time to time while
-they are used, by whichever instance comes first.
+Each place has one loop that applies commands to it (runtime/apply.py) and one sweep. A place that
+is declared before the application opens is opened with it, one that is declared later at its first
+use, and all are closed with it. Commands on the own store join the group commit of a running node.
 """
 
 from __future__ import annotations
@@ -14,127 +15,150 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
-from outlive.clock import Clock
-from outlive.errors import OutliveError
-from outlive.ids import full_jitter
-from outlive.kind import Kind
-from outlive.model import Batch, Require
+from outlive.errors import StoreUnavailable
 from outlive.runtime.apply import Applier
+from outlive.runtime.sweeping import Sweeper
+
+log = logging.getLogger("outlive.cells")
+
+TIMEOUT_SECONDS = 1.0
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from outlive.app import Outlive
+    from outlive.clock import Clock
+    from outlive.doors.ratelimits import Failing, RateLimiter, Scope, SlotKeeper
     from outlive.doors.requests import Once, Requests
     from outlive.doors.sessions import Sessions
+    from outlive.kind import Kind
+    from outlive.kinds.ratelimits import Quota, Slots
     from outlive.kinds.requests.decisions import Mode
-    from outlive.store import CellStore
+    from outlive.model import Storage
+    from outlive.runtime.committer import Committer
+    from outlive.store import CellStore, KeyedCells
 
-log = logging.getLogger("outlive")
 
-SWEEP_SECONDS = 60.0
-SWEEP_CELLS_MAX = 500
-HOLD_SECONDS = 30.0
+class Place:
+    """One place where cells are kept; `address` is empty for the application's own store."""
+
+    def __init__(self, app: Outlive, address: str) -> None:
+        self._app = app
+        self.address = address
+        self.kinds: dict[str, Kind[Any, Any]] = {}
+        self.spaces: dict[str, set[str]] = {}
+        """The spaces of a kind that are used here; all of them where none is named."""
+        self.leaving: list[Callable[[], Awaitable[None]]] = []
+        """What is done before the place is closed."""
+        self._store: KeyedCells | None = None
+        self._applier: Applier | None = None
+        self._sweeper: Sweeper | None = None
+        self._opening = asyncio.Lock()
+
+    async def applier(self) -> Applier:
+        """The loop that applies commands here. Raises what opening the store raises."""
+        if self._applier is None:
+            async with self._opening:
+                if self._applier is None:
+                    self._applier = await self._open()
+        return self._applier
+
+    async def _open(self) -> Applier:
+        app = self._app
+        store: KeyedCells
+        clock: Clock = app._clock
+        if self.address:
+            if app._store is None:
+                raise StoreUnavailable("The application is not open; nothing was read or written.")
+            from outlive.stores.address import cells_at
+
+            store = cells_at(self.address, None)
+            await store.open()
+            self._store = store
+            applier = Applier(store, clock)
+        else:
+            store = app.store
+            applier = Applier(store, clock, self._committer)
+        for kind in self.kinds.values():
+            applier.check(kind, self.spaces.get(kind.name))
+        if "claim" not in store.lacks:  # else the store lets go of what is due by itself
+            self._sweeper = Sweeper(cast("CellStore", store), self.kinds.values(), clock)
+            self._sweeper.start()
+        return applier
+
+    def forget(self) -> None:
+        """In a forked child: what is open is the parent's."""
+        self._store = self._applier = self._sweeper = None
+
+    def _committer(self) -> Committer | None:
+        runtime = self._app._runtime
+        return None if runtime is None else runtime.committer
+
+    async def close(self) -> None:
+        applier, self._applier = self._applier, None
+        if applier is not None:
+            await applier.close()
+        if self._sweeper is not None:
+            await self._sweeper.stop()
+            self._sweeper = None
+        store, self._store = self._store, None
+        if store is not None:
+            await store.close()
 
 
 class Cells:
-    """Where a kind on cells is kept: an application's store, or one of its own.
+    """What an application keeps in cells."""
 
-    `place` is an `Outlive`, or an open store of cells.
-    """
-
-    def __init__(self, place: Any, kind: Kind[Any, Any]) -> None:
-        self._place = place
-        self._kind = kind
-        self._is_app = isinstance(place, CellDoors)
-        self.clock: Clock = place._clock if self._is_app else Clock()
-        self._own: Applier | None = None
-        self._sweeping: asyncio.Task[None] | None = None
-        self._next: Any = None
-
-    @property
-    def applier(self) -> Applier:
-        """The loop that carries commands out. Raises `StoreUnavailable` while nothing is open."""
-        if self._is_app:
-            found: Applier = self._place.applier
-        else:
-            if self._own is None:
-                self._own = Applier(self._place, self.clock)
-            found = self._own
-        self._plan()
-        return found
-
-    @property
-    def store(self) -> CellStore:
-        """The open store. Raises `StoreUnavailable` before it is."""
-        found: CellStore = self._place.store if self._is_app else self._place
-        return found
-
-    async def sweep(self, limit: int = SWEEP_CELLS_MAX) -> int:
-        """Do what is due, of at most `limit` cells; gives how many. Done by two at once it is done
-        once; when the process dies over it, the cells are due again after `HOLD_SECONDS`."""
-        store = self.store
-        cells = await store.claim(tuple(self._kind.spaces), limit, HOLD_SECONDS)
-        if not cells:
-            return 0
-        now = await store.now()
-        batches = []
-        for cell in cells:
-            made = self._kind.on_due(cell, now)
-            storage = self._kind.spaces[cell.space]
-            require = (Require(cell.ref, cell.version),)
-            batches.append(Batch(None, require, made.put, made.drop, (), storage))
-        await store.commit_group(batches)
-        return len(cells)
-
-    def _plan(self) -> None:
-        """Sweep in a while, if nothing is planned: each use plans the next."""
-        if self._next is None and hasattr(self.store, "claim"):
-            seconds = SWEEP_SECONDS / 2 + full_jitter(SWEEP_SECONDS, SWEEP_SECONDS, 1)
-            loop = asyncio.get_running_loop()
-            self._next = (loop, self.clock.call_later(seconds, self._due))
-        elif self._next is not None and self._next[0] is not asyncio.get_running_loop():
-            self._next = None  # an earlier loop has taken its plans along
-
-    def _due(self) -> None:
-        self._next = None
-        if self._sweeping is None or self._sweeping.done():
-            self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
-
-    async def _sweep(self) -> None:
-        try:
-            while await self.sweep() == SWEEP_CELLS_MAX:
-                pass
-        except OutliveError as error:  # closed, or not now: the next use plans the next
-            log.debug("%s were not swept: %s", self._kind.name, error.detail)
-
-
-class CellDoors:
-    """What `Outlive` gives out of the kinds on cells."""
-
-    _applier: Applier | None = None
+    _places: dict[str, Place]
     _requests: Requests | None = None
 
-    @property
-    def applier(self) -> Applier:
-        """The loop that carries out decisions on the cells of the open store. Raises
-        `StoreUnavailable` before `open()`."""
-        app = cast("Outlive", self)
-        if self._applier is None or self._applier.store is not app.store:
-            self._applier = Applier(
-                app.store,
-                app._clock,
-                lambda: None if app._runtime is None else app._runtime.committer,
-            )
-        return self._applier
+    def place(self, kind: Kind[Any, Any], cells: str = "") -> Place:
+        """Where `kind` is kept: `cells` is the address of a store of cells, the application's own
+        when empty."""
+        places = self.__dict__.setdefault("_places", {})
+        if cells not in places:
+            places[cells] = Place(cast("Outlive", self), cells)
+        found: Place = places[cells]
+        found.kinds[kind.name] = kind
+        return found
 
-    def sessions(self, **options: Any) -> Sessions:
-        """The sessions of this service, in its own store; see `Sessions` for `options`."""
+    def ratelimits(
+        self,
+        *quotas: Quota,
+        scope: Scope = "shared",
+        cells: str = "",
+        storage: Storage = "volatile",
+        ahead: int = 0,
+        ahead_seconds: float = 1.0,
+        on_failure: Failing = "open",
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> RateLimiter:
+        """A rate limiter: `quotas` (1 to 8) that are decided as one.
+
+        `scope`: where use is counted, `shared`, `hybrid` or `local`. `cells`: the address of a
+        store of cells (`redis://…`) when it is not the application's own. `storage`: the weakest
+        class that will do; `durable` for what is money. `ahead` (2 to 100,000) and `ahead_seconds`:
+        of hybrid. `on_failure`: what is answered when the store does not answer within
+        `timeout_seconds`.
+        """
+        from outlive.doors.ratelimits import RateLimiter
+        from outlive.kinds.ratelimits import RATELIMITS
+
+        return RateLimiter(
+            self.place(RATELIMITS, cells), quotas, clock=cast("Outlive", self)._clock, scope=scope,
+            storage=storage, ahead=ahead, ahead_seconds=ahead_seconds, on_failure=on_failure,
+            timeout_seconds=timeout_seconds,
+        )  # fmt: skip
+
+    def sessions(self, *, cells: str = "", **options: Any) -> Sessions:
+        """The sessions of this service; `cells` as for `ratelimits`, see `Sessions` for
+        `options`."""
         from outlive.doors.sessions import Sessions
 
-        return Sessions(self, **options)
+        return Sessions(self, cells=cells, **options)
 
     def requests(self, **options: Any) -> Requests:
-        """The idempotency keys of this service, in its own store; see `Requests` for
-        `options`."""
+        """The idempotency keys of this service; see `Requests` for `options`."""
         from outlive.doors.requests import Requests
 
         return Requests(self, **options)
@@ -156,12 +180,37 @@ class CellDoors:
         When the process dies inside, nothing was done (`transactional`), the next one goes on
         (`recovery`), or the outcome is unknown and is never repeated by itself (`at-most-once`).
         """
-        from outlive.doors.requests import Requests
-        from outlive.kinds.requests.decisions import Place
-        from outlive.kinds.requests.fingerprints import fingerprints_of_value
+        from outlive.doors.requests import of_value
 
         if self._requests is None:
-            self._requests = Requests(self)
-        return self._requests.once(
-            Place(key, scope), fingerprints_of_value(value), mode=mode, wait_seconds=wait_seconds
-        )
+            self._requests = self.requests()
+        return of_value(self._requests, scope, key, value, mode, wait_seconds)
+
+    def slots(self, slots: Slots, *, cells: str = "", storage: Storage = "volatile") -> SlotKeeper:
+        """Slots: so many at once, for each key. `cells`, `storage`: as for `ratelimits`."""
+        from outlive.doors.ratelimits import SlotKeeper
+        from outlive.kinds.ratelimits import RATELIMITS
+
+        clock = cast("Outlive", self)._clock
+        return SlotKeeper(self.place(RATELIMITS, cells), slots, storage, clock)
+
+    async def _open_places(self) -> None:
+        """Open what was declared; what does not answer yet is opened at its first use."""
+        for place in self._all_places():
+            try:
+                await place.applier()
+            except StoreUnavailable as error:
+                log.warning("a store of cells does not answer yet: %s", error)
+
+    async def _leave_places(self) -> None:
+        """What is done while the stores can still be written."""
+        for place in self._all_places():
+            for leave in place.leaving:
+                await leave()
+
+    async def _close_places(self) -> None:
+        for place in self._all_places():
+            await place.close()
+
+    def _all_places(self) -> list[Place]:
+        return list(self.__dict__.get("_places", {}).values())

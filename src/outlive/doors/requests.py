@@ -32,7 +32,7 @@ import msgspec
 
 from outlive import codec, ids
 from outlive.clock import MICROS
-from outlive.doors.cells import Cells
+from outlive.doors.grounds import Ground
 from outlive.doors.within import _carrier, _checked
 from outlive.errors import (
     ClaimLost,
@@ -73,7 +73,7 @@ from outlive.kinds.requests.decisions import (
     read_record,
     ref_of,
 )
-from outlive.kinds.requests.fingerprints import NEWEST
+from outlive.kinds.requests.fingerprints import NEWEST, fingerprints_of_value
 from outlive.model import Storage
 from outlive.store import AsyncCarrier, Carrier
 
@@ -119,7 +119,7 @@ class Requests:
         self.lease_seconds = lease_seconds
         self.retention_seconds = retention_seconds
         self.place = place
-        self._cells = Cells(place, self.kind)
+        self._ground = Ground(place, self.kind)
         self._running: dict[str, asyncio.Event] = {}
 
     def once(
@@ -145,7 +145,9 @@ class Requests:
     async def unknown(self, limit: int = 100) -> list[Record]:
         """Requests of which nobody knows what came, the oldest first; those whose lease has ended
         are among them after the next sweep, at most a minute or so later."""
-        found = await self._cells.store.select((ONCE,), UNKNOWN_MARK, "", "~", min(limit, PAGE_MAX))
+        found = await (await self._ground.demand("select")).select(
+            (ONCE,), UNKNOWN_MARK, "", "~", min(limit, PAGE_MAX)
+        )
         return [read_record(cell.value) for _, cell in found]
 
     async def resolve(
@@ -173,27 +175,31 @@ class Requests:
     async def erase(self, principal: str, tenant: str = "") -> int:
         """Forget the answers that were given to a principal, which may hold personal data; gives
         how many. What is running or unknown stays, and is not counted."""
-        who, erased, after = Place("", principal, tenant).who, 0, PAGE_MAX
-        found = await self._cells.store.select((ONCE,), WHO_MARK, who, who, after)
-        for _, cell in found:
-            if read_record(cell.value).state == "done":
-                erased += (await self.ask(Expire(cell.key))).said == "done"
-        return erased
+        store = await self._ground.demand("select")
+        who, erased = Place("", principal, tenant).who, 0
+        while True:
+            found = await store.select((ONCE,), WHO_MARK, who, who, PAGE_MAX)
+            before = erased
+            for _, cell in found:
+                if read_record(cell.value).state == "done":
+                    erased += (await self.ask(Expire(cell.key))).said == "done"
+            if len(found) < PAGE_MAX or erased == before:
+                return erased
 
     async def sweep(self) -> int:
         """Do what is due: leases that ended, retentions that passed; done from time to time by
         itself."""
-        return await self._cells.sweep()
+        return await self._ground.sweep()
 
     # --- for `Once` -------------------------------------------------------------------------------
 
     async def ask(self, command: Command) -> Reply:
         """Carry out `command`. Raises what the store raises."""
-        return await self._cells.applier.apply(self.kind, command)
+        return await self._ground.apply(command)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Any:
         """As `Clock.call_later`."""
-        return self._cells.clock.call_later(seconds, call)
+        return self._ground.clock.call_later(seconds, call)
 
     def begun(self, name: str) -> None:
         """The key is being carried out here."""
@@ -521,6 +527,15 @@ class _Faster(Exception):
     def __init__(self, record: Record) -> None:
         super().__init__(record.state)
         self.record = record
+
+
+def of_value(
+    requests: Requests, scope: str, key: str, value: Any, mode: Mode, wait_seconds: float
+) -> Once:
+    """The block of `Outlive.once`."""
+    return requests.once(
+        Place(key, scope), fingerprints_of_value(value), mode=mode, wait_seconds=wait_seconds
+    )
 
 
 def _answer(value: Any) -> Answer:

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from outlive import ids
 from outlive.clock import MICROS, Clock
-from outlive.doors.cells import Cells
+from outlive.doors.grounds import Ground
 from outlive.doors.sessions import EPOCH_BITS, Settled, draw
 from outlive.errors import KeysMissing, StoreRefused
 from outlive.kinds.sessions.cookies import COOKIE_BYTES_MAX, Cookie
@@ -95,8 +95,8 @@ class SealedSessions:
         self._keys = keys
         self._skew = round(skew_seconds * MICROS)
         self._denials = DenialKind(storage)
-        self._cells = None if place is None else Cells(place, self._denials)
-        self._clock = clock or (Clock() if self._cells is None else self._cells.clock)
+        self._ground = None if place is None else Ground(place, self._denials)
+        self._clock = clock or (Clock() if self._ground is None else self._ground.clock)
         self._bound = b"session\0" + self.cookie.name.encode()
 
     def visit(self, held: Held | None, *, read_only: bool = False) -> Session:
@@ -118,11 +118,11 @@ class SealedSessions:
         if not is_id(found.id):
             return None
         key = key_of(found.id)
-        if self._cells is None:
+        if self._ground is None:
             now = self._clock.wall() + self._skew
         else:
             check = Check(key, record.subject, record.epoch)
-            said = await self._cells.applier.apply(self._denials, check)
+            said = await self._ground.apply(check)
             if not said.alive:
                 return None
             now = said.now
@@ -157,16 +157,16 @@ class SealedSessions:
         """The same session with a new idle time, when that is due; else an empty text."""
         if held.now - held.record.seen < self.kind.touch:
             return ""
-        now = held.now if self._cells is not None else held.now - self._skew
+        now = held.now if self._ground is not None else held.now - self._skew
         return self._seal(held.id, replace(held.record, seen=max(now, held.record.seen)))
 
     async def revoke_all(self, subject: str) -> None:
         """Sign `subject` out everywhere. Raises `ValueError` without a place: nothing that was
         sealed can be called back then."""
-        if self._cells is None:
+        if self._ground is None:
             raise ValueError("sealed sessions without a place cannot be ended before their time")
         epoch = Epoch(subject, ids.token(EPOCH_BITS), renewed=True)
-        await self._cells.applier.apply(self._denials, epoch)
+        await self._ground.apply(epoch)
 
     async def until_ended(self, held: Held) -> None:
         """Return when the session has ended, at the next look (`look_seconds`)."""
@@ -187,15 +187,17 @@ class SealedSessions:
         return text
 
     async def _deny(self, held: Held) -> None:
-        if self._cells is not None:
+        if self._ground is not None:
             end = min(held.record.end, held.record.made + self.kind.absolute)
-            await self._cells.applier.apply(self._denials, Deny(held.key, end))
+            await self._ground.apply(Deny(held.key, end))
 
     async def _now(self) -> int:
-        return self._clock.wall() if self._cells is None else await self._cells.store.now()
+        return (
+            self._clock.wall() if self._ground is None else await (await self._ground.store()).now()
+        )
 
     async def _epoch(self, subject: str) -> str:
-        if self._cells is None or not subject:
+        if self._ground is None or not subject:
             return ""
         asked = Epoch(subject, ids.token(EPOCH_BITS))
-        return (await self._cells.applier.apply(self._denials, asked)).epoch
+        return (await self._ground.apply(asked)).epoch

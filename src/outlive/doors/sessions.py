@@ -20,7 +20,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from outlive import ids
-from outlive.doors.cells import Cells
+from outlive.doors.grounds import Ground
 from outlive.errors import (
     Conflict,
     OutliveError,
@@ -92,8 +92,9 @@ class Sessions:
     refused, so Redis needs `volatile`. `principal`: the attribute that says who is signed in, where
     `sign_in` is not used. `conflicts`: of two overlapping requests that set the same attribute the
     `last` wins, or the later is `refused` (409). `unavailable`: with the store out of reach a read
-    is refused (503) or the visitor `anonymous`; a write is always an error. `listed=False`: no list
-    of devices, for a store that writes one cell in one commit (Memcached).
+    is refused (503) or the visitor `anonymous`; a write is always an error. `listed`: whether
+    a list of devices is kept; not where the store writes one cell in one commit (Memcached).
+    `cells`: the address of a store of cells beside the application's own.
 
     When the process dies before a commit the session is as it was; after it, as it was to be. A
     rotation whose answer was lost leaves no live id: sign in again.
@@ -113,17 +114,19 @@ class Sessions:
         conflicts: Literal["last", "refused"] = "last",
         unavailable: Literal["refused", "anonymous"] = "refused",
         look_seconds: float = LOOK_SECONDS,
-        listed: bool = True,
+        listed: bool | None = None,
+        cells: str = "",
     ) -> None:
         self.kind = SessionKind(
-            idle_seconds, absolute_seconds, touch_seconds, devices_max, storage, listed
+            idle_seconds, absolute_seconds, touch_seconds, devices_max, storage, listed is not False
         )
         self.cookie = cookie or Cookie()
         self.principal = principal
         self.unavailable = unavailable
         self.look_seconds = look_seconds
         self._conflicts = conflicts
-        self._cells = Cells(place, self.kind)
+        self._ground = Ground(place, self.kind, cells)
+        self._chooses = listed is None
         self._watched: dict[str, set[asyncio.Event]] = {}
         self._watching: asyncio.Task[None] | None = None
 
@@ -234,7 +237,7 @@ class Sessions:
 
     async def sweep(self) -> int:
         """Free the space of sessions that have ended; done from time to time by itself."""
-        return await self._cells.sweep()
+        return await self._ground.sweep()
 
     # --- the end of a session, for who waits for it -----------------------------------------------
 
@@ -261,7 +264,7 @@ class Sessions:
     async def _watch(self) -> None:
         while self._watched:
             tick = asyncio.Event()
-            later = self._cells.clock.call_later(self.look_seconds, tick.set)
+            later = self._ground.clock.call_later(self.look_seconds, tick.set)
             try:
                 await tick.wait()
             finally:
@@ -282,7 +285,10 @@ class Sessions:
     # --- commands ---------------------------------------------------------------------------------
 
     async def _ask(self, command: Command) -> Reply:
-        return await self._cells.applier.apply(self.kind, command)
+        if self._chooses:
+            self.kind.listed = "batches" not in (await self._ground.store()).lacks
+            self._chooses = False
+        return await self._ground.apply(command)
 
     async def _make(self, key: str, change: Change, agent: str) -> None:
         epoch = await self._epoch(change.subject)

@@ -37,6 +37,8 @@
     ├── RequestError            about one request with an idempotency key
     │   ├── KeyMissing · RequestRunning · RequestUnknown · NotReplayable
     │   └── ClaimLost · NoSuchRequest · NotResolvable
+    ├── RateLimited             a rate limit refused; nothing was used
+    │   └── NoSlot              as many as may be are at it already
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
         ├── StepFailed          a step gave up, with the recorded failure
@@ -113,6 +115,7 @@ from outlive.errors.processes import (
     UpdateRefused,
     UpdateUnanswered,
 )
+from outlive.errors.ratelimits import NoSlot, RateLimited
 from outlive.errors.requests import (
     ClaimLost,
     KeyMissing,
@@ -193,6 +196,7 @@ __all__ = [
     "NetworkFileSystem",
     "NewerSchema",
     "NoSession",
+    "NoSlot",
     "NoSuchCallback",
     "NoSuchEra",
     "NoSuchProcess",
@@ -214,6 +218,7 @@ __all__ = [
     "ProcessTerminal",
     "QueryTooSlow",
     "QuotaExceeded",
+    "RateLimited",
     "ReadOnlyStore",
     "Refused",
     "SchemaAltered",

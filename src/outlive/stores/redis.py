@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -53,6 +53,7 @@ class RedisStore:
         self, address: str, clock: Clock | None = None, *, prefix: str = "outlive"
     ) -> None:
         self.keeps: tuple[Storage, ...] = ("volatile",)
+        self.lacks: Mapping[str, str] = {}
         self._line = RedisLine(address, prefix)
         self._clock = clock
         self._is_open = False
