@@ -143,6 +143,7 @@ class Sessions:
         """
         if not is_id(id):
             return None
+        await self._choose()
         key = key_of(id)
         reply = await self._ask(Load(key))
         record = reply.found
@@ -157,6 +158,7 @@ class Sessions:
         `SessionTooLarge` (nothing was written), or what the store raises.
         """
         _demand_small(held, change)
+        await self._choose()
         empty = not change.set and not change.subject and not change.wanted
         if held is None:
             if empty:
@@ -206,6 +208,7 @@ class Sessions:
 
         Durable when it returns: whatever is under way with it is answered as signed out.
         """
+        await self._choose()
         record = (await self._ask(Load(key))).found
         if record is None:
             return False
@@ -219,6 +222,7 @@ class Sessions:
         All of them in one commit, or none. Where no list is kept it is the epoch that changes, and
         `but` is not possible (`ValueError`).
         """
+        await self._choose()
         if not self.kind.listed:
             if but:
                 raise ValueError("without a list of devices all of a subject's sessions end")
@@ -282,12 +286,15 @@ class Sessions:
         for event in self._watched.get(key, ()):
             event.set()
 
-    # --- commands ---------------------------------------------------------------------------------
-
-    async def _ask(self, command: Command) -> Reply:
+    async def _choose(self) -> None:
+        """Find out what the store can do, once."""
         if self._chooses:
             self.kind.listed = "batches" not in (await self._ground.store()).lacks
             self._chooses = False
+
+    # --- commands ---------------------------------------------------------------------------------
+
+    async def _ask(self, command: Command) -> Reply:
         return await self._ground.apply(command)
 
     async def _make(self, key: str, change: Change, agent: str) -> None:
