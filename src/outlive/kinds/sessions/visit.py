@@ -190,7 +190,10 @@ class Session(dict[str, Any]):
         for name, value in dict.items(self):
             if not isinstance(name, str):
                 raise TypeError(f"a session's attributes have text names, not {name!r}")
-            raw = Raw(codec.encode(value))
+            try:
+                raw = Raw(codec.encode(value))
+            except NotImplementedError as error:
+                raise TypeError(f"the session's attribute {name!r}: {error}") from None
             if name not in before or not _same(before[name], raw):
                 set_[name] = raw
         drop = tuple(name for name in before if not dict.__contains__(self, name))
