@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.doors.blocking import BlockingHandle, BlockingOutlive
+    from outlive.doors.sealed import SealedSessions
     from outlive.errors import (
         Cancelled,
         ChildFailed,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from outlive.kinds.processes.updates import Update
     from outlive.kinds.processes.webhooks import Webhooks
     from outlive.kinds.ratelimits import Quota, Slots
+    from outlive.kinds.sessions.cookies import Cookie
     from outlive.logs import ProcessFilter
     from outlive.runtime.blocking import BlockingRun
     from outlive.runtime.callbacks import Callback
@@ -49,6 +51,7 @@ _HOMES = {
     "Cancelled": "errors",
     "Child": "runtime.children",
     "ChildFailed": "errors",
+    "Cookie": "kinds.sessions.cookies",
     "Drift": "errors",
     "Handle": "handle",
     "Keys": "stores.keys",
@@ -65,6 +68,7 @@ _HOMES = {
     "RateLimited": "errors",
     "Retry": "steps",
     "Run": "runtime.run",
+    "SealedSessions": "doors.sealed",
     "Seen": "kinds.processes.seen",
     "Slots": "kinds.ratelimits",
     "StepFailed": "errors",
@@ -87,6 +91,7 @@ __all__ = [
     "Cancelled",
     "Child",
     "ChildFailed",
+    "Cookie",
     "Drift",
     "Handle",
     "Keys",
@@ -103,6 +108,7 @@ __all__ = [
     "RateLimited",
     "Retry",
     "Run",
+    "SealedSessions",
     "Seen",
     "Slots",
     "StepFailed",

@@ -219,8 +219,11 @@ def test_sessions_are_what_a_dict_with_two_clocks_is(actions: list[tuple[Any, ..
 def test_a_save_that_saw_another_value_is_refused_and_one_that_saw_it_is_not() -> None:
     world: World[Command, Reply] = World(SessionKind())
     world.do(Make("k", data={"a": Raw(b"1")}))
-    for seen, refused in (({"a": Raw(b"1")}, ""), ({"a": None}, "a"), ({"b": Raw(b"1")}, "b")):
-        assert world.do(Save("k", {"c": Raw(b"1")}, (), seen)).refused == refused  # type: ignore[arg-type]
+    one = Raw(b"1")
+    cases: list[tuple[dict[str, Raw | None], str]]
+    cases = [({"a": one}, ""), ({"a": None}, "a"), ({"b": one}, "b"), ({"b": None}, "")]
+    for seen, refused in cases:
+        assert world.do(Save("k", {"c": one}, (), seen)).refused == refused
 
 
 def test_no_record_says_the_id_and_a_hint_is_short() -> None:

@@ -359,9 +359,12 @@ async def test_a_client_that_leaves_does_not_stop_the_work(store: MemoryStore) -
 async def test_the_lease_is_renewed_while_the_owner_lives(store: MemoryStore) -> None:
     place = here(store)
     beats: list[Any] = []
-    place.keys[0].call_later = (  # type: ignore[method-assign]
-        lambda seconds, call: beats.append((seconds, call)) or _Never()  # type: ignore[func-returns-value]
-    )
+
+    def later(seconds: float, call: Any) -> _Never:
+        beats.append((seconds, call))
+        return _Never()
+
+    place.keys[0].call_later = later  # type: ignore[method-assign]
     place.shop.gate.clear()
     asked = asyncio.create_task(place.http.post("/orders", json={}, headers=KEY))
     await place.shop.seen.wait()

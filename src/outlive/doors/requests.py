@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from outlive import codec, ids
-from outlive.clock import MICROS
+from outlive.clock import MICROS, Clock
 from outlive.doors.grounds import Ground
 from outlive.doors.within import _carrier, _checked
 from outlive.errors import (
@@ -135,6 +135,13 @@ class Requests:
         kept = self.retention_seconds if retention_seconds is None else retention_seconds
         return Once(self, place, fingerprints, mode, wait_seconds, kept)
 
+    def asgi(self, existing_app: Any, *rules: Any, **options: Any) -> Any:
+        """`existing_app` with idempotency keys on the routes of `rules` (`Rule`); see
+        `outlive.web.requests`, also for `options`."""
+        from outlive.web.requests import IdempotencyMiddleware
+
+        return IdempotencyMiddleware(existing_app, self, rules, **options)
+
     # --- operators --------------------------------------------------------------------------------
 
     async def look(self, place: Place | str) -> Record:
@@ -197,6 +204,11 @@ class Requests:
         """Carry out `command`. Raises what the store raises."""
         return await self._ground.apply(command)
 
+    @property
+    def clock(self) -> Clock:
+        """The clock that waits are measured with."""
+        return self._ground.clock
+
     def call_later(self, seconds: float, call: Callable[[], None]) -> Any:
         """As `Clock.call_later`."""
         return self._ground.clock.call_later(seconds, call)
@@ -213,11 +225,11 @@ class Requests:
 
     async def attached(self, claim: Claim, wait_seconds: float) -> Reply:
         """What came of a key that another is carrying out, after at most `wait_seconds`."""
-        loop = asyncio.get_running_loop()
-        end, attempt = loop.time() + wait_seconds, 0
+        clock = self._ground.clock
+        end, attempt = clock.boot() + wait_seconds, 0
         while True:
             reply = await self._claimed(claim)
-            left = end - loop.time()
+            left = end - clock.boot()
             if reply.said != "running" or left <= 0:
                 return reply
             attempt += 1
@@ -427,8 +439,8 @@ class Once:
         Tries for `COMPLETE_SECONDS` while the store is out of reach. Raises `RequestUnknown` when
         it cannot be recorded, or the lease ended before: the record says so too, or will.
         """
-        loop = asyncio.get_running_loop()
-        end, attempt = loop.time() + COMPLETE_SECONDS, 0
+        clock = self._requests.clock
+        end, attempt = clock.boot() + COMPLETE_SECONDS, 0
         command = Complete(self.place.name, self._claim.token, answer, self._keep)
         while True:
             try:
@@ -436,7 +448,7 @@ class Once:
                 break
             except (StoreUnavailable, OutcomeUnknown):
                 attempt += 1
-                if loop.time() > end:
+                if clock.boot() > end:
                     self._end()
                     raise RequestUnknown from None
                 await asyncio.sleep(full_jitter(0.05, 1.0, attempt))

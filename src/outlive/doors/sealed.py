@@ -99,6 +99,12 @@ class SealedSessions:
         self._clock = clock or (Clock() if self._ground is None else self._ground.clock)
         self._bound = b"session\0" + self.cookie.name.encode()
 
+    def asgi(self, existing_app: Any) -> Any:
+        """`existing_app` with `request.session`; see `outlive.web.sessions`."""
+        from outlive.web.sessions import SessionMiddleware
+
+        return SessionMiddleware(existing_app, self)
+
     def visit(self, held: Held | None, *, read_only: bool = False) -> Session:
         """The session of a request that came with `held`."""
         return Session(held, draw, principal=self.principal, read_only=read_only)

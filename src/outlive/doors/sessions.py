@@ -1,7 +1,7 @@
 """`app.sessions(…)`: the sessions of a service, the same on every instance of it.
 
     sessions = app.sessions(idle_seconds=1800, absolute_seconds=43_200)
-    service = app.asgi(SessionMiddleware(api, sessions))      # outlive.web.sessions
+    service = app.asgi(sessions.asgi(api))                    # request.session
 
     await sessions.devices("ada")          where ada is signed in
     await sessions.revoke_all("ada")       and then nowhere
@@ -129,6 +129,12 @@ class Sessions:
         self._chooses = listed is None
         self._watched: dict[str, set[asyncio.Event]] = {}
         self._watching: asyncio.Task[None] | None = None
+
+    def asgi(self, existing_app: Any) -> Any:
+        """`existing_app` with `request.session`; see `outlive.web.sessions`."""
+        from outlive.web.sessions import SessionMiddleware
+
+        return SessionMiddleware(existing_app, self)
 
     # --- one request ------------------------------------------------------------------------------
 
