@@ -1,4 +1,4 @@
-"""What every request pays: rate limiter hits, beside the `limits` library, in one run.
+"""What every request pays: rate limiter hits beside the `limits` library, sessions, and keys.
 
 128 askers hit 100 keys as fast as they are answered, under a limit that admits them all (a refusal
 is cheaper: here it is remembered). Ours decides by GCRA; `limits` by its fixed window, which is its
@@ -9,6 +9,7 @@ service; what is `volatile` or `relaxed` does not wait for it.
 
     make bench-requests                  three rounds
     bench/requests.py --rounds 1         does it run at all?
+    bench/requests.py --only session     sessions alone; `--only once`: idempotency keys
 """
 
 from __future__ import annotations
@@ -40,6 +41,14 @@ BARS = (
     ("redis-one-key", "limits-redis-one-key"),
     ("local", "limits-memory"),
 )
+KEYED = (
+    "session-read-sqlite", "session-read-postgres", "session-read-redis",
+    "session-save-sqlite", "session-save-postgres", "session-save-redis",
+    "once-sqlite", "once-postgres", "once-replayed-sqlite", "once-replayed-postgres",
+)  # fmt: skip
+"""Sessions (load; load and save an attribute of one of `KEYS`) and idempotency keys (claim and
+record a new one; give an answer again). There is no peer: what is counted is done durably, but for
+those on Redis."""
 Hit = Callable[[str], Awaitable[Any]]
 
 
@@ -65,6 +74,50 @@ async def ours(name: str, address: str) -> Hit:
     return limits.hit
 
 
+async def keyed(name: str, address: str) -> Hit:
+    from msgspec import Raw
+
+    from outlive import Outlive, ids
+    from outlive.doors.sessions import draw
+    from outlive.kinds.sessions.visit import Change
+
+    redis = name.endswith("redis")
+    app = Outlive("memory://" if redis else address)
+    await app.open_client()
+    if name.startswith("once"):
+        drawn = not name.startswith("once-replayed")
+
+        async def once(key: str) -> bool:
+            async with app.once("bench", ids.token() if drawn else key) as claim:
+                if not claim.replayed:
+                    claim.finish({"n": 1})
+            return True
+
+        if not drawn:
+            for number in range(KEYS):
+                await once(f"user {number}")
+        return once
+    sessions = app.sessions(**({"cells": address, "storage": "volatile"} if redis else {}))
+    made: dict[str, str] = {}
+    for number in range(KEYS):
+        made[f"user {number}"] = fresh = draw()
+        first = {"cart": Raw(b"[1,2,3]")}
+        change = Change(first, (), {}, "", f"user {number}", True, False, False, "", fresh)
+        await sessions.settle(None, change)
+    save, n = name.startswith("session-save"), 0
+
+    async def session(key: str) -> bool:
+        nonlocal n
+        held = await sessions.load(made[key])
+        if save and held is not None:
+            n += 1
+            data = {"n": Raw(b"%d" % n)}
+            await sessions.settle(held, Change(data, (), {}, key, key, False, False, False, "", ""))
+        return held is not None
+
+    return session
+
+
 async def theirs(name: str, address: str) -> Hit:
     from limits import parse
     from limits.aio.storage import MemoryStorage, RedisStorage
@@ -83,7 +136,8 @@ async def theirs(name: str, address: str) -> Hit:
 
 
 async def measure(name: str, address: str) -> dict[str, float]:
-    hit = await (ours if name in OURS else theirs)(name, address)
+    make = keyed if name in KEYED else ours if name in OURS else theirs
+    hit = await make(name, address)
     keys = ["ada"] if name.endswith("one-key") else [f"user {n}" for n in range(KEYS)]
     count, ends = 0, 0.0
 
@@ -112,14 +166,14 @@ def _cpu() -> float:
 
 
 def run(name: str, address: str) -> dict[str, float]:
-    program = sys.executable if name in OURS or not PEER.exists() else str(PEER)
+    program = sys.executable if name in (*OURS, *KEYED) or not PEER.exists() else str(PEER)
     command = [program, __file__, "--one", name, address]
     ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=120)
     found: dict[str, float] = json.loads(ran.stdout)
     return found
 
 
-def compare(rounds: int) -> None:
+def compare(rounds: int, only: str) -> None:
     sys.path.insert(0, str(ROOT))
     from tests.cell_servers import valkey_server
     from tests.postgres_server import running_server
@@ -129,17 +183,21 @@ def compare(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder, running_server("fsync=on") as postgres:
         places = {"sqlite": f"sqlite:///{folder}/store.db", "postgres": postgres}
         found: list[dict[str, dict[str, float]]] = []
+        names = [name for name in (*OURS, *THEIRS, *KEYED) if name.startswith(only)]
         for number in range(rounds):
             found.append({})
-            for name in (*OURS, *THEIRS):
+            for name in names:
                 print(f"round {number + 1}: {name:24}", end="\r", file=sys.stderr)
-                found[-1][name] = run(name, places.get(name, valkey.address))
+                place = places.get(name.rpartition("-")[2], valkey.address)
+                found[-1][name] = run(name, place)
     valkey.kill()
     print(f"{'':24}{'hits/s':>10}{'CPU µs/hit':>12}   (load {os.getloadavg()[0]:.1f})")
-    for name in (*OURS, *THEIRS):
+    for name in names:
         hits, spent = (median(one[name][what] for one in found) for what in ("hits", "cpu_us"))
         print(f"{name:24}{hits:10,.0f}{spent:12.1f}")
     for mine, other in BARS:
+        if mine not in names or other not in names:
+            continue
         ratios = sorted(one[mine]["hits"] / one[other]["hits"] for one in found)
         listed = ", ".join(f"{ratio:.1f}" for ratio in ratios)
         print(f"{mine} : {other}  × {median(ratios):.1f}  ({listed})")
@@ -148,12 +206,13 @@ def compare(rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="names that begin so")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "ADDRESS"))
     given = parser.parse_args()
     if given.one:
         print(json.dumps(asyncio.run(measure(*given.one))))
     else:
-        compare(given.rounds)
+        compare(given.rounds, given.only)
 
 
 if __name__ == "__main__":

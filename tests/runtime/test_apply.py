@@ -330,3 +330,16 @@ async def test_what_writes_nothing_is_never_answered_from_a_belief(store: Counti
     assert await asyncio.gather(*looks) == [[50], [50], [0]]
     await store.commit(Batch(drop=(Ref("sum", "a"),)))
     assert await applier.apply(sums, Add(("a",), 0)) == [0]
+
+
+async def test_a_large_value_is_not_kept_in_memory_to_spare_a_read() -> None:
+    store = Counting()
+    await store.open()
+    applier = Applier(store)
+    sums = Sums()
+    large = "9" * (apply.BELIEVED_BYTES_MAX + 1)
+    await store.commit(Batch(put=(Put(_ref("a"), large.encode()),)))
+    for _ in range(3):
+        await applier.apply(sums, Add(("a",)))
+    assert store.reads == 3
+    await applier.close()

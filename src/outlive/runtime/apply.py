@@ -54,6 +54,8 @@ WAITING_MAX = 100_000
 ROUND_COMMANDS_MAX = 4096
 BELIEVED_MAX = 50_000
 """Cells that are believed to be as this process wrote them."""
+BELIEVED_BYTES_MAX = 1024
+"""Bytes of a value that is; larger ones (sessions, recorded answers) would fill the memory."""
 DOUBTED_ROUNDS = 100
 BACKOFF_SECONDS, BACKOFF_SECONDS_MAX = 0.002, 0.1
 
@@ -314,7 +316,9 @@ class Applier:
             believed.pop(ref, None)
         for put, version in zip(batch.put, receipt.versions, strict=True):
             ref = put.ref
-            if doubted and doubted.get(ref, 0) > self.rounds:
+            shared = doubted and doubted.get(ref, 0) > self.rounds
+            if shared or len(put.value) > BELIEVED_BYTES_MAX:
+                believed.pop(ref, None)
                 continue
             believed[ref] = Cell(ref.space, ref.key, put.value, version, put.due)
 
