@@ -94,7 +94,8 @@ class RedisStore:
         """See `CellStore.now`.
 
         What the server said less than `FRESH_SECONDS` ago is carried on with this machine's clock:
-        that is before the server's own time by as long as its answer took to come here.
+        that is before the server's own time by as long as its answer took to come here, but for
+        what two clocks can drift apart in a second (half a millisecond where one is being set).
         """
         self._look()
         line = self._line
