@@ -19,12 +19,14 @@ from typing import Any
 
 import pytest
 from tests.kinds.stores import ALL_STORES, STORES, made, opened
+from tests.web.driver import Exchange
 from tests.web.visits import ABSOLUTE, ID, IDLE, Place, browser, id_of
 
 from outlive.clock import ManualClock
 from outlive.errors import StoreUnavailable
 from outlive.kinds.sessions.decisions import Save
 from outlive.stores.memory import MemoryStore
+from outlive.web.sessions import SessionMiddleware
 
 
 @pytest.fixture(params=ALL_STORES)
@@ -428,6 +430,30 @@ async def test_a_socket_sees_the_session_and_is_closed_when_it_ends(
     async with asyncio.timeout(30):
         await task
     assert sent[-1]["type"] == "websocket.close" and sent[-1]["code"] == 4401
+
+
+async def test_in_the_place_of_a_response_that_lost_exactly_one_other_is_sent(here: Place) -> None:
+    client = browser(here.services[0])
+    await client.post("/login/ada")
+    seen, gate = here.sites[0].state.gates["a"]
+    query = b"gate=a&name=x&value=1"
+    headers = {"cookie": f"{ID}={id_of(client)}"}
+    exchange = Exchange(here.services[0], "POST", "/slow", headers, query_string=query)
+    await seen.wait()
+    await here.sessions[1].revoke_all("ada")
+    gate.set()
+    await exchange.end()
+    assert [sent["type"] for sent in exchange.sent] == ["http.response.start", "http.response.body"]
+    assert exchange.status == 401 and "session-expired" in exchange.text
+
+
+async def test_it_takes_the_place_of_starlettes_middleware(here: Place) -> None:
+    app = site()
+    app.add_middleware(SessionMiddleware, sessions=here.sessions[0])
+    client = browser(app)
+    await client.post("/put", json={"user": "ada"})
+    assert (await client.get("/")).json()["data"] == {"user": "ada"}
+    assert "Max-Age=0" in (await client.post("/logout")).headers["set-cookie"]
 
 
 async def test_a_save_never_makes_a_session(here: Place) -> None:
