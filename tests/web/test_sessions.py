@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from tests.kinds.stores import ALL_STORES, STORES, made, opened
 from tests.web.driver import Exchange
-from tests.web.visits import ABSOLUTE, ID, IDLE, Place, browser, id_of
+from tests.web.visits import ABSOLUTE, ID, IDLE, Place, browser, id_of, site
 
 from outlive.clock import ManualClock
 from outlive.errors import StoreUnavailable
