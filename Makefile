@@ -13,13 +13,15 @@ RESTATE := bench/.venv-restate
 RESTATE_READY := $(RESTATE)/.ready
 DRIVERS := bench/.venv-drivers
 DRIVERS_READY := $(DRIVERS)/.ready
+REQUESTS := bench/.venv-requests
+REQUESTS_READY := $(REQUESTS)/.ready
 PIP := -m pip --disable-pip-version-check --no-input install -qq
 
 export PORT
 
 .DEFAULT_GOAL := help
 .PHONY: help run test servers cluster check format bench bench-postgres bench-http bench-scale \
-  simulate powerloss crash planted prove-kernel drivers fences sizes sleepers soak clean
+  bench-requests simulate powerloss crash planted prove-kernel drivers fences sizes sleepers soak clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -38,11 +40,12 @@ test: check servers ## Everything: check, then all tests, most of them in JOBS=2
 	$(BIN)/python -m pytest --durations=15 $(ALONE) || failed=1; \
 	exit $$failed
 
-servers: ## Install what the tests need (as root): PostgreSQL, PgBouncer, strace, libfaketime
+servers: ## Install the servers and tools that the tests need (as root)
 	$(call installed,libfaketime,ls /usr/lib/*/faketime/libfaketime.so.1)
 	$(call installed,strace,ls /usr/bin/strace /usr/local/bin/strace)
 	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)
 	$(call installed,pgbouncer,ls /usr/sbin/pgbouncer /usr/bin/pgbouncer /usr/local/bin/pgbouncer)
+	$(call installed,memcached,ls /usr/bin/memcached /usr/local/bin/memcached /usr/sbin/memcached)
 
 powerloss: $(READY) ## Power loss at every write, errors at every call of the disk: 10 minutes
 	@$(BIN)/python -m outlive.testing.powerloss
@@ -94,6 +97,9 @@ bench-http: $(READY) $(RESTATE_READY) ## Measure behind HTTP beside Restate (npm
 bench-scale: $(READY) ## Measure 1, 2 and 4 nodes on one PostgreSQL (WRITE=1 too)
 	@$(BIN)/python bench/scale.py $(if $(WRITE),--write)
 
+bench-requests: $(READY) $(REQUESTS_READY) ## Measure limiter hits beside the limits library
+	@$(BIN)/python bench/requests.py
+
 drivers: $(READY) $(DRIVERS_READY) ## Measure asyncpg against psycopg on a group commit
 	@$(BIN)/python bench/drivers.py
 
@@ -107,7 +113,7 @@ sleepers: $(READY) ## Measure 100,000 sleepers and a process of 10,000 steps (WR
 	@$(BIN)/python bench/sleepers.py $(if $(WRITE),--write)
 
 clean: ## Remove the environments and every cache
-	@rm -rf $(VENV) $(DBOS) $(RESTATE) bench/node_modules $(DRIVERS)
+	@rm -rf $(VENV) $(DBOS) $(RESTATE) bench/node_modules $(DRIVERS) $(REQUESTS)
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -151,6 +157,12 @@ $(RESTATE_READY): bench/peers/restate.txt bench/package.json
 	@echo "setting up $(RESTATE) and bench/node_modules (a minute the first time)"
 	@$(RESTATE)/bin/python $(PIP) -r bench/peers/restate.txt
 	@npm install --prefix bench --no-package-lock --no-audit --no-fund --silent
+	@touch $@
+
+$(REQUESTS_READY): bench/requests.txt
+	$(call environment,$(REQUESTS))
+	@echo "setting up $(REQUESTS) (a minute the first time)"
+	@$(REQUESTS)/bin/python $(PIP) -r bench/requests.txt
 	@touch $@
 
 $(DRIVERS_READY): bench/drivers.txt

@@ -49,6 +49,9 @@ UNTESTED: Mapping[str, str] = {
     "doors.updates": "a part of Outlive: tests/runtime/test_updates.py asks through it",
     "errors.bodies": "one tree: tests/test_errors.py holds every error to it",
     "errors.processes": "one tree: tests/test_errors.py holds every error to it",
+    "errors.ratelimits": "one tree: tests/test_errors.py holds every error to it",
+    "errors.requests": "one tree: tests/test_errors.py holds every error to it",
+    "errors.sessions": "one tree: tests/test_errors.py holds every error to it",
     "errors.root": "one tree: tests/test_errors.py holds every error to it",
     "errors.store": "one tree: tests/test_errors.py holds every error to it",
     "handle": "a process seen from outside: tests/test_app.py asks and tells through it",
@@ -60,6 +63,7 @@ UNTESTED: Mapping[str, str] = {
     "testing.cell_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.erase_conformance": "a suite itself: tests/conformance runs it on every store",
+    "testing.keyed_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.lockstep": "a suite itself: the last case of each conformance class runs it",
 }
 
@@ -103,7 +107,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "doors": FOUNDATION | {"app", "handle", "kinds", "runtime", "steps", "stores"},
     "testing": FOUNDATION | {"app", "doors", "handle", "kinds", "runtime", "steps", "stores"},
     "dashboard": FACE,
-    "web": FACE | {"dashboard", "ids"},
+    "web": FACE | {"dashboard", "doors", "ids"},
     # `outlive db` is about a store as such: it may be frozen, half filled, or not there yet, and no
     # application can hold it then.
     "commands": FACE | {"stores"},

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.doors.blocking import BlockingHandle, BlockingOutlive
+    from outlive.doors.sealed import SealedSessions
     from outlive.errors import (
         Cancelled,
         ChildFailed,
         Drift,
         NonRetryable,
+        NoSlot,
         OutcomeUnknown,
         OutliveError,
         ProcessFailed,
+        RateLimited,
         StepFailed,
         WaitTimeout,
     )
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from outlive.kinds.processes.seen import Seen
     from outlive.kinds.processes.updates import Update
     from outlive.kinds.processes.webhooks import Webhooks
+    from outlive.kinds.ratelimits import Quota, Slots
+    from outlive.kinds.sessions.cookies import Cookie
     from outlive.logs import ProcessFilter
     from outlive.runtime.blocking import BlockingRun
     from outlive.runtime.callbacks import Callback
@@ -46,20 +51,26 @@ _HOMES = {
     "Cancelled": "errors",
     "Child": "runtime.children",
     "ChildFailed": "errors",
+    "Cookie": "kinds.sessions.cookies",
     "Drift": "errors",
     "Handle": "handle",
     "Keys": "stores.keys",
     "Limit": "kinds.processes.limits",
+    "NoSlot": "errors",
     "NonRetryable": "errors",
     "OutcomeUnknown": "errors",
     "Outlive": "app",
     "OutliveError": "errors",
     "ProcessFailed": "errors",
     "ProcessFilter": "logs",
+    "Quota": "kinds.ratelimits",
     "Rate": "kinds.processes.limits",
+    "RateLimited": "errors",
     "Retry": "steps",
     "Run": "runtime.run",
+    "SealedSessions": "doors.sealed",
     "Seen": "kinds.processes.seen",
+    "Slots": "kinds.ratelimits",
     "StepFailed": "errors",
     "Unknown": "kinds.processes",
     "Update": "kinds.processes.updates",
@@ -80,20 +91,26 @@ __all__ = [
     "Cancelled",
     "Child",
     "ChildFailed",
+    "Cookie",
     "Drift",
     "Handle",
     "Keys",
     "Limit",
+    "NoSlot",
     "NonRetryable",
     "OutcomeUnknown",
     "Outlive",
     "OutliveError",
     "ProcessFailed",
     "ProcessFilter",
+    "Quota",
     "Rate",
+    "RateLimited",
     "Retry",
     "Run",
+    "SealedSessions",
     "Seen",
+    "Slots",
     "StepFailed",
     "Unknown",
     "Update",

@@ -31,6 +31,7 @@ from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
 from outlive.doors.bulk import Bulk
 from outlive.doors.callbacks import Callbacks
+from outlive.doors.cells import Cells
 from outlive.doors.lines import Count, in_line
 from outlive.doors.notices import Notices
 from outlive.doors.publishing import Publishing
@@ -90,7 +91,7 @@ ACTIVE_MAX = 50_000
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk, Doors):
+class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk, Cells, Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
@@ -313,6 +314,11 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         await store.open()
         self._store = store
         self._telemetry = telemetry_here()
+        try:
+            await self._open_places()
+        except BaseException:
+            await self._close_store()
+            raise
 
     async def drain(self, grace_seconds: float = 20.0) -> None:
         """Take nothing new; let steps under way end, at most `grace_seconds`; leave the rest to
@@ -324,6 +330,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
     async def close(self) -> None:
         """Hand the shards back and close the store. Drains first, briefly, if that was not done."""
         await self.drain(grace_seconds=5.0)
+        await self._leave_places()
         if self._runtime is not None:
             runtime, self._runtime = self._runtime, None
             await runtime.stop()
@@ -331,6 +338,7 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         await self._close_store()
 
     async def _close_store(self) -> None:
+        await self._close_places()
         store, self._store = self._store, None
         if store is not None:
             await store.close()

@@ -25,6 +25,10 @@ SAID = {
 }
 
 
+PRINTED = {"requests.md": "repeat.py", "sessions.md": "visit.py"}
+"""Pages whose last program prints exactly the text that follows `prints`."""
+
+
 @pytest.mark.parametrize(("page", "name"), SAID, ids=lambda word: word.partition(".")[0])
 def test_a_program_of_a_page_says_what_it_should(page: str, name: str, tmp_path: Path) -> None:
     assert name in written_out(page, tmp_path)
@@ -42,6 +46,28 @@ def test_the_simulation_of_the_manual_prints_what_it_says(tmp_path: Path) -> Non
     )  # fmt: skip
     assert ran.stdout == "3 seeds, 0 violations\n", ran.stdout + ran.stderr
     assert f"`{ran.stdout.strip()}`" in (DOCS / "simulation.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("page", "name"), PRINTED.items(), ids=lambda word: word.partition(".")[0])
+def test_a_program_of_a_page_prints_what_the_page_says(
+    page: str, name: str, tmp_path: Path
+) -> None:
+    assert name in written_out(page, tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    ran = subprocess.run(
+        [sys.executable, name], cwd=tmp_path, env=environment,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    text = (DOCS / page).read_text("utf-8")
+    (wanted,) = re.findall(r"prints\n\n```text\n(.*?)```", text, re.DOTALL)
+    assert ran.stdout == wanted, ran.stderr
+
+
+def test_the_sealed_sessions_of_the_manual_need_no_more_than_keys(tmp_path: Path) -> None:
+    assert "sealed.py" in written_out("sessions.md", tmp_path)
+    with program("memory://", "sealed.py", folder=tmp_path) as running:
+        said, _ = running.communicate(timeout=60)
+    assert said == "sealed by 2026-11\n"
 
 
 def test_the_search_of_the_manual_prints_what_it_says(tmp_path: Path) -> None:
@@ -63,3 +89,15 @@ def test_the_retention_of_the_manual_is_what_it_says(tmp_path: Path) -> None:
     assert counts == {"passed": 1}, said
     archived = {path.parent.name for path in (tmp_path / "archive").rglob("*.gz")}
     assert archived == {"sign_up", "ping"}
+
+
+def test_the_rate_limits_of_the_manual_are_what_it_says(tmp_path: Path) -> None:
+    assert written_out("ratelimits.md", tmp_path) == ["api.py"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    ran = subprocess.run(
+        [sys.executable, "api.py"], cwd=tmp_path, env=environment,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    page = (DOCS / "ratelimits.md").read_text("utf-8")
+    (wanted,) = re.findall(r"prints\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert ran.stdout == wanted, ran.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+import pytest
 from tests.service import Dying, Place, check_grammar, has_status, until
 
 from outlive import Outlive, Run, step

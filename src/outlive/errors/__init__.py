@@ -32,6 +32,13 @@
     │   ├── NoSuchEra · AlreadyThere · BadJournal · NothingToExport
     │   └── Draining · Overloaded
     │   └── Draining · Overloaded · QuotaExceeded
+    ├── SessionError            about the session of one visitor
+    │   └── SessionExpired · SessionChanged · SessionTooLarge · SessionReadOnly
+    ├── RequestError            about one request with an idempotency key
+    │   ├── KeyMissing · RequestRunning · RequestUnknown · NotReplayable
+    │   └── ClaimLost · NoSuchRequest · NotResolvable
+    ├── RateLimited             a rate limit refused; nothing was used
+    │   └── NoSlot              as many as may be are at it already
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
         ├── StepFailed          a step gave up, with the recorded failure
@@ -108,10 +115,28 @@ from outlive.errors.processes import (
     UpdateRefused,
     UpdateUnanswered,
 )
+from outlive.errors.ratelimits import NoSlot, RateLimited
+from outlive.errors.requests import (
+    ClaimLost,
+    KeyMissing,
+    NoSuchRequest,
+    NotReplayable,
+    NotResolvable,
+    RequestError,
+    RequestRunning,
+    RequestUnknown,
+)
 from outlive.errors.root import (
     InEventLoop,
     OutliveError,
     catalogue,
+)
+from outlive.errors.sessions import (
+    SessionChanged,
+    SessionError,
+    SessionExpired,
+    SessionReadOnly,
+    SessionTooLarge,
 )
 from outlive.errors.store import (
     ArchiveDamaged,
@@ -171,6 +196,7 @@ __all__ = [
     "NetworkFileSystem",
     "NewerSchema",
     "NoSession",
+    "NoSlot",
     "NoSuchCallback",
     "NoSuchEra",
     "NoSuchProcess",
@@ -192,6 +218,7 @@ __all__ = [
     "ProcessTerminal",
     "QueryTooSlow",
     "QuotaExceeded",
+    "RateLimited",
     "ReadOnlyStore",
     "Refused",
     "SchemaAltered",
@@ -221,6 +248,19 @@ __all__ = [
     "UpdateUnanswered",
     "WaitTimeout",
     "catalogue",
+    "ClaimLost",
+    "KeyMissing",
+    "NoSuchRequest",
+    "NotReplayable",
+    "NotResolvable",
+    "RequestError",
+    "RequestRunning",
+    "RequestUnknown",
+    "SessionChanged",
+    "SessionError",
+    "SessionExpired",
+    "SessionReadOnly",
+    "SessionTooLarge",
     "NoSuchStep",
     "NotForkable",
     "NothingToSkip",

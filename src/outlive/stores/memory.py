@@ -14,7 +14,7 @@ import asyncio
 import copy
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -36,6 +36,7 @@ from outlive.model import (
     Ref,
     Require,
     Shard,
+    Storage,
 )
 from outlive.store import (
     CLAIM_CELLS_MAX,
@@ -86,6 +87,8 @@ class MemoryStore:
     """
 
     def __init__(self, shards: int = 16, clock: Clock | None = None) -> None:
+        self.keeps: tuple[Storage, ...] = ("volatile", "relaxed", "durable")
+        self.lacks: Mapping[str, str] = {}
         self.shards = shards
         self.rows: dict[Any, Any] = {}
         self._clock = clock or Clock()

@@ -28,7 +28,7 @@ import asyncio
 import logging
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, TypeVar
@@ -46,7 +46,7 @@ from outlive.errors import (
     StoreUnavailable,
     StoreWentBack,
 )
-from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard
+from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard, Storage
 from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, MANNERS, Blobs, Finding
 from outlive.stores import sql
 from outlive.stores.halt import demand_service
@@ -119,6 +119,8 @@ class PostgresStore:
     ) -> None:
         if not 1 <= shards <= SHARDS_MAX:
             raise ValueError(f"shards must be 1 to {SHARDS_MAX}, not {shards}")
+        self.keeps: tuple[Storage, ...] = ("relaxed", "durable")
+        self.lacks: Mapping[str, str] = {}
         self.shards = shards
         self.schema = schema_checked(schema)
         self.incarnation = ""

@@ -28,7 +28,7 @@ import asyncio
 import itertools
 import os
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,7 +38,7 @@ import apsw
 from outlive import codec
 from outlive.clock import MICROS, Clock
 from outlive.errors import Fenced, OutliveError, StoreUnavailable
-from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard
+from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard, Storage
 from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, Blobs, Finding
 from outlive.stores.blobs import FileBlobs
 from outlive.stores.lanes import Lane
@@ -89,6 +89,8 @@ class SQLiteStore:
         self.blobs: Blobs = FileBlobs(
             self.path.with_name(self.path.name + "-blobs"), clock=self._clock
         )
+        self.keeps: tuple[Storage, ...] = ("relaxed", "durable")
+        self.lacks: Mapping[str, str] = {}
         self.shards = shards
         self.incarnation = ""
         self.migrated: list[Migration] = []

@@ -11,7 +11,7 @@ to keep here. What only HTTP knows is declared below, under `HttpError`, with co
     └── ProcessStuck            the `problem` inside a status; never an answer's own
 
 What leaves the service is chosen, not filtered: the words of an error go out only when they were
-written for its caller (`HttpError`, `ProcessError`, `TooLarge`). Of every other error only its
+written for its caller (`HttpError` and those of `TOLD`). Of every other error only its
 title does, and of an unexpected exception nothing but a trace id, under which the log has the rest.
 A body never reaches the log.
 """
@@ -30,6 +30,8 @@ from outlive.errors import (
     OutliveError,
     ProcessError,
     ProcessFailed,
+    RequestError,
+    SessionError,
     TooLarge,
     catalogue,
 )
@@ -46,6 +48,9 @@ PAGES = "/outlive/problems/"
 RETRY_SECONDS = 2.0
 """The middle of the Retry-After of a problem; drawn anew for each answer so that clients do not
 return as one."""
+
+TOLD = (ProcessError, RequestError, SessionError, TooLarge)
+"""Whose words are written for the caller, beside those of `HttpError`."""
 
 _RESERVED = frozenset(
     ("type", "title", "status", "detail", "instance", "code", "retryable", "remedy", "trace_id")
@@ -163,7 +168,7 @@ def of_error(
     """
     kind = type(error)
     trace = trace or new_trace_id()
-    told = isinstance(error, HttpError | ProcessError | TooLarge)
+    told = isinstance(error, (HttpError, *TOLD))
     if kind.status >= 500 and not told:
         log.error("%s %s: %s (trace %s)", kind.code, kind.slug, error.detail, trace)
     safe = kind.retryable if retryable is None else retryable

@@ -1,0 +1,568 @@
+"""`app.once(…)` and `app.requests(…)`: one effect and one answer for each idempotency key.
+
+    async with app.once(f"orders/{customer}", key, form) as claim:
+        if not claim.replayed:
+            claim.finish(await ship(form))
+    return claim.value                              the same for each repetition
+
+    async with app.once(f"orders/{customer}", key, form, mode="transactional") as claim:
+        await claim.transact(insert_order, form)    the effect and its record in one commit
+    return claim.value
+
+Over HTTP the same stands in front of whole routes: `outlive.web.requests`.
+
+At-most-once: the key is taken before the effect and its answer recorded after it. A death in
+between, or an error, leaves an *unknown* outcome, which is never carried out again by itself: an
+operator looks (`unknown`) and resolves it (`resolve`). While the owner lives its lease is renewed;
+when it was frozen for longer, its answer is refused, and the record tells the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import wraps
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from outlive import codec, ids
+from outlive.clock import MICROS, Clock
+from outlive.doors.grounds import Ground
+from outlive.doors.within import _carrier, _checked
+from outlive.errors import (
+    ClaimLost,
+    KeyReused,
+    NoSuchRequest,
+    NotAllowed,
+    NotReplayable,
+    NotResolvable,
+    OutcomeUnknown,
+    RequestRunning,
+    RequestUnknown,
+    StoreUnavailable,
+)
+from outlive.ids import full_jitter
+from outlive.kinds.requests.decisions import (
+    LEASE_SECONDS,
+    ONCE,
+    RETENTION_SECONDS,
+    RETENTION_SECONDS_MIN,
+    UNKNOWN_MARK,
+    WHO_MARK,
+    Answer,
+    Claim,
+    Command,
+    Complete,
+    Doubt,
+    Expire,
+    Look,
+    Mode,
+    Place,
+    Record,
+    Release,
+    Renew,
+    Reply,
+    RequestKind,
+    Resolve,
+    done_put,
+    read_record,
+    ref_of,
+)
+from outlive.kinds.requests.fingerprints import NEWEST, fingerprints_of_value
+from outlive.model import Storage
+from outlive.store import AsyncCarrier, Carrier
+
+if TYPE_CHECKING:
+    from outlive.app import Outlive
+
+log = logging.getLogger("outlive")
+
+TOKEN_BITS = 120
+COMPLETE_SECONDS = 10.0
+"""How long a record is tried while the store is out of reach, before its outcome is unknown."""
+LOOK_SECONDS_MIN, LOOK_SECONDS_MAX = 0.02, 0.5
+PAGE_MAX = 1000
+CLAIM_TRIES_MAX = 5
+
+
+class Requests:
+    """The idempotency keys of a service, in a store of cells.
+
+    `place`: an `Outlive`, or an open store of cells (then without `transactional`).
+    `lease_seconds` (1 or more): how long the outcome of an owner that died stays open; renewed at a
+    third of it. `retention_seconds` (at least a day): how long an answer is given again; choose it
+    longer than the longest retry of any client, and publish it. `storage`: what a record is worth:
+    one that is lost lets its request happen again, so below `durable` only for what may.
+    """
+
+    def __init__(
+        self,
+        place: Any,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        retention_seconds: float = RETENTION_SECONDS,
+        storage: Storage = "durable",
+    ) -> None:
+        if lease_seconds < 1:
+            raise ValueError("lease_seconds is 1 or more")
+        if retention_seconds < RETENTION_SECONDS_MIN:
+            raise ValueError(
+                f"retention_seconds is at least {RETENTION_SECONDS_MIN:g}: a day, and longer than "
+                "the longest retry of any client"
+            )
+        self.kind = RequestKind(storage)
+        self.lease_seconds = lease_seconds
+        self.retention_seconds = retention_seconds
+        self.place = place
+        self._ground = Ground(place, self.kind)
+        self._running: dict[str, asyncio.Event] = {}
+
+    def once(
+        self,
+        place: Place,
+        fingerprints: Mapping[str, str],
+        *,
+        mode: Mode = "at-most-once",
+        wait_seconds: float = 0.0,
+        retention_seconds: float | None = None,
+    ) -> Once:
+        """A block that is carried out once for the key of `place`; see `Outlive.once`."""
+        kept = self.retention_seconds if retention_seconds is None else retention_seconds
+        return Once(self, place, fingerprints, mode, wait_seconds, kept)
+
+    def asgi(self, existing_app: Any, *rules: Any, **options: Any) -> Any:
+        """`existing_app` with idempotency keys on the routes of `rules` (`Rule`); see
+        `outlive.web.requests`, also for `options`."""
+        from outlive.web.requests import IdempotencyMiddleware
+
+        return IdempotencyMiddleware(existing_app, self, rules, **options)
+
+    # --- operators --------------------------------------------------------------------------------
+
+    async def look(self, place: Place | str) -> Record:
+        """What is known about a key (or the name of its cell). Raises `NoSuchRequest`."""
+        name = place if isinstance(place, str) else place.name
+        return _demand_there(await self.ask(Look(name)), name)
+
+    async def unknown(self, limit: int = 100) -> list[Record]:
+        """Requests of which nobody knows what came, the oldest first; those whose lease has ended
+        are among them after the next sweep, at most a minute or so later."""
+        found = await (await self._ground.demand("select")).select(
+            (ONCE,), UNKNOWN_MARK, "", "~", min(limit, PAGE_MAX)
+        )
+        return [read_record(cell.value) for _, cell in found]
+
+    async def resolve(
+        self, place: Place | str, answer: Answer | None, *, by: str, why: str
+    ) -> None:
+        """Say what came of an unknown request: the `answer` that repetitions get, or None when it
+        did not happen, so that the next one is carried out.
+
+        `by` and `why` are kept with the answer, and logged. Raises `NoSuchRequest`,
+        `NotResolvable`.
+        """
+        name = place if isinstance(place, str) else place.name
+        keep = round(self.retention_seconds * MICROS)
+        _demand_done(await self.ask(Resolve(name, answer, keep, by, why)), name)
+        what = "it did not happen" if answer is None else f"answer {answer.status}"
+        log.info("request %s was resolved by %s: %s (%s)", name, by, what, why)
+
+    async def expire(self, place: Place | str, *, by: str, why: str) -> None:
+        """Forget a key now: the next request with it is a first one. Raises `NoSuchRequest`,
+        `NotResolvable` while it is running."""
+        name = place if isinstance(place, str) else place.name
+        _demand_done(await self.ask(Expire(name)), name)
+        log.info("request %s was made to expire by %s (%s)", name, by, why)
+
+    async def erase(self, principal: str, tenant: str = "") -> int:
+        """Forget the answers that were given to a principal, which may hold personal data; gives
+        how many. What is running or unknown stays, and is not counted."""
+        store = await self._ground.demand("select")
+        who, erased = Place("", principal, tenant).who, 0
+        while True:
+            found = await store.select((ONCE,), WHO_MARK, who, who, PAGE_MAX)
+            before = erased
+            for _, cell in found:
+                if read_record(cell.value).state == "done":
+                    erased += (await self.ask(Expire(cell.key))).said == "done"
+            if len(found) < PAGE_MAX or erased == before:
+                return erased
+
+    async def sweep(self) -> int:
+        """Do what is due: leases that ended, retentions that passed; done from time to time by
+        itself."""
+        return await self._ground.sweep()
+
+    # --- for `Once` -------------------------------------------------------------------------------
+
+    async def ask(self, command: Command) -> Reply:
+        """Carry out `command`. Raises what the store raises."""
+        return await self._ground.apply(command)
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that waits are measured with."""
+        return self._ground.clock
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Any:
+        """As `Clock.call_later`."""
+        return self._ground.clock.call_later(seconds, call)
+
+    def begun(self, name: str) -> None:
+        """The key is being carried out here."""
+        self._running[name] = asyncio.Event()
+
+    def ended(self, name: str) -> None:
+        """It is not any more: who waits for it here looks at once."""
+        event = self._running.pop(name, None)
+        if event is not None:
+            event.set()
+
+    async def attached(self, claim: Claim, wait_seconds: float) -> Reply:
+        """What came of a key that another is carrying out, after at most `wait_seconds`."""
+        clock = self._ground.clock
+        end, attempt = clock.boot() + wait_seconds, 0
+        while True:
+            reply = await self._claimed(claim)
+            left = end - clock.boot()
+            if reply.said != "running" or left <= 0:
+                return reply
+            attempt += 1
+            pause = min(left, LOOK_SECONDS_MAX, LOOK_SECONDS_MIN * 1.5**attempt)
+            event = self._running.get(claim.place.name) or asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await event.wait()
+
+    async def _claimed(self, claim: Claim) -> Reply:
+        """Ask for the key; where the answer to that was lost, ask again: a claim is known by its
+        token. Raises `StoreUnavailable`."""
+        for attempt in range(1, CLAIM_TRIES_MAX + 1):
+            try:
+                return await self.ask(claim)
+            except OutcomeUnknown:
+                await asyncio.sleep(full_jitter(0.05, 1.0, attempt))
+        raise StoreUnavailable("It could not be found out whether the key was taken.")
+
+
+class Once:
+    """A block that is carried out once; what `async with` gives."""
+
+    def __init__(
+        self,
+        requests: Requests,
+        place: Place,
+        fingerprints: Mapping[str, str],
+        mode: Mode,
+        wait_seconds: float,
+        retention_seconds: float,
+    ) -> None:
+        self._requests = requests
+        self._claim = Claim(
+            place, fingerprints, ids.token(TOKEN_BITS), round(requests.lease_seconds * MICROS), mode
+        )
+        self._wait_seconds = wait_seconds
+        self._keep = round(retention_seconds * MICROS)
+        self._finished: Answer | None = None
+        self._heart: Any = None
+        self._beating: asyncio.Task[None] | None = None
+        self._settled = False
+        self.replayed = False
+        """Whether the answer is that of an earlier request: the effect has happened."""
+        self.answer: Answer | None = None
+        """What was recorded, once it is."""
+
+    @property
+    def place(self) -> Place:
+        """What the key is bound to."""
+        return self._claim.place
+
+    @property
+    def mode(self) -> Mode:
+        """How it is kept."""
+        return self._claim.mode
+
+    @property
+    def value(self) -> Any:
+        """The value that was recorded, as JSON gives it back. Raises `NotReplayable` when it was
+        not kept."""
+        answer = self.answer
+        if answer is None:
+            return None
+        if not answer.kept:
+            raise NotReplayable
+        return msgspec.json.decode(answer.body) if answer.body else None
+
+    def finish(self, value: Any = None) -> None:
+        """Say what is to be recorded when the block ends: a value of JSON, or an `Answer`."""
+        self._finished = value if isinstance(value, Answer) else Answer(body=codec.encode(value))
+
+    # --- in the effect's own transaction ----------------------------------------------------------
+
+    async def transact(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run `function(tables, *args)` and record what it returns, in one transaction.
+
+        As `Outlive.transact`; the function returns a value of JSON, or an `Answer`. Where another
+        request with the key was faster, the function's work is rolled back and the first one's
+        value is given (`replayed`). Raises what the function raises: then nothing was written, nor
+        recorded. Needs `mode="transactional"`.
+        """
+        app = self._app()
+        if self.answer is not None:
+            return self.value
+        made: list[Answer] = []
+
+        @wraps(function)
+        def plain(tables: Any, *args: Any, **kwargs: Any) -> Any:
+            carrier = cast("Carrier", _carrier(app, tables))
+            self._demand_first(_checked(app, carrier.look(self._ref)).value)
+            answer = _answer(function(tables, *args, **kwargs))
+            now = carrier.look(self._ref).time
+            self._demand_first(carrier.carry((self._put(answer, now),)))
+            made[:] = (answer,)
+
+        @wraps(function)
+        async def awaited(tables: Any, *args: Any, **kwargs: Any) -> Any:
+            carrier = cast("AsyncCarrier", _carrier(app, tables))
+            self._demand_first(_checked(app, await carrier.look(self._ref)).value)
+            answer = _answer(await function(tables, *args, **kwargs))
+            now = (await carrier.look(self._ref)).time
+            self._demand_first(await carrier.carry((self._put(answer, now),)))
+            made[:] = (answer,)
+
+        try:
+            await app.transact(
+                awaited if inspect.iscoroutinefunction(function) else plain, *args, **kwargs
+            )
+        except _Faster as other:
+            self._replay(self._checked(other.record))
+        except OutcomeUnknown:
+            await self._looked_up()
+        else:
+            self.answer = made[0]
+        return self.value
+
+    async def within(self, connection: Any, value: Any = None) -> None:
+        """Record `value` in the caller's own open transaction; it counts when that is committed.
+
+        `connection` as for `Outlive.within`. Raises `ClaimLost` when another request with the key
+        was faster: roll the transaction back, and repeat the request. Needs `transactional`.
+        """
+        app = self._app()
+        carrier, answer = _carrier(app, connection), _answer(value)
+        if isinstance(carrier, AsyncCarrier):
+            now = _checked(app, await carrier.look(self._ref)).time
+            found = await carrier.carry((self._put(answer, now),))
+        else:
+            now = _checked(app, carrier.look(self._ref)).time
+            found = carrier.carry((self._put(answer, now),))
+        if found is not None:
+            raise ClaimLost("Another request with this key was faster; roll back and repeat.")
+        self.answer = answer
+
+    def _app(self) -> Outlive:
+        place = self._requests.place
+        if self.mode != "transactional" or not hasattr(place, "transact"):
+            raise NotAllowed(
+                "This needs mode='transactional' and the application's own store; nothing was "
+                "written."
+            )
+        return cast("Outlive", place)
+
+    @property
+    def _ref(self) -> Any:
+        return ref_of(self.place.name)
+
+    def _put(self, answer: Answer, now: int) -> Any:
+        claim = self._claim
+        fingerprint = claim.fingerprints[NEWEST]
+        return done_put(claim.place, fingerprint, claim.token, answer, now, self._keep)
+
+    def _demand_first(self, found: bytes | None) -> None:
+        if found is not None:
+            raise _Faster(read_record(found))
+
+    async def _looked_up(self) -> None:
+        """After a commit whose answer was lost: what is there is the truth."""
+        reply = await self._requests.ask(Look(self.place.name))
+        if reply.record is None or reply.record.answer is None:
+            raise StoreUnavailable("The transaction was not committed; nothing was written.")
+        if reply.record.token == self._claim.token:
+            self.answer = reply.record.answer
+        else:
+            self._replay(self._checked(reply.record))
+
+    # --- the block --------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Once:
+        """Take the key, or find its answer.
+
+        Raises `KeyReused` (other values), `RequestRunning`, `RequestUnknown`, or what the store
+        raises: then nothing is to be done.
+        """
+        requests, name = self._requests, self.place.name
+        reply = await requests.attached(self._claim, self._wait_seconds)
+        if reply.said == "claimed":
+            if self.mode != "transactional":
+                requests.begun(name)
+                self._beat_later()
+            return self
+        self._replay(self._told(reply))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Record what came of it. After an error the outcome is unknown; in `recovery` the key is
+        given back, because what is behind it may be repeated."""
+        if self._settled or self.replayed or self.mode == "transactional":
+            return
+        if error is None:
+            await self.complete(self._finished or Answer(body=codec.encode(None)))
+        elif self.mode == "recovery":
+            await self.release()
+        else:
+            await self.doubt()
+
+    async def complete(self, answer: Answer) -> Answer:
+        """Record `answer`; gives what is recorded, which is another one when an operator was
+        faster.
+
+        Tries for `COMPLETE_SECONDS` while the store is out of reach. Raises `RequestUnknown` when
+        it cannot be recorded, or the lease ended before: the record says so too, or will.
+        """
+        clock = self._requests.clock
+        end, attempt = clock.boot() + COMPLETE_SECONDS, 0
+        command = Complete(self.place.name, self._claim.token, answer, self._keep)
+        while True:
+            try:
+                reply = await self._requests.ask(command)
+                break
+            except (StoreUnavailable, OutcomeUnknown):
+                attempt += 1
+                if clock.boot() > end:
+                    self._end()
+                    raise RequestUnknown from None
+                await asyncio.sleep(full_jitter(0.05, 1.0, attempt))
+        self._end()
+        found = reply.record
+        if reply.said == "done" or (found is not None and found.state == "done"):
+            assert found is not None and found.answer is not None
+            self.answer = found.answer
+            self.replayed = found.token != self._claim.token
+            return found.answer
+        raise RequestUnknown("The lease on this key had ended before its outcome was recorded.")
+
+    async def release(self) -> None:
+        """Give the key back: nothing was done, and the next request is a first one."""
+        await self._let_go(Release(self.place.name, self._claim.token))
+
+    async def doubt(self) -> None:
+        """Record that nobody knows what came of it."""
+        await self._let_go(Doubt(self.place.name, self._claim.token))
+
+    async def _let_go(self, command: Command) -> None:
+        self._settled = True
+        if self.mode == "transactional":
+            return
+        try:
+            await self._requests.ask(command)
+        except (StoreUnavailable, OutcomeUnknown) as error:  # the end of the lease says the same
+            log.warning("request %s: not noted (%s)", self.place.name, error.code)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._settled = True
+        if self._heart is not None:
+            self._heart.cancel()
+        if self._beating is not None:
+            self._beating.cancel()
+        self._requests.ended(self.place.name)
+
+    def _beat_later(self) -> None:
+        self._heart = self._requests.call_later(self._requests.lease_seconds / 3, self._beat)
+
+    def _beat(self) -> None:
+        self._beating = asyncio.get_running_loop().create_task(self._renew())
+
+    async def _renew(self) -> None:
+        """Go on having the key; while the store is out of reach, ask again at the next beat."""
+        claim = self._claim
+        with suppress(StoreUnavailable, OutcomeUnknown):
+            reply = await self._requests.ask(Renew(claim.place.name, claim.token, claim.lease))
+            if reply.said == "lost":
+                return
+        if not self._settled:
+            self._beat_later()
+
+    def _told(self, reply: Reply) -> Record:
+        """The record to give again. Raises why there is none."""
+        record = reply.record
+        assert record is not None
+        if reply.said == "running":
+            raise RequestRunning
+        if reply.said == "newer":
+            raise StoreUnavailable(
+                "The key was used by a newer version of the service, which knows it better."
+            )
+        if reply.said == "reused":
+            raise KeyReused("This idempotency key was used for another request; nothing was done.")
+        if reply.said == "unknown":
+            raise RequestUnknown
+        return record
+
+    def _checked(self, record: Record) -> Record:
+        """`record`, if it is of the same request. Raises `KeyReused`."""
+        rule = record.fingerprint.partition(":")[0]
+        if self._claim.fingerprints.get(rule) != record.fingerprint:
+            raise KeyReused("This idempotency key was used for another request; nothing was done.")
+        return record
+
+    def _replay(self, record: Record) -> None:
+        if record.answer is None:
+            raise RequestRunning
+        self.replayed, self.answer = True, record.answer
+
+
+class _Faster(Exception):
+    """Another transaction has recorded the key first; this one is rolled back."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record.state)
+        self.record = record
+
+
+def of_value(
+    requests: Requests, scope: str, key: str, value: Any, mode: Mode, wait_seconds: float
+) -> Once:
+    """The block of `Outlive.once`."""
+    return requests.once(
+        Place(key, scope), fingerprints_of_value(value), mode=mode, wait_seconds=wait_seconds
+    )
+
+
+def _answer(value: Any) -> Answer:
+    return value if isinstance(value, Answer) else Answer(body=codec.encode(value))
+
+
+def _demand_there(reply: Reply, name: str) -> Record:
+    if reply.record is None:
+        raise NoSuchRequest(f"There is no record {name}.")
+    return reply.record
+
+
+def _demand_done(reply: Reply, name: str) -> None:
+    if reply.said == "absent":
+        raise NoSuchRequest(f"There is no record {name}.")
+    if reply.said != "done":
+        state = "" if reply.record is None else reply.record.state
+        raise NotResolvable(f"The record {name} is {state}; nothing was changed.")

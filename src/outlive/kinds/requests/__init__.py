@@ -1,0 +1,1 @@
+"""Idempotency keys: what is kept (decisions.py), and when two requests are the same."""

@@ -1,0 +1,95 @@
+"""When two requests are the same one: a canonical form, and the rule that it was made by.
+
+    1:9f86d081…      the rule, and the digest of what it takes of the request
+
+What a rule takes never changes. A record says by which rule it was written, and is compared by that
+one, so instances of two versions agree while a deploy rolls. Headers are in none: `traceparent` and
+`date` differ in every repetition.
+
+Rule 1: the method, the route, the values of its parameters, and the body. JSON counts by its value:
+the order of members, spaces, escapes and the ways to write one number (`1`, `1.0`, `1e0`) make no
+difference; the form of accents in a text does. Any other body counts by its bytes and media type.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from outlive import codec
+
+EXACT_MAX = 2**53
+"""The largest number that every client's JSON keeps exact: above it 1.0 and 1 are not compared."""
+
+
+class Asked(Struct, frozen=True):
+    """What of a request a rule may take. `fields`: the members of a JSON body that count; all when
+    there are none."""
+
+    method: str
+    route: str
+    parameters: Mapping[str, str]
+    body: bytes
+    media: str = ""
+    fields: Sequence[str] = ()
+
+
+def _first(asked: Asked) -> str:
+    head = codec.encode(
+        [asked.method, asked.route, sorted(asked.parameters.items()), sorted(asked.fields)]
+    )
+    media = asked.media.partition(";")[0].strip().lower()
+    body = asked.body
+    if media.endswith("json") or (not media and body[:1] in b'{["'):
+        try:
+            value = msgspec.json.decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            value = None
+        else:
+            if asked.fields and isinstance(value, dict):
+                value = {name: value[name] for name in asked.fields if name in value}
+            body, media = canonical(value), "json"
+    return _digest(head, media.encode(), body)
+
+
+RULES: Mapping[str, Callable[[Asked], str]] = {"1": _first}
+"""Every rule that a record may have been written by."""
+NEWEST = "1"
+
+
+def fingerprints_of(asked: Asked) -> dict[str, str]:
+    """The fingerprint of a request by every rule."""
+    return {name: f"{name}:{rule(asked)}" for name, rule in RULES.items()}
+
+
+def fingerprints_of_value(value: Any) -> dict[str, str]:
+    """The same for a call of a function, of which `value` is all that counts."""
+    return {"1": f"1:{_digest(canonical(value))}"}
+
+
+def canonical(value: Any) -> bytes:
+    """The one way to write `value`, whatever the order of members and the kind of numbers."""
+    plain = msgspec.json.decode(codec.encode(value))
+    return msgspec.json.encode(_numbers(plain), order="deterministic")
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= EXACT_MAX else value
+    if isinstance(value, dict):
+        return {name: _numbers(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_numbers(member) for member in value]
+    return value
+
+
+def _digest(*parts: bytes) -> str:
+    made = hashlib.sha256()
+    for part in parts:
+        made.update(len(part).to_bytes(8, "big"))
+        made.update(part)
+    return made.hexdigest()

@@ -1,0 +1,226 @@
+"""`app.once`: one effect and one value, in the effect's own transaction or around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from outlive import Outlive, ids
+from outlive.doors.requests import Requests
+from outlive.errors import (
+    KeyReused,
+    NoSuchRequest,
+    NotAllowed,
+    NotResolvable,
+    RequestRunning,
+    RequestUnknown,
+)
+from outlive.kinds.requests.decisions import Answer, Place
+from outlive.web.requests import IdempotencyMiddleware, Rule, once_of
+
+MAKE = "CREATE TABLE IF NOT EXISTS charge (name TEXT)"
+WRITE = {"?": "INSERT INTO charge VALUES (?)", "$": "INSERT INTO charge VALUES ($1)"}
+COUNT = "SELECT count(*) FROM charge"
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def address(request: pytest.FixtureRequest, tmp_path: Any) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    return f"{request.getfixturevalue('postgres')}?schema=store_{ids.token(40)}"
+
+
+@pytest.fixture
+async def app(address: str) -> AsyncIterator[Outlive]:
+    app = Outlive(address)
+    async with app:
+        await app.transact(clear)
+        yield app
+
+
+def clear(tables: Any) -> None:
+    tables.execute(MAKE)
+    tables.execute("DELETE FROM charge")
+
+
+def book(tables: Any, name: str, error: Exception | None = None) -> dict[str, Any]:
+    tables.execute(WRITE["?" if type(tables).__name__ == "Tables" and _is_lite(tables) else "$"],
+                   (name,))  # fmt: skip
+    if error is not None:
+        raise error
+    return {"booked": name, "id": ids.token(20)}
+
+
+def _is_lite(tables: Any) -> bool:
+    return type(tables).__module__.endswith("user_tables")
+
+
+async def rows(app: Outlive) -> int:
+    def count(tables: Any) -> int:
+        found: int = tables.execute(COUNT)[0][0]
+        return found
+
+    return await app.transact(count)
+
+
+async def charged(app: Outlive, key: str, name: str = "tea") -> Any:
+    async with app.once("ada", key, name, mode="transactional") as claim:
+        return await claim.transact(book, name)
+
+
+async def test_the_effect_and_its_record_are_one_commit(app: Outlive) -> None:
+    first = await charged(app, "k")
+    assert await charged(app, "k") == first and await rows(app) == 1
+    with pytest.raises(KeyReused):
+        await charged(app, "k", "coffee")
+    assert await charged(app, "l") != first and await rows(app) == 2
+
+
+async def test_many_at_once_write_once_and_are_given_one_value(app: Outlive) -> None:
+    found = await asyncio.gather(*(charged(app, "k") for _ in range(30)))
+    assert await rows(app) == 1 and all(one == found[0] for one in found)
+
+
+async def test_an_effect_that_is_rolled_back_leaves_no_key_behind(app: Outlive) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with app.once("ada", "k", mode="transactional") as claim:
+            await claim.transact(book, "tea", ZeroDivisionError())
+    assert await rows(app) == 0
+    async with app.once("ada", "k", mode="transactional") as claim:
+        assert not claim.replayed
+
+
+async def test_two_callers_with_one_key_are_two(app: Outlive) -> None:
+    for who in ("ada", "bob"):
+        async with app.once(who, "k", mode="transactional") as claim:
+            await claim.transact(book, who)
+    assert await rows(app) == 2
+
+
+async def test_a_block_is_carried_out_once(app: Outlive) -> None:
+    done = []
+    for _ in range(3):
+        async with app.once("mails", "k", {"to": "ada"}) as claim:
+            if not claim.replayed:
+                done.append(1)
+                claim.finish({"n": len(done)})
+        assert claim.value == {"n": 1}
+    assert done == [1]
+
+
+async def test_an_error_in_a_block_leaves_an_unknown_outcome(app: Outlive) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with app.once("mails", "k"):
+            raise ZeroDivisionError
+    with pytest.raises(RequestUnknown):
+        await app.once("mails", "k").__aenter__()
+    keys = app.requests()
+    (record,) = await keys.unknown()
+    await keys.resolve(record.place, Answer(200, (), b'"sent"'), by="ops", why="seen")
+    async with app.once("mails", "k") as claim:
+        assert claim.value == "sent"
+
+
+async def test_what_may_be_repeated_is_given_back_after_an_error(app: Outlive) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with app.once("mails", "k", mode="recovery"):
+            raise ZeroDivisionError
+    async with app.once("mails", "k", mode="recovery") as claim:
+        assert not claim.replayed
+
+
+async def test_a_second_one_waits_or_is_told(app: Outlive) -> None:
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        async with app.once("mails", "k") as claim:
+            begun.set()
+            await gate.wait()
+            claim.finish("sent")
+
+    task = asyncio.create_task(first())
+    await begun.wait()
+    with pytest.raises(RequestRunning):
+        await app.once("mails", "k").__aenter__()
+    with pytest.raises(NotResolvable):
+        await app.requests().expire(Place("k", "mails"), by="ops", why="impatient")
+    waiting = asyncio.create_task(app.once("mails", "k", wait_seconds=30).__aenter__())
+    gate.set()
+    await task
+    assert (await waiting).value == "sent"
+
+
+async def test_what_is_not_there_is_said(app: Outlive) -> None:
+    keys, place = app.requests(), Place("never", "used")
+    with pytest.raises(NoSuchRequest):
+        await keys.look(place)
+    with pytest.raises(NoSuchRequest):
+        await keys.resolve(place, None, by="ops", why="")
+    with pytest.raises(NotAllowed):
+        async with app.once("mails", "t", mode="at-most-once") as claim:
+            await claim.transact(book, "tea")
+    with pytest.raises(ValueError, match="a day"):
+        Requests(app, retention_seconds=3600)
+    with pytest.raises(ValueError, match="1 or more"):
+        Requests(app, lease_seconds=0.5)
+
+
+async def test_a_record_goes_with_the_callers_own_transaction(app: Outlive, address: str) -> None:
+    if address.startswith("sqlite"):  # no second transaction may exist there
+
+        def inside(tables: Any) -> None:
+            tables.execute(WRITE["?"], ("tea",))
+
+        async with app.once("ada", "k", mode="transactional") as claim:
+            await claim.transact(inside)
+        assert claim.value is None and await rows(app) == 1
+        return
+    import asyncpg
+
+    link = await asyncpg.connect(address.partition("?")[0])
+    try:
+        for keeps in (False, True):
+            transaction = link.transaction()
+            await transaction.start()
+            async with app.once("ada", "k", mode="transactional") as claim:
+                assert not claim.replayed
+                await claim.within(link, {"booked": "tea"})
+            await (transaction.commit() if keeps else transaction.rollback())
+        async with app.once("ada", "k", mode="transactional") as claim:
+            assert claim.replayed and claim.value == {"booked": "tea"}
+    finally:
+        await link.close()
+
+
+async def test_over_http_the_recorded_answer_is_what_everybody_gets(app: Outlive) -> None:
+    async def charge(request: Request) -> JSONResponse:
+        form = await request.json()
+        await once_of(request).transact(answered, form["name"])
+        return JSONResponse({"not": "this"})
+
+    def answered(tables: Any, name: str) -> Answer:
+        made = book(tables, name)
+        headers = (("content-type", "application/json"), ("location", f"/charges/{made['id']}"))
+        return Answer(201, headers, b'{"id":"%s"}' % made["id"].encode())
+
+    site = Starlette(routes=[Route("/charges", charge, methods=["POST"])])
+    rules = [Rule(route="POST /charges", mode="transactional")]
+    service = IdempotencyMiddleware(site, app.requests(), rules)
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(service), base_url="http://shop.test")
+    headers = {"idempotency-key": '"k"'}
+    answers = await asyncio.gather(
+        *(http.post("/charges", json={"name": "tea"}, headers=headers) for _ in range(20))
+    )
+    assert await rows(app) == 1
+    assert {(one.status_code, one.content, one.headers["location"]) for one in answers} == {
+        (201, answers[0].content, answers[0].headers["location"])
+    }
+    assert sum("idempotent-replayed" not in one.headers for one in answers) == 1
