@@ -32,6 +32,8 @@
     │   ├── NoSuchEra · AlreadyThere · BadJournal · NothingToExport
     │   └── Draining · Overloaded
     │   └── Draining · Overloaded · QuotaExceeded
+    ├── DependencyError         about a call to something else
+    │   └── BreakerOpen · BulkheadFull · AttemptTooLong · DeadlinePassed
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
         ├── StepFailed          a step gave up, with the recorded failure
@@ -63,6 +65,13 @@ from outlive.errors.bodies import (
     StepFailed,
     TooManyChildren,
     WaitTimeout,
+)
+from outlive.errors.dependencies import (
+    AttemptTooLong,
+    BreakerOpen,
+    BulkheadFull,
+    DeadlinePassed,
+    DependencyError,
 )
 from outlive.errors.processes import (
     AlreadyThere,
@@ -148,7 +157,10 @@ from outlive.errors.store import (
 __all__ = [
     "AlreadyThere",
     "ArchiveDamaged",
+    "AttemptTooLong",
     "BadAddress",
+    "BreakerOpen",
+    "BulkheadFull",
     "CallbackExpired",
     "CallbackUsed",
     "BadJournal",
@@ -156,6 +168,8 @@ __all__ = [
     "ChildFailed",
     "Conflict",
     "DeadlineExceeded",
+    "DeadlinePassed",
+    "DependencyError",
     "Discarded",
     "Draining",
     "Drift",
