@@ -221,6 +221,8 @@ async def test_without_its_store_an_instance_decides_alone_and_the_stricter_stan
     await first.settled()
     assert not first.alone and "is shared again" in caplog.text
     fleet.clock.advance(1.1)
+    (await second.enter()).well()  # it was alone: it looks behind this call
+    await second.settled()
     with pytest.raises(BreakerOpen):
         await second.enter()
 

@@ -1,4 +1,4 @@
-"""Guarded calls: in one fixed order, within a budget, and with nothing counted that should not be."""
+"""Guarded calls: in one fixed order, within a budget, and nothing counted that should not be."""
 
 from __future__ import annotations
 
@@ -177,25 +177,25 @@ async def test_an_attempt_that_takes_too_long_is_a_failure_and_a_deadline_is_non
 async def test_one_layer_retries(clock: ManualClock) -> None:
     inner = Dependency("inner", breaker=BREAKER, retry=SOON, budget=PLENTY, clock=clock)
     outer = Dependency("outer", breaker=BREAKER, retry=SOON, budget=PLENTY, clock=clock)
-    partner = Partner(*(OSError() for _ in range(9)))
+    partner = Partner(*(ConnectionError() for _ in range(9)))
     call = guarded(inner, partner, idempotent=True)
 
     @outer.guard(idempotent=True)
     async def nested() -> Any:
         return await call()
 
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionError):
         await nested()
     assert partner.calls == 3
 
 
 async def test_inside_a_step_the_step_is_the_layer_that_retries(clock: ManualClock) -> None:
     made = dependency(clock, retry=SOON, budget=PLENTY)
-    partner = Partner(OSError(), "well")
+    partner = Partner(ConnectionError(), "well")
 
     async def in_a_step() -> None:
         set_attempt(Attempt("stream", "charge", 1, "ord_1"))
-        with pytest.raises(OSError):
+        with pytest.raises(ConnectionError):
             await guarded(made, partner, idempotent=True)()
 
     await asyncio.create_task(in_a_step())
@@ -262,9 +262,9 @@ async def test_each_part_has_a_breaker_of_its_own_and_their_number_is_bounded(
 ) -> None:
     monkeypatch.setattr(dependencies, "PARTS_MAX", 3)
     made = dependency(clock)
-    down = guarded(made, Partner(*(OSError() for _ in range(4))), part="a")
+    down = guarded(made, Partner(*(ConnectionError() for _ in range(4))), part="a")
     for _ in range(4):
-        with pytest.raises(OSError):
+        with pytest.raises(ConnectionError):
             await down()
     with pytest.raises(BreakerOpen, match="partner/a"):
         await down()
@@ -294,7 +294,7 @@ async def offered(budget: RetryBudget, clock: ManualClock) -> tuple[float, float
     for is_down in (True, False):
         partner, asked = Partner(), 0
         call = guarded(made, partner, idempotent=True)
-        for number in range(6000):
+        for _ in range(6000):
             clock.advance(0.01)
             if is_down and partner.calls % 3 == 0:
                 partner.does.append(OSError())

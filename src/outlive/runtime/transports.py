@@ -48,9 +48,16 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         part = dependency.part(request.url.netloc.decode("ascii") if self._per_host else "")
 
         async def send() -> httpx.Response:
-            for name, value in outgoing(dependency.clock).items():
-                request.headers[name] = value
-            return await self._inner.handle_async_request(request)
+            headers = request.headers.copy()
+            headers.update(outgoing(dependency.clock))
+            sent = httpx.Request(
+                request.method,
+                request.url,
+                headers=headers,
+                stream=request.stream,
+                extensions=request.extensions,
+            )
+            return await self._inner.handle_async_request(sent)
 
         repeatable = request.method in IDEMPOTENT or "idempotency-key" in request.headers
         plan = Plan(
