@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.cell_servers import CellServer
     from tests.postgres_server import Pooler
 
 settings.register_profile("outlive", deadline=None, print_blob=True)
@@ -60,3 +61,25 @@ def pooler(postgres: str) -> Iterator[Pooler]:
 
     with running_pooler(postgres) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[CellServer]:
+    """A Valkey that is there for this run of the tests; take a prefix of your own."""
+    from tests.cell_servers import valkey_server
+
+    server = valkey_server()
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def memcached() -> Iterator[CellServer]:
+    """A memcached that is there for this run of the tests; take a prefix of your own."""
+    from tests.cell_servers import memcached_server
+
+    server = memcached_server("-I", "16m")
+    server.start()
+    yield server
+    server.kill()

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
         ChildFailed,
         Drift,
         NonRetryable,
+        NoSlot,
         OutcomeUnknown,
         OutliveError,
         ProcessFailed,
+        RateLimited,
         StepFailed,
         WaitTimeout,
     )
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from outlive.kinds.processes.seen import Seen
     from outlive.kinds.processes.updates import Update
     from outlive.kinds.processes.webhooks import Webhooks
+    from outlive.kinds.ratelimits import Quota, Slots
     from outlive.logs import ProcessFilter
     from outlive.runtime.blocking import BlockingRun
     from outlive.runtime.callbacks import Callback
@@ -50,16 +53,20 @@ _HOMES = {
     "Handle": "handle",
     "Keys": "stores.keys",
     "Limit": "kinds.processes.limits",
+    "NoSlot": "errors",
     "NonRetryable": "errors",
     "OutcomeUnknown": "errors",
     "Outlive": "app",
     "OutliveError": "errors",
     "ProcessFailed": "errors",
     "ProcessFilter": "logs",
+    "Quota": "kinds.ratelimits",
     "Rate": "kinds.processes.limits",
+    "RateLimited": "errors",
     "Retry": "steps",
     "Run": "runtime.run",
     "Seen": "kinds.processes.seen",
+    "Slots": "kinds.ratelimits",
     "StepFailed": "errors",
     "Unknown": "kinds.processes",
     "Update": "kinds.processes.updates",
@@ -84,16 +91,20 @@ __all__ = [
     "Handle",
     "Keys",
     "Limit",
+    "NoSlot",
     "NonRetryable",
     "OutcomeUnknown",
     "Outlive",
     "OutliveError",
     "ProcessFailed",
     "ProcessFilter",
+    "Quota",
     "Rate",
+    "RateLimited",
     "Retry",
     "Run",
     "Seen",
+    "Slots",
     "StepFailed",
     "Unknown",
     "Update",

@@ -31,6 +31,7 @@ from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
 from outlive.doors.bulk import Bulk
 from outlive.doors.callbacks import Callbacks
+from outlive.doors.cells import Cells
 from outlive.doors.dependencies import Dependencies
 from outlive.doors.lines import Count, in_line
 from outlive.doors.notices import Notices
@@ -92,7 +93,7 @@ LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
 class Outlive(
-    Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk, Dependencies, Doors
+    Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk, Dependencies, Cells, Doors
 ):
     """A service's durable state and what runs on it.
 
@@ -316,6 +317,11 @@ class Outlive(
         await store.open()
         self._store = store
         self._telemetry = telemetry_here()
+        try:
+            await self._open_places()
+        except BaseException:
+            await self._close_store()
+            raise
 
     async def drain(self, grace_seconds: float = 20.0) -> None:
         """Take nothing new; let steps under way end, at most `grace_seconds`; leave the rest to
@@ -327,6 +333,7 @@ class Outlive(
     async def close(self) -> None:
         """Hand the shards back and close the store. Drains first, briefly, if that was not done."""
         await self.drain(grace_seconds=5.0)
+        await self._leave_places()
         if self._runtime is not None:
             runtime, self._runtime = self._runtime, None
             await runtime.stop()
@@ -334,6 +341,7 @@ class Outlive(
         await self._close_store()
 
     async def _close_store(self) -> None:
+        await self._close_places()
         store, self._store = self._store, None
         if store is not None:
             await store.close()

@@ -59,6 +59,8 @@ class Kind(ABC, Generic[C, R]):
     Spaces of different classes are never written by one decision."""
     marks: ClassVar[tuple[str, ...]] = ()
     """The names of its secondary look-ups (`noun.mark`)."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What it cannot do without of what a store may not promise (`store.LACKS`)."""
 
     @abstractmethod
     def refs(self, command: C) -> Sequence[Ref]:

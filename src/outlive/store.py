@@ -1,8 +1,9 @@
 """The store: what each verb promises, and what it does not.
 
-`CellStore` keeps cells. `Store` keeps cells, the journal, shards and blobs, and is what a service
-opens. The ways of keeping these promises lie in `stores/`; `stores/memory.py` is the specification
-in its shortest form, and `outlive.testing.conformance` is the suite that every one of them passes.
+`KeyedCells` keeps cells by their key, `CellStore` looks through them too. `Store` keeps cells, the
+journal, shards and blobs, and is what a service opens. The ways of keeping these promises lie in
+`stores/`; `stores/memory.py` is the specification in its shortest form, and
+`outlive.testing.conformance` is the suite that every one of them passes.
 
 Laws, kept by every store
     fence       a batch with a lease is checked against the shard's row by a lock taken in the same
@@ -21,7 +22,7 @@ Not promised: an order between batches of different shards, fairness between key
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -29,6 +30,9 @@ from msgspec import Struct
 from outlive.errors import OutliveError
 from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Put, Ref, Shard, Storage
 
+LACKS = ("batches", "claim", "scan", "select")
+"""What a store may not promise: batches of several cells, and the verbs that look through a space
+(`next_due` goes with `claim`)."""
 GROUP_BATCHES_MAX = 512
 """Batches in one group commit."""
 CLAIM_CELLS_MAX = 1000
@@ -100,11 +104,21 @@ class AsyncCarrier(ABC):
         """See `Carrier.carry`."""
 
 
-class CellStore(Protocol):
-    """Keeps cells: values with a version and a deadline."""
+class KeyedCells(Protocol):
+    """Keeps cells that are found by their key alone: the least that a store of cells does.
+
+    A store that is no more than this has none of `claim`, `next_due`, `scan` and `select`, and says
+    in `lacks` what else it does not promise.
+    """
 
     keeps: tuple[Storage, ...]
     """The classes of storage it accepts; a batch of another one is refused (`Refused`)."""
+    lacks: Mapping[str, str]
+    """What it does not promise, and why: some of `LACKS`."""
+
+    async def open(self) -> None:
+        """Check the place and start. Raises `StoreRefused` with the remedy, `StoreUnavailable`."""
+        ...
 
     async def now(self) -> int:
         """The store's clock: microseconds since 1970 UTC. It never goes back, also over a
@@ -129,6 +143,19 @@ class CellStore(Protocol):
         """
         ...
 
+    async def read(self, refs: Sequence[Ref]) -> list[Cell | None]:
+        """The latest committed cells, all of one moment, in the order asked; None for an absent
+        one."""
+        ...
+
+    async def close(self) -> None:
+        """End in order. Everything acknowledged stays; calls after it raise `StoreUnavailable`."""
+        ...
+
+
+class CellStore(KeyedCells, Protocol):
+    """Keeps cells: values with a version and a deadline."""
+
     async def claim(self, spaces: Sequence[str], limit: int, hold_seconds: float) -> list[Cell]:
         """Hand out cells of `spaces` whose `due` has passed, moving `due` to now + `hold_seconds`
         and `version` on.
@@ -142,11 +169,6 @@ class CellStore(Protocol):
 
     async def next_due(self, spaces: Sequence[str]) -> int | None:
         """The earliest `due` in `spaces`, passed or not; None when nothing is due ever."""
-        ...
-
-    async def read(self, refs: Sequence[Ref]) -> list[Cell | None]:
-        """The latest committed cells, all of one moment, in the order asked; None for an absent
-        one."""
         ...
 
     async def scan(self, space: str, after: str = "", limit: int = 1000) -> list[Cell]:
@@ -179,10 +201,6 @@ class CellStore(Protocol):
         to be made up for), may come for nothing, and is never the only thing a wait stands on.
         Start with `seen = -1` to get the count at once.
         """
-        ...
-
-    async def close(self) -> None:
-        """End in order. Everything acknowledged stays; calls after it raise `StoreUnavailable`."""
         ...
 
 

@@ -53,8 +53,12 @@ class Fleet:
         self.gates = [self.gate(str(number), rule) for number in range(size)]
 
     def gate(self, who: str, rule: Breaker = RULE) -> Gate:
-        applier = Applier(self.store, self.clock)
-        return Gate(KEY, rule, self.clock, lambda: applier, lambda: who)
+        made = Applier(self.store, self.clock)
+
+        async def applier() -> Applier:
+            return made
+
+        return Gate(KEY, rule, self.clock, applier, lambda: who)
 
     async def settled(self) -> None:
         for gate in self.gates:

@@ -139,6 +139,8 @@ class Doors:
         _inherited.append((app._store, app._runtime, self._home))
         app._store = app._runtime = self._home = None
         app._phase = "new"
+        for place in app._all_places():
+            place.forget()
         if self._face is not None:
             self._face.forget()
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from outlive.doors.cells import Cells
 from outlive.doors.opened import Opened
 from outlive.kinds.breakers.rule import Breaker, RetryBudget
-from outlive.runtime.apply import Applier
+from outlive.kinds.breakers.standing import BREAKERS
 from outlive.runtime.dependencies import ONCE, Dependency
 from outlive.steps import Retry
 
 
-class Dependencies(Opened):
+class Dependencies(Opened, Cells):
     """The dependencies of an application."""
 
     _dependencies: dict[str, Dependency] | None = None
-    _applied: Applier | None = None
 
     def dependency(
         self,
@@ -44,28 +44,18 @@ class Dependencies(Opened):
         """
         if self._dependencies is None:
             self._dependencies = {}
+        place = self.place(BREAKERS)
         if name in self._dependencies:
             raise ValueError(f"dependency {name} is declared twice")
         made = self._dependencies[name] = Dependency(
             name, breaker=breaker, retry=retry, budget=budget, bulkhead=bulkhead, timeout=timeout,
             hedge_seconds=hedge_seconds, least_seconds=least_seconds, clock=self._clock,
-            applier=self.applier, who=lambda: self._runtime.name if self._runtime else "",
+            applier=place.applier, who=lambda: self._runtime.name if self._runtime else "",
         )  # fmt: skip
+        place.leaving.append(made.settled)
         return made
 
     @property
     def dependencies(self) -> Mapping[str, Dependency]:
         """The declared dependencies by name."""
         return MappingProxyType(self._dependencies or {})
-
-    def applier(self) -> Applier | None:
-        """The way of kinds on cells to the open store; None while there is none."""
-        if self._store is None:
-            return None
-        if self._applied is None or self._applied.store is not self._store:
-            self._applied = Applier(
-                self._store,
-                self._clock,
-                lambda: None if self._runtime is None else self._runtime.committer,
-            )
-        return self._applied

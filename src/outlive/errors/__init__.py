@@ -34,6 +34,8 @@
     │   └── Draining · Overloaded · QuotaExceeded
     ├── DependencyError         about a call to something else
     │   └── BreakerOpen · BulkheadFull · AttemptTooLong · DeadlinePassed
+    ├── RateLimited             a rate limit refused; nothing was used
+    │   └── NoSlot              as many as may be are at it already
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
         ├── StepFailed          a step gave up, with the recorded failure
@@ -117,6 +119,7 @@ from outlive.errors.processes import (
     UpdateRefused,
     UpdateUnanswered,
 )
+from outlive.errors.ratelimits import NoSlot, RateLimited
 from outlive.errors.root import (
     InEventLoop,
     OutliveError,
@@ -185,6 +188,7 @@ __all__ = [
     "NetworkFileSystem",
     "NewerSchema",
     "NoSession",
+    "NoSlot",
     "NoSuchCallback",
     "NoSuchEra",
     "NoSuchProcess",
@@ -206,6 +210,7 @@ __all__ = [
     "ProcessTerminal",
     "QueryTooSlow",
     "QuotaExceeded",
+    "RateLimited",
     "ReadOnlyStore",
     "Refused",
     "SchemaAltered",

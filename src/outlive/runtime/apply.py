@@ -28,11 +28,17 @@ from msgspec import Struct
 
 from outlive import ids
 from outlive.clock import Clock
-from outlive.errors import Conflict, OutcomeUnknown, OutliveError, StoreUnavailable
+from outlive.errors import (
+    Conflict,
+    OutcomeUnknown,
+    OutliveError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from outlive.kind import REFS_MAX, UNCOMMITTED, Kind, class_of, kept_as
 from outlive.model import ABSENT, Batch, Cell, Committed, Put, Ref, Require, Storage
 from outlive.runtime.committer import Committer
-from outlive.store import GROUP_BATCHES_MAX, CellStore
+from outlive.store import GROUP_BATCHES_MAX, KeyedCells
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -76,7 +82,7 @@ class Applier:
 
     def __init__(
         self,
-        store: CellStore,
+        store: KeyedCells,
         clock: Clock | None = None,
         committer: Callable[[], Committer | None] = lambda: None,
     ) -> None:
@@ -107,6 +113,11 @@ class Applier:
             raise StoreUnavailable("The application is closed; nothing was written.")
         refs = tuple(kind.refs(command))
         storage = self._storage(kind, refs)
+        if len(refs) > 1 and "batches" in self.store.lacks:
+            raise StoreRefused(
+                f"A command of {kind.name} needs {len(refs)} cells at once, and here "
+                f"{self.store.lacks['batches']}; nothing was written."
+            )
         if len(self._waiting) >= WAITING_MAX:
             raise StoreUnavailable("Too many commands are waiting; nothing was written.")
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
@@ -114,10 +125,19 @@ class Applier:
         self._wake()
         return future
 
-    def check(self, kind: Kind[C, R]) -> None:
-        """Raise `StoreRefused` when the store does not keep what `kind` demands."""
-        for space in kind.spaces:
+    def check(self, kind: Kind[C, R], spaces: Iterable[str] | None = None) -> None:
+        """Raise `StoreRefused` when the store does not promise what `kind` demands.
+
+        `spaces`: those that will be used; all of them when not given.
+        """
+        for space in kind.spaces if spaces is None else spaces:
             self._learn(kind, space)
+        for need in kind.needs:
+            if need in self.store.lacks:
+                raise StoreRefused(
+                    f"{kind.name} needs {need}, and {type(self.store).__name__} does not promise "
+                    f"them: {self.store.lacks[need]}. Nothing was written."
+                )
 
     async def close(self) -> None:
         """Let the round under way end; who still waits is told that nothing of theirs was

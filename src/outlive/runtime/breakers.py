@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from outlive import ids
@@ -30,9 +30,9 @@ from outlive.clock import MICROS, Clock
 from outlive.errors import BreakerOpen, OutliveError
 from outlive.kinds.breakers.rule import Breaker
 from outlive.kinds.breakers.standing import (
+    BREAKERS,
     NEW,
     Action,
-    Breakers,
     Command,
     Control,
     Ended,
@@ -51,7 +51,6 @@ LOOK_SECONDS_MAX = 2.0
 """How long calls wait for a store that does not answer, once in each `share_seconds`."""
 PROBE_TIME = 0.9
 """The part of a probe's right after which its call is stopped: this clock may go slower."""
-KIND = Breakers()
 
 
 class Permit:
@@ -91,7 +90,7 @@ class Gate:
         key: str,
         rule: Breaker,
         clock: Clock,
-        applier: Callable[[], Applier | None] = lambda: None,
+        applier: Callable[[], Awaitable[Applier]] | None = None,
         who: Callable[[], str] = lambda: "",
     ) -> None:
         self.key = key
@@ -285,11 +284,10 @@ class Gate:
     async def _apply(self, command: Command) -> Told:
         """Carry out `command`, in the store or alone; what is then known is adopted."""
         sent = self.now()
-        applier = self._applier()
-        if applier is not None:
+        if self._applier is not None:
             try:
                 async with asyncio.timeout(LOOK_SECONDS_MAX):
-                    told = await applier.apply(KIND, command)
+                    told = await (await self._applier()).apply(BREAKERS, command)
             except (OutliveError, TimeoutError) as error:
                 self._be_alone(f"{type(error).__name__}: {error}")
             else:
@@ -347,11 +345,10 @@ class Gate:
         if not who or not why:
             raise ValueError("say who does it and why: it is kept")
         command = Control(self.key, self.rule, action, who, why)
-        applier = self._applier()
-        if applier is None:
+        if self._applier is None:
             return (await self._apply(command)).standing
         sent = self.now()
-        told = await applier.apply(KIND, command)
+        told = await (await self._applier()).apply(BREAKERS, command)
         self._adopt(told.standing, sent)
         return told.standing
 

@@ -161,7 +161,7 @@ class Dependency:
         hedge_seconds: float | None = None,
         least_seconds: float = 0.0,
         clock: Clock | None = None,
-        applier: Callable[[], Applier | None] = lambda: None,
+        applier: Callable[[], Awaitable[Applier]] | None = None,
         who: Callable[[], str] = lambda: "",
     ) -> None:
         if not 1 <= len(name) <= NAME_CHARACTERS_MAX:

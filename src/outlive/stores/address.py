@@ -3,6 +3,9 @@
 sqlite:///relative/path.db     sqlite:////absolute/path.db     memory://
 postgresql://user:password@host/database?schema=outlive
 
+redis://host:6379/0?prefix=outlive     rediss://…     memcached://host:11211,other:11211
+                                       cells only, see `cells_at`
+
 `schema` (outlive) says where in the database the store lies; `shards` counts when it is made.
 Where the host is a pooler in transaction mode, `direct=host:port` leads to the server itself for
 what a pooler cannot carry. `statement_cache_size` is found out, see `PostgresStore`. Every other
@@ -19,7 +22,9 @@ from outlive.clock import Clock
 from outlive.errors import BadAddress
 
 if TYPE_CHECKING:
-    from outlive.store import Store
+    from outlive.store import KeyedCells, Store
+
+CELLS_ONLY = ("memcached", "redis", "rediss")
 
 
 def store_at(address: str, clock: Clock | None = None) -> Store:
@@ -36,7 +41,38 @@ def store_at(address: str, clock: Clock | None = None) -> Store:
         return MemoryStore(clock=clock)
     if parts.scheme in ("postgresql", "postgres"):
         return _postgres(address, parts, clock)
+    if parts.scheme in CELLS_ONLY:
+        raise BadAddress(
+            f"{parts.scheme} keeps cells only, and an application needs a journal: name it where "
+            "cells are kept (`cells=`), beside a store."
+        )
     raise BadAddress(f"{parts.scheme or address!r} is no kind of store.")
+
+
+def cells_at(address: str, clock: Clock | None = None) -> KeyedCells:
+    """The store of cells at `address`, not opened yet: any store, Redis or memcached.
+
+    Raises `BadAddress`. Errors do not repeat the address: it may hold a password.
+    """
+    parts = urlsplit(address)
+    if parts.scheme in ("redis", "rediss"):
+        try:
+            from outlive.stores.redis import RedisStore
+        except ModuleNotFoundError as error:
+            if error.name != "redis":
+                raise
+            raise BadAddress(
+                "Cells in Redis need its client: pip install 'outlive[redis]'."
+            ) from error
+        given = dict(parse_qsl(parts.query, keep_blank_values=True))
+        prefix = given.pop("prefix", "outlive")
+        return RedisStore(parts._replace(query=urlencode(given)).geturl(), clock, prefix=prefix)
+    if parts.scheme == "memcached":
+        from outlive.stores.memcached import MemcachedStore
+
+        prefix = dict(parse_qsl(parts.query)).get("prefix", "outlive")
+        return MemcachedStore(parts.netloc, clock, prefix=prefix)
+    return store_at(address, clock)
 
 
 def _postgres(address: str, parts: SplitResult, clock: Clock | None) -> Store:

@@ -14,7 +14,7 @@ import asyncio
 import copy
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -88,6 +88,7 @@ class MemoryStore:
 
     def __init__(self, shards: int = 16, clock: Clock | None = None) -> None:
         self.keeps: tuple[Storage, ...] = ("volatile", "relaxed", "durable")
+        self.lacks: Mapping[str, str] = {}
         self.shards = shards
         self.rows: dict[Any, Any] = {}
         self._clock = clock or Clock()

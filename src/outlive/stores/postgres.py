@@ -28,7 +28,7 @@ import asyncio
 import logging
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, TypeVar
@@ -120,6 +120,7 @@ class PostgresStore:
         if not 1 <= shards <= SHARDS_MAX:
             raise ValueError(f"shards must be 1 to {SHARDS_MAX}, not {shards}")
         self.keeps: tuple[Storage, ...] = ("relaxed", "durable")
+        self.lacks: Mapping[str, str] = {}
         self.shards = shards
         self.schema = schema_checked(schema)
         self.incarnation = ""

@@ -28,7 +28,7 @@ import asyncio
 import itertools
 import os
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,6 +88,7 @@ class SQLiteStore:
             self.path.with_name(self.path.name + "-blobs"), clock=self._clock
         )
         self.keeps: tuple[Storage, ...] = ("relaxed", "durable")
+        self.lacks: Mapping[str, str] = {}
         self.shards = shards
         self.incarnation = ""
         self.migrated: list[Migration] = []

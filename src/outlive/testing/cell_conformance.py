@@ -20,9 +20,9 @@ import pytest_asyncio
 from msgspec.structs import replace
 
 from outlive.clock import MICROS, ManualClock
-from outlive.errors import Conflict, OutliveError, StoreUnavailable, TooLarge
+from outlive.errors import Conflict, OutliveError, Refused, StoreUnavailable, TooLarge
 from outlive.ids import seeded
-from outlive.model import ABSENT, Batch, Cell, Committed, Put, Ref, Require
+from outlive.model import ABSENT, Batch, Cell, Committed, Put, Ref, Require, Storage
 from outlive.store import GROUP_BATCHES_MAX, VALUE_BYTES_MAX, CellStore
 from outlive.stores.memory import MemoryStore
 from outlive.testing.lockstep import CellLockstep
@@ -61,11 +61,31 @@ def kinds(results: Sequence[Committed | OutliveError]) -> list[type]:
     return [type(result) for result in results]
 
 
+class InClass:
+    """`store`, whose batches are all of one class; everything else is its own."""
+
+    def __init__(self, store: CellStore, storage: Storage) -> None:
+        self._store, self._storage = store, storage
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def commit(self, batch: Batch) -> Committed:
+        return await self._store.commit(replace(batch, storage=self._storage))
+
+    async def commit_group(self, batches: Sequence[Batch]) -> list[Committed | OutliveError]:
+        return await self._store.commit_group(
+            [replace(batch, storage=self._storage) for batch in batches]
+        )
+
+
 class CellConformance:
     """What every store of cells must do. Subclass it in a test module; see `conformance`."""
 
     pytestmark = pytest.mark.asyncio
     durable: ClassVar[bool] = False
+    storage: ClassVar[Storage] = "durable"
+    """The class in which the suite writes: the strongest that the store keeps."""
     operations: ClassVar[int] = OPERATIONS
     clock: ManualClock
 
@@ -83,9 +103,12 @@ class CellConformance:
 
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Any]:
-        opened = await self.open_store()
+        opened = self._in_class(await self.open_store())
         yield opened
         await opened.close()
+
+    def _in_class(self, store: Any) -> Any:
+        return store if self.storage == "durable" else InClass(store, self.storage)
 
     @asynccontextmanager
     async def reopened(self, store: Any) -> AsyncIterator[Any]:
@@ -93,10 +116,24 @@ class CellConformance:
         if again is None:
             assert not self.durable, "a durable store must come back from reopen"
             pytest.skip(NOT_DURABLE)
+        again = self._in_class(again)
         yield again
         await again.close()
 
     # --- batches: whole or nothing -------------------------------------------------------------
+
+    async def test_a_class_that_is_not_kept_is_refused(self) -> None:
+        store = await self.open_store()
+        kept = set(store.keeps)
+        assert kept and kept <= {"volatile", "relaxed", "durable"}
+        every: tuple[Storage, ...] = ("volatile", "relaxed", "durable")
+        results = [
+            (await store.commit_group([replace(puts(name), storage=name)]))[0] for name in every
+        ]
+        assert {n for n, r in zip(every, results, strict=True) if isinstance(r, Committed)} == kept
+        assert {type(r) for r in results if not isinstance(r, Committed)} <= {Refused}
+        assert await keys(store) == sorted(kept)
+        await store.close()
 
     async def test_what_was_committed_can_be_read(self, store: CellStore) -> None:
         receipt = await store.commit(Batch(put=(Put(ref("a"), b"\x00\xff", 7),)))

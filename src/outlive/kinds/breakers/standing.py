@@ -166,6 +166,9 @@ class Breakers(Kind[Command, Told]):
         return Batch(put=(Put(cell.ref, cell.value),))
 
 
+BREAKERS = Breakers()
+
+
 def ref_of(key: str) -> Ref:
     """The cell of a dependency."""
     return Ref(SPACE, key)

@@ -1,0 +1,175 @@
+"""Where an application keeps cells: in its own store, or in another one beside it.
+
+    app.ratelimits(…)                               in the application's own store
+    app.ratelimits(…, cells="redis://cache:6379")   in a store of cells: nothing of what must last
+
+Each place has one loop that applies commands to it (runtime/apply.py) and one sweep. A place that
+is declared before the application opens is opened with it, one that is declared later at its first
+use, and all are closed with it. Commands on the own store join the group commit of a running node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+from outlive.errors import StoreUnavailable
+from outlive.runtime.apply import Applier
+from outlive.runtime.sweeping import Sweeper
+
+log = logging.getLogger("outlive.cells")
+
+TIMEOUT_SECONDS = 1.0
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from outlive.app import Outlive
+    from outlive.clock import Clock
+    from outlive.doors.ratelimits import Failing, RateLimiter, Scope, SlotKeeper
+    from outlive.kind import Kind
+    from outlive.kinds.ratelimits import Quota, Slots
+    from outlive.model import Storage
+    from outlive.runtime.committer import Committer
+    from outlive.store import CellStore, KeyedCells
+
+
+class Place:
+    """One place where cells are kept; `address` is empty for the application's own store."""
+
+    def __init__(self, app: Outlive, address: str) -> None:
+        self._app = app
+        self.address = address
+        self.kinds: dict[str, Kind[Any, Any]] = {}
+        self.spaces: dict[str, set[str]] = {}
+        """The spaces of a kind that are used here; all of them where none is named."""
+        self.leaving: list[Callable[[], Awaitable[None]]] = []
+        """What is done before the place is closed."""
+        self._store: KeyedCells | None = None
+        self._applier: Applier | None = None
+        self._sweeper: Sweeper | None = None
+        self._opening = asyncio.Lock()
+
+    async def applier(self) -> Applier:
+        """The loop that applies commands here. Raises what opening the store raises."""
+        if self._applier is None:
+            async with self._opening:
+                if self._applier is None:
+                    self._applier = await self._open()
+        return self._applier
+
+    async def _open(self) -> Applier:
+        app = self._app
+        store: KeyedCells
+        clock: Clock = app._clock
+        if self.address:
+            if app._store is None:
+                raise StoreUnavailable("The application is not open; nothing was read or written.")
+            from outlive.stores.address import cells_at
+
+            store = cells_at(self.address, None)
+            await store.open()
+            self._store = store
+            applier = Applier(store, clock)
+        else:
+            store = app.store
+            applier = Applier(store, clock, self._committer)
+        for kind in self.kinds.values():
+            applier.check(kind, self.spaces.get(kind.name))
+        if "claim" not in store.lacks:  # else the store lets go of what is due by itself
+            self._sweeper = Sweeper(cast("CellStore", store), self.kinds.values(), clock)
+            self._sweeper.start()
+        return applier
+
+    def forget(self) -> None:
+        """In a forked child: what is open is the parent's."""
+        self._store = self._applier = self._sweeper = None
+
+    def _committer(self) -> Committer | None:
+        runtime = self._app._runtime
+        return None if runtime is None else runtime.committer
+
+    async def close(self) -> None:
+        applier, self._applier = self._applier, None
+        if applier is not None:
+            await applier.close()
+        if self._sweeper is not None:
+            await self._sweeper.stop()
+            self._sweeper = None
+        store, self._store = self._store, None
+        if store is not None:
+            await store.close()
+
+
+class Cells:
+    """What an application keeps in cells."""
+
+    _places: dict[str, Place]
+
+    def place(self, kind: Kind[Any, Any], cells: str = "") -> Place:
+        """Where `kind` is kept: `cells` is the address of a store of cells, the application's own
+        when empty."""
+        places = self.__dict__.setdefault("_places", {})
+        if cells not in places:
+            places[cells] = Place(cast("Outlive", self), cells)
+        found: Place = places[cells]
+        found.kinds[kind.name] = kind
+        return found
+
+    def ratelimits(
+        self,
+        *quotas: Quota,
+        scope: Scope = "shared",
+        cells: str = "",
+        storage: Storage = "volatile",
+        ahead: int = 0,
+        ahead_seconds: float = 1.0,
+        on_failure: Failing = "open",
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> RateLimiter:
+        """A rate limiter: `quotas` (1 to 8) that are decided as one.
+
+        `scope`: where use is counted, `shared`, `hybrid` or `local`. `cells`: the address of a
+        store of cells (`redis://…`) when it is not the application's own. `storage`: the weakest
+        class that will do; `durable` for what is money. `ahead` (2 to 100,000) and `ahead_seconds`:
+        of hybrid. `on_failure`: what is answered when the store does not answer within
+        `timeout_seconds`.
+        """
+        from outlive.doors.ratelimits import RateLimiter
+        from outlive.kinds.ratelimits import RATELIMITS
+
+        return RateLimiter(
+            self.place(RATELIMITS, cells), quotas, clock=cast("Outlive", self)._clock, scope=scope,
+            storage=storage, ahead=ahead, ahead_seconds=ahead_seconds, on_failure=on_failure,
+            timeout_seconds=timeout_seconds,
+        )  # fmt: skip
+
+    def slots(self, slots: Slots, *, cells: str = "", storage: Storage = "volatile") -> SlotKeeper:
+        """Slots: so many at once, for each key. `cells`, `storage`: as for `ratelimits`."""
+        from outlive.doors.ratelimits import SlotKeeper
+        from outlive.kinds.ratelimits import RATELIMITS
+
+        clock = cast("Outlive", self)._clock
+        return SlotKeeper(self.place(RATELIMITS, cells), slots, storage, clock)
+
+    async def _open_places(self) -> None:
+        """Open what was declared; what does not answer yet is opened at its first use."""
+        for place in self._all_places():
+            try:
+                await place.applier()
+            except StoreUnavailable as error:
+                log.warning("a store of cells does not answer yet: %s", error)
+
+    async def _leave_places(self) -> None:
+        """What is done while the stores can still be written."""
+        for place in self._all_places():
+            for leave in place.leaving:
+                await leave()
+
+    async def _close_places(self) -> None:
+        for place in self._all_places():
+            await place.close()
+
+    def _all_places(self) -> list[Place]:
+        return list(self.__dict__.get("_places", {}).values())

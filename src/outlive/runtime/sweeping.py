@@ -1,0 +1,95 @@
+"""What is due and belongs to a kind on cells: claimed, and carried out as the kind says.
+
+    due passes ──claim──> held for a while ──on_due──> batch ──commit──> dropped, or what it says
+
+Every process that uses a kind sweeps its spaces; a claim hands a cell to one of them only, and what
+`on_due` says is committed only if the cell is still as it was claimed. A sweep that dies in between
+leaves the cell claimed until its hold is over: then another one gets it.
+
+Not promised: that a cell goes at its deadline (about `SWEEP_SECONDS` later), or an order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from outlive import ids
+from outlive.clock import Clock
+from outlive.errors import Conflict, OutliveError
+from outlive.kind import Kind, class_of, kept_as
+from outlive.model import Batch, Cell, Require
+from outlive.store import GROUP_BATCHES_MAX, CellStore
+
+log = logging.getLogger("outlive.cells")
+
+SWEEP_SECONDS = 30.0
+"""How often what is due is looked for, on average."""
+HOLD_SECONDS = 30.0
+PAGES_MAX = 200
+"""Groups of cells that one sweep carries out, before it rests."""
+
+
+class Sweeper:
+    """Sweeps the spaces of `kinds` in `store`; used from one event loop."""
+
+    def __init__(self, store: CellStore, kinds: Iterable[Kind[Any, Any]], clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._of = {space: kind for kind in kinds for space in kind.spaces}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def sweep(self) -> int:
+        """Carry out what is due now; gives how many cells that were."""
+        swept = 0
+        for _ in range(PAGES_MAX):
+            cells = await self._store.claim(list(self._of), GROUP_BATCHES_MAX, HOLD_SECONDS)
+            if cells:
+                await self._carry_out(cells)
+            swept += len(cells)
+            if len(cells) < GROUP_BATCHES_MAX:
+                break
+        return swept
+
+    async def _carry_out(self, cells: Sequence[Cell]) -> None:
+        now = await self._store.now()
+        results = await self._store.commit_group([self._batch(cell, now) for cell in cells])
+        for result in results:
+            if isinstance(result, OutliveError) and not isinstance(result, Conflict):
+                raise result
+
+    def _batch(self, cell: Cell, now: int) -> Batch:
+        kind = self._of[cell.space]
+        wanted = class_of(kind, cell.space)
+        storage = kept_as(wanted, self._store.keeps, f"Space {cell.space}", "the store")
+        made = kind.on_due(cell, now)
+        return replace(made, require=(Require(cell.ref, cell.version),), storage=storage)
+
+    async def _run(self) -> None:
+        while True:
+            woken = asyncio.Event()
+            wait = self._clock.call_later(
+                SWEEP_SECONDS / 2 + ids.full_jitter(SWEEP_SECONDS, SWEEP_SECONDS, 1), woken.set
+            )
+            try:
+                await woken.wait()
+            finally:
+                wait.cancel()
+            try:
+                await self.sweep()
+            except OutliveError as error:
+                log.warning("what is due was not swept: %s", error.code)

@@ -1,0 +1,20 @@
+"""The scripts of the Redis store: named, commented `.lua` files, each behind what all share.
+
+A script is known to the server by the SHA-1 of its text, so a changed one is another one: two
+releases on one server do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def script(name: str) -> tuple[bytes, bytes]:
+    """The digest and the whole text of the script in `name`.lua."""
+    folder = files(__name__)
+    parts = [(folder / f"{part}.lua").read_bytes() for part in ("shared", name)]
+    text = b"\n".join(parts)
+    return hashlib.sha1(text, usedforsecurity=False).hexdigest().encode(), text

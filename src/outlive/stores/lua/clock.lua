@@ -1,0 +1,4 @@
+-- The store's clock.
+--
+-- ARGV  time of a test or '', high-water mark
+return text(clock(ARGV[1], ARGV[2]))

@@ -1,0 +1,48 @@
+-- Write batches in order, each whole or not at all; what came of each is kept under the writer's
+-- name, so that a lost answer can be looked up. A number that is not above the writer's last one is
+-- not carried out: it was given up by a look-up, or done already.
+--
+-- ARGV[1]  msgpack: writer, number, time of a test or '', high-water mark, batches: each the cells
+--          required {space, key, version}, dropped {space, key}, and put {space, key, due or '',
+--          marks}
+-- ARGV[2…] the values of what is put, in order
+-- gives    msgpack: the time, and for each batch its versions or {-1, place of the failed
+--          requirement, version found}; nothing for a number that is not carried out
+local asked = cmsgpack.unpack(ARGV[1])
+local writer, number = p .. 'w:' .. asked[1], asked[2]
+if tonumber(call('HGET', writer, 'n') or '0') >= number then
+  return false
+end
+local now = clock(asked[3], asked[4])
+local version = first_version(now)
+local results, value = {}, 1
+
+for at, batch in ipairs(asked[5]) do
+  local result = {}
+  for place, need in ipairs(batch[1]) do
+    local found = tonumber(call('HGET', cell_of(need[1], need[2]), 'n') or '0')
+    if found ~= need[3] then
+      result = {-1, place - 1, found}
+      break
+    end
+  end
+  if result[1] == -1 then
+    value = value + #batch[3]
+  else
+    for _, ref in ipairs(batch[2]) do
+      drop(ref[1], ref[2])
+    end
+    for place, cell in ipairs(batch[3]) do
+      value, version = value + 1, version + 1
+      put(cell[1], cell[2], ARGV[value], cell[3], cell[4], version)
+      result[place] = version
+    end
+  end
+  results[at] = result
+end
+
+move(now, version)
+local answer = cmsgpack.pack({now, results})
+call('HSET', writer, 'n', number, 'r', answer)
+call('EXPIRE', writer, 86400)
+return answer

@@ -1,0 +1,33 @@
+-- Cells of some spaces by a mark with a value from low to high.
+--
+-- ARGV  mark, low, high, cells at most, '1' for the newest first, spaces …
+-- gives value of the mark, space, key, value, version, due or '' of each
+local name, most, newest = p .. 'm:' .. ARGV[1], tonumber(ARGV[4]), ARGV[5] == '1'
+local low, high = '[' .. ARGV[2], '(' .. ARGV[3] .. '\1'
+local wanted, found, from, page = {}, {}, 0, 1000
+for at = 6, #ARGV do
+  wanted[ARGV[at]] = true
+end
+while #found < most do
+  local members
+  if newest then
+    members = call('ZREVRANGEBYLEX', name, high, low, 'LIMIT', from, page)
+  else
+    members = call('ZRANGEBYLEX', name, low, high, 'LIMIT', from, page)
+  end
+  for _, one in ipairs(members) do
+    local first = string.find(one, '\0', 1, true)
+    local second = string.find(one, '\0', first + 1, true)
+    local space = string.sub(one, first + 1, second - 1)
+    if wanted[space] and #found < most then
+      local key = string.sub(one, second + 1)
+      local cell = call('HMGET', cell_of(space, key), 'v', 'n', 'd')
+      found[#found + 1] = {string.sub(one, 1, first - 1), space, key, cell[1], cell[2], cell[3]}
+    end
+  end
+  if #members < page then
+    break
+  end
+  from = from + page
+end
+return found
