@@ -90,7 +90,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "store": frozenset(("errors", "model")),
     "kind": frozenset(("errors", "model")),
     "stores": FOUNDATION - {"kind"},
-    "steps": frozenset(("codec", "errors", "store")),
+    "steps": frozenset(("codec", "errors", "model", "store")),
     "logs": frozenset(("steps",)),
     "kinds": FOUNDATION | {"steps"},
     "runtime": FOUNDATION | {"kinds", "logs", "steps", "stores"},

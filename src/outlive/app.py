@@ -30,6 +30,7 @@ from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
 from outlive.doors.bulk import Bulk
+from outlive.doors.caches import Caches
 from outlive.doors.callbacks import Callbacks
 from outlive.doors.cells import Cells
 from outlive.doors.dependencies import Dependencies
@@ -93,7 +94,17 @@ LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
 class Outlive(
-    Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk, Dependencies, Cells, Doors
+    Callbacks,
+    Updates,
+    Notices,
+    Queries,
+    Publishing,
+    Transfers,
+    Bulk,
+    Dependencies,
+    Caches,
+    Cells,
+    Doors,
 ):
     """A service's durable state and what runs on it.
 

@@ -36,6 +36,7 @@
     │   └── BreakerOpen · BulkheadFull · AttemptTooLong · DeadlinePassed
     ├── RateLimited             a rate limit refused; nothing was used
     │   └── NoSlot              as many as may be are at it already
+    ├── LoadTooLong · NotCacheable      about a cache
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
         ├── StepFailed          a step gave up, with the recorded failure
@@ -68,6 +69,7 @@ from outlive.errors.bodies import (
     TooManyChildren,
     WaitTimeout,
 )
+from outlive.errors.caches import LoadTooLong, NotCacheable
 from outlive.errors.dependencies import (
     AttemptTooLong,
     BreakerOpen,
@@ -183,6 +185,7 @@ __all__ = [
     "InvalidInput",
     "KeyReused",
     "KeysMissing",
+    "LoadTooLong",
     "MalformedInput",
     "MalformedKey",
     "NetworkFileSystem",
@@ -196,6 +199,7 @@ __all__ = [
     "NoSuchUpdate",
     "NonRetryable",
     "NotAllowed",
+    "NotCacheable",
     "NotStuck",
     "NothingToNotify",
     "NotifyRefused",
