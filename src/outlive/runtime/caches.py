@@ -211,7 +211,7 @@ class Cache(Generic[*Args, R]):
             return True
         if holds.name == "bounded" and self._now() - entry.checked < holds.seconds:
             return True
-        if entry.checked >= asked:
+        if entry.checked > asked:  # known since this call began
             return True
         return await self._look(args, entry)
 
@@ -219,9 +219,9 @@ class Cache(Generic[*Args, R]):
         """Compare the stamps of `entry`; let go of it if they have changed."""
         assert self._generations is not None
         self.counts.looks += 1
-        now = self._now()
+        now, refs = self._now(), self._refs(args)
         try:
-            stamps = await self._generations.read(self._refs(args))
+            stamps = await self._generations.read(refs)
         except (OutliveError, TimeoutError):
             return False
         if stamps != entry.stamps:
@@ -299,8 +299,9 @@ class Cache(Generic[*Args, R]):
             stamps: tuple[int, ...] | None = ()
             began = self._now()
             if self._generations is not None:
+                refs = self._refs(args)
                 try:
-                    stamps = await self._generations.read(self._refs(args))
+                    stamps = await self._generations.read(refs)
                 except (OutliveError, TimeoutError) as error:
                     log.warning("The stamps of %s cannot be read: %s", self.name, error)
                     stamps = None

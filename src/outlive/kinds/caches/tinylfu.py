@@ -38,7 +38,7 @@ TOUCHED_MAX = 64
 SAMPLES = 10
 """Questions for each entry between two agings."""
 PROTECTED = 0.8
-WINDOW, WINDOW_MIN, WINDOW_MAX = 0.01, 0.01, 0.8
+WINDOW, WINDOW_MIN, WINDOW_MAX = 0.01, 0.01, 0.95
 STEP, STEP_MIN, STEP_FADES = 0.0625, 0.005, 0.98
 RESTART = 0.05
 """A change of the hit rate at which the window begins to move in large steps again."""
