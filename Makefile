@@ -13,12 +13,15 @@ RESTATE := bench/.venv-restate
 RESTATE_READY := $(RESTATE)/.ready
 DRIVERS := bench/.venv-drivers
 DRIVERS_READY := $(DRIVERS)/.ready
+REQUESTS := bench/.venv-requests
+REQUESTS_READY := $(REQUESTS)/.ready
 PIP := -m pip --disable-pip-version-check --no-input install -qq
 
 export PORT
 
 .DEFAULT_GOAL := help
 .PHONY: help run test servers cluster check format bench bench-postgres bench-http bench-scale \
+  bench-requests \
   drivers fences sizes sleepers clean
 
 help: ## Show this help
@@ -38,9 +41,10 @@ test: check servers ## Everything: check, then all tests, most of them in JOBS=2
 	$(BIN)/python -m pytest --durations=15 $(ALONE) || failed=1; \
 	exit $$failed
 
-servers: ## Install the servers the tests need (as root): PostgreSQL, PgBouncer
+servers: ## Install the servers the tests need (as root): PostgreSQL, PgBouncer, memcached
 	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)
 	$(call installed,pgbouncer,ls /usr/sbin/pgbouncer /usr/bin/pgbouncer /usr/local/bin/pgbouncer)
+	$(call installed,memcached,ls /usr/bin/memcached /usr/local/bin/memcached /usr/sbin/memcached)
 
 cluster: $(READY) servers ## Fail-overs of three servers under Patroni, under load: 15 minutes
 	$(call installed,patroni,ls /usr/bin/patroni)
@@ -72,6 +76,9 @@ bench-http: $(READY) $(RESTATE_READY) ## Measure behind HTTP beside Restate (npm
 bench-scale: $(READY) ## Measure 1, 2 and 4 nodes on one PostgreSQL (WRITE=1 too)
 	@$(BIN)/python bench/scale.py $(if $(WRITE),--write)
 
+bench-requests: $(READY) $(REQUESTS_READY) ## Measure limiter hits beside the limits library
+	@$(BIN)/python bench/requests.py
+
 drivers: $(READY) $(DRIVERS_READY) ## Measure asyncpg against psycopg on a group commit
 	@$(BIN)/python bench/drivers.py
 
@@ -85,7 +92,7 @@ sleepers: $(READY) ## Measure 100,000 sleepers and a process of 10,000 steps
 	@$(BIN)/python bench/sleepers.py
 
 clean: ## Remove the environments and every cache
-	@rm -rf $(VENV) $(DBOS) $(RESTATE) bench/node_modules $(DRIVERS)
+	@rm -rf $(VENV) $(DBOS) $(RESTATE) bench/node_modules $(DRIVERS) $(REQUESTS)
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -129,6 +136,12 @@ $(RESTATE_READY): bench/peers/restate.txt bench/package.json
 	@echo "setting up $(RESTATE) and bench/node_modules (a minute the first time)"
 	@$(RESTATE)/bin/python $(PIP) -r bench/peers/restate.txt
 	@npm install --prefix bench --no-package-lock --no-audit --no-fund --silent
+	@touch $@
+
+$(REQUESTS_READY): bench/requests.txt
+	$(call environment,$(REQUESTS))
+	@echo "setting up $(REQUESTS) (a minute the first time)"
+	@$(REQUESTS)/bin/python $(PIP) -r bench/requests.txt
 	@touch $@
 
 $(DRIVERS_READY): bench/drivers.txt

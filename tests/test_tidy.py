@@ -49,6 +49,7 @@ UNTESTED: Mapping[str, str] = {
     "doors.updates": "a part of Outlive: tests/runtime/test_updates.py asks through it",
     "errors.bodies": "one tree: tests/test_errors.py holds every error to it",
     "errors.processes": "one tree: tests/test_errors.py holds every error to it",
+    "errors.ratelimits": "one tree: tests/test_errors.py holds every error to it",
     "errors.root": "one tree: tests/test_errors.py holds every error to it",
     "errors.store": "one tree: tests/test_errors.py holds every error to it",
     "handle": "a process seen from outside: tests/test_app.py asks and tells through it",
@@ -58,6 +59,7 @@ UNTESTED: Mapping[str, str] = {
     "testing.cell_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.erase_conformance": "a suite itself: tests/conformance runs it on every store",
+    "testing.keyed_conformance": "a suite itself: tests/conformance runs it on every store",
     "testing.lockstep": "a suite itself: the last case of each conformance class runs it",
 }
 

@@ -52,3 +52,15 @@ def test_the_retention_of_the_manual_is_what_it_says(tmp_path: Path) -> None:
     assert counts == {"passed": 1}, said
     archived = {path.parent.name for path in (tmp_path / "archive").rglob("*.gz")}
     assert archived == {"sign_up", "ping"}
+
+
+def test_the_rate_limits_of_the_manual_are_what_it_says(tmp_path: Path) -> None:
+    assert written_out("ratelimits.md", tmp_path) == ["api.py"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    ran = subprocess.run(
+        [sys.executable, "api.py"], cwd=tmp_path, env=environment,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    page = (DOCS / "ratelimits.md").read_text("utf-8")
+    (wanted,) = re.findall(r"prints\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert ran.stdout == wanted, ran.stderr

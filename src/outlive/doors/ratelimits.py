@@ -118,6 +118,7 @@ class RateLimiter:
         self._place, self._clock, self._storage = place, clock, storage
         self._ahead, self._ahead_seconds = (ahead, ahead_seconds) if scope == "hybrid" else (0, 0.0)
         self._on_failure, self._timeout = on_failure, timeout_seconds
+        self._shadows = any(quota.shadow for quota in quotas)
         self._uses: dict[tuple[Any, str], tuple[Use, ...]] = {}
         self._denied: dict[tuple[Use, ...], tuple[int, float, Answer]] = {}
         self._local: dict[tuple[Use, ...] | str, State] = {}
@@ -142,8 +143,9 @@ class RateLimiter:
         the process dies after it, what was used stays used.
         """
         uses = self._uses_of(keys, plan)
-        if not 1 <= cost <= min(use.terms.burst for use in uses):
-            raise ValueError(f"a cost of {cost} can never be had: {uses}")
+        for use in uses:
+            if not 1 <= cost <= use.terms.burst:
+                raise ValueError(f"a cost of {cost} can never be had of {use.name}: {use.terms}")
         if self.scope == "local":
             answer = self._hit_here(uses, cost)
         elif (found := self._known_denied(uses, cost)) is not None:
@@ -155,7 +157,7 @@ class RateLimiter:
         counts = self.counts
         if answer.checked:
             counts["admitted" if answer.admitted else "refused"] += 1
-            if answer.shadowed_by:
+            if self._shadows and answer.shadowed_by:
                 counts["shadowed"] += 1
         return answer
 

@@ -43,7 +43,9 @@ RESOLVE_SECONDS = 5.0
 """How long a lost commit is looked for before its outcome is called unknown."""
 RESOLVE_PAUSE_SECONDS = 0.1
 TRIP_BATCHES_MAX = 2048
-SCRIPTS = ("claim", "clock", "commit", "next_due", "read", "resolve", "scan", "select")
+SCRIPTS = (
+    "claim", "clock", "commit", "next_due", "read", "release", "resolve", "scan", "select",
+)  # fmt: skip
 LOST = (RedisError, OSError, TimeoutError)
 Results = tuple[int, list[list[int]]]
 _read_results = msgspec.msgpack.Decoder(Results).decode
@@ -162,6 +164,8 @@ class RedisLine:
 
     async def _trip(self, asked: list[Asked], offered: list[Offered]) -> None:
         try:
+            if self._link is not None and _is_hung_up(self._link):
+                await self._hang_up()  # the server ended it while nothing was under way
             if self._link is None:
                 await self._connect()
         except LOST as error:
@@ -214,7 +218,8 @@ class RedisLine:
                     puts,
                 ))  # fmt: skip
         asked = (self._writer, self._number, self.given, self.high, batches)
-        return ("EVALSHA", script("commit")[0], 1, self.prefix, _pack(asked), *values)
+        name = "commit" if values else "release"
+        return ("EVALSHA", script(name)[0], 1, self.prefix, _pack(asked), *values)
 
     async def _answer(self) -> Any:
         """What the server answers; a refusal of its own is an answer too."""
@@ -302,6 +307,11 @@ class RedisLine:
         if link is not None:
             with suppress(*LOST):
                 await link.disconnect()
+
+
+def _is_hung_up(link: Any) -> bool:
+    reader = getattr(link, "_reader", None)
+    return reader is not None and bool(reader.at_eof())
 
 
 def escaped(text: str) -> str:

@@ -6,6 +6,7 @@
             await store.open()
             return store
 
+`KeyedConformance` is for stores that find cells by key alone, and name what they do not promise;
 `CellConformance` is for stores that keep cells only; `StoreConformance` adds the journal, shards,
 `transact` and blobs. Tests move `self.clock`, never wait for it. A store that outlives its process
 sets `durable = True` and gives itself back from `reopen`; without it those cases are skipped, and
@@ -51,9 +52,10 @@ from outlive.testing.cell_conformance import (
     version,
 )
 from outlive.testing.erase_conformance import EraseConformance
+from outlive.testing.keyed_conformance import KeyedConformance
 from outlive.testing.lockstep import StoreLockstep
 
-__all__ = ["CellConformance", "StoreConformance"]
+__all__ = ["CellConformance", "KeyedConformance", "StoreConformance"]
 
 
 def adds(lease: Lease | None, *places: tuple[str, int], data: bytes = b"") -> Batch:

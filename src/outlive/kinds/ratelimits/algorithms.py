@@ -83,8 +83,10 @@ def _head(terms: Terms) -> State:
 
 def _carried(terms: Terms, state: State | None, now: int) -> State | None:
     """`state` under `terms`."""
+    if state is None:
+        return None
     head = _head(terms)
-    if state is None or state[:_HEAD] == head:
+    if state[:_HEAD] == head:
         return state
     tokens, most = used(state, now)
     if not tokens:

@@ -122,20 +122,18 @@ def admitted(uses: Sequence[Use], taken: Sequence[Taken]) -> bool:
 
 def answer_of(uses: Sequence[Use], taken: Sequence[Taken], now: int, cost: int) -> Answer:
     """The answer for what was taken of each; where one refused, the others are as they were."""
-    whole = admitted(uses, taken)
-    standings = tuple(
-        Standing(
-            use.name,
-            use.terms.count,
-            use.terms.period / MICROS,
-            one.left if whole or not one.admitted else min(one.left + cost, use.terms.burst),
-            one.micros / MICROS,
-            one.admitted,
-            use.shadow,
-        )
-        for use, one in zip(uses, taken, strict=True)
-    )
-    return Answer(whole, standings, now, cost)
+    whole, standings = admitted(uses, taken), []
+    for use, one in zip(uses, taken, strict=True):
+        terms, left = use.terms, one.left
+        if one.admitted and not whole:
+            left = min(left + cost, terms.burst)
+        standings.append(
+            Standing(
+                use.name, terms.count, terms.period / MICROS, left, one.micros / MICROS,
+                one.admitted, use.shadow,
+            )
+        )  # fmt: skip
+    return Answer(whole, tuple(standings), now, cost)
 
 
 def _refunded(

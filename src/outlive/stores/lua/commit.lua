@@ -1,6 +1,7 @@
 -- Write batches in order, each whole or not at all; what came of each is kept under the writer's
 -- name, so that a lost answer can be looked up. A number that is not above the writer's last one is
--- not carried out: it was given up by a look-up, or done already.
+-- not carried out: it was given up by a look-up, or done already. What only drops runs under the name
+-- `release`, also when the server's memory is full.
 --
 -- ARGV[1]  msgpack: writer, number, time of a test or '', high-water mark, batches: each the cells
 --          required {space, key, version}, dropped {space, key}, and put {space, key, due or '',
@@ -14,6 +15,7 @@ if tonumber(call('HGET', writer, 'n') or '0') >= number then
   return false
 end
 local now = clock(asked[3], asked[4])
+call('HSET', p .. 's', 'clock', text(now)) -- a full server refuses here, before anything is written
 local version = first_version(now)
 local results, value = {}, 1
 

@@ -1,0 +1,94 @@
+"""Where an application keeps cells: in its own store, or in another beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from tests.cell_servers import CellServer, valkey_server
+
+from outlive import Outlive, Quota, Run, ids
+from outlive.errors import BadAddress, StoreRefused, StoreUnavailable
+
+
+async def test_a_running_node_commits_commands_with_its_processes(tmp_path: Path) -> None:
+    app = Outlive(f"sqlite:///{tmp_path}/store.db")
+
+    @app.process("/greetings", version=1)
+    async def greet(run: Run, name: str) -> str:
+        return f"hello {name}"
+
+    limits = app.ratelimits(Quota("burst", 5))
+    async with app:
+        assert app._runtime is not None
+        before = app._runtime.committer.batches
+        assert await limits.hit("ada")
+        assert app._runtime.committer.batches > before
+        handle = await app.start(greet, "ada")
+        assert await handle.result() == "hello ada"
+        (cell,) = await app.store.scan("ratelimit")
+        assert cell.key == "burst/ada"
+    async with app:
+        assert (await limits.peek("ada")).standings[0].count == 5
+        assert await limits.hit("ada")
+
+
+async def test_cells_beside_the_store_are_opened_and_closed_with_it(valkey: CellServer) -> None:
+    app, cells = Outlive("memory://"), f"{valkey.address}?prefix={ids.token(40)}"
+    limits = app.ratelimits(Quota("burst", 5, per_seconds=3600), cells=cells)
+    with pytest.raises(StoreUnavailable):
+        await limits.peek("ada")
+    for left in (4, 3):
+        async with app:
+            assert (await limits.hit("ada")).standings[0].left == left
+            assert await app.store.scan("ratelimit") == []
+    with pytest.raises(StoreUnavailable):
+        await limits.peek("ada")
+
+
+async def test_a_store_of_cells_that_is_away_does_not_keep_the_service_from_starting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server, app = valkey_server(), Outlive("memory://")
+    limits = app.ratelimits(Quota("burst", 5), cells=server.address)
+    with caplog.at_level(logging.WARNING):
+        await app.open()
+    assert "does not answer yet" in caplog.text
+    assert not (await limits.hit("ada")).checked
+    server.start()
+    assert (await limits.peek("ada")).standings[0].left == 5
+    await app.close()
+    server.kill()
+
+
+async def test_what_is_weaker_than_declared_is_refused_when_the_service_starts(
+    valkey: CellServer,
+) -> None:
+    app = Outlive("memory://")
+    app.ratelimits(Quota("money", 5), cells=valkey.address, storage="durable")
+    with pytest.raises(StoreRefused, match="ratelimit-durable of ratelimits is durable, and Redis"):
+        await app.open()
+    assert app.phase == "stopped"
+
+
+async def test_an_application_cannot_live_in_a_store_of_cells() -> None:
+    for address in ("memcached://127.0.0.1:1", "redis://127.0.0.1:1"):
+        with pytest.raises(BadAddress, match="keeps cells only"):
+            await Outlive(address).open()
+
+
+async def test_a_forked_child_opens_its_own(tmp_path: Path) -> None:
+    app = Outlive(f"sqlite:///{tmp_path}/store.db")
+    limits = app.ratelimits(Quota("burst", 5))
+    await app.open_client()
+    await limits.hit("ada")
+    pid = os.fork()
+    if pid == 0:
+        is_new = all(place._applier is None for place in app._all_places())
+        os._exit(0 if is_new and app._store is None else 1)
+    assert (await asyncio.to_thread(os.waitpid, pid, 0))[1] == 0
+    assert await limits.hit("ada")
+    await app.close()

@@ -1,0 +1,100 @@
+"""What memcached loses and when is said, and where its cells lie when there are several servers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from tests.cell_servers import CellServer, memcached_server
+
+from outlive import Outlive, Quota, ids
+from outlive.clock import MICROS
+from outlive.errors import BadAddress, StoreFull, StoreRefused
+from outlive.model import Batch, Put, Ref
+from outlive.stores.address import cells_at
+from outlive.stores.memcached import LACKS, MemcachedStore
+
+
+def put(key: str, value: bytes = b"v", due: int | None = None) -> Batch:
+    return Batch(put=(Put(Ref("kept", key), value, due),), storage="volatile")
+
+
+async def test_what_is_not_promised_is_said_at_the_start(
+    memcached: CellServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MemcachedStore(f"127.0.0.1:{memcached.port}")
+    with caplog.at_level(logging.INFO):
+        await store.open()
+    await store.close()
+    for name, why in LACKS.items():
+        assert f"promises no {name}: {why}" in caplog.text
+    assert "a restart, a full server or another list of servers loses cells" in caplog.text
+
+
+async def test_a_cell_goes_by_itself_after_its_due(memcached: CellServer) -> None:
+    store = MemcachedStore(f"127.0.0.1:{memcached.port}", prefix=ids.token(40))
+    await store.open()
+    now = await store.now()
+    await store.commit_group([put("short", due=now), put("long", due=now + 90 * 86_400 * MICROS)])
+    await store.commit(put("never"))
+    async with asyncio.timeout(30):
+        while (await store.read([Ref("kept", "short")])) != [None]:
+            await asyncio.sleep(0.05)
+    assert None not in await store.read([Ref("kept", "long"), Ref("kept", "never")])
+    await store.close()
+
+
+async def test_a_server_that_goes_takes_only_its_own_cells_along() -> None:
+    servers = [memcached_server() for _ in range(3)]
+    for server in servers:
+        server.start()
+    places = [f"127.0.0.1:{server.port}" for server in servers]
+    store, fewer = MemcachedStore(",".join(places)), MemcachedStore(",".join(places[:2]))
+    await store.open()
+    await fewer.open()
+    refs = [Ref("kept", str(number)) for number in range(300)]
+    await store.commit_group([put(ref.key) for ref in refs])
+    found = sum(cell is not None for cell in await fewer.read(refs))
+    assert 130 < found < 270
+    of_third = sum(store._at(ref)[1].name == places[2] for ref in refs)
+    assert found == 300 - of_third
+    await store.close()
+    await fewer.close()
+    for server in servers:
+        server.kill()
+
+
+async def test_a_value_that_is_too_large_for_the_server_is_refused() -> None:
+    server = memcached_server()
+    server.start()
+    store = MemcachedStore(f"127.0.0.1:{server.port}")
+    await store.open()
+    with pytest.raises(StoreFull):
+        await store.commit(put("a", bytes(2_000_000)))
+    await store.commit(put("a"))
+    await store.close()
+    server.kill()
+
+
+async def test_one_quota_fits_into_memcached_and_several_are_refused(
+    memcached: CellServer,
+) -> None:
+    app, cells = Outlive("memory://"), f"memcached://127.0.0.1:{memcached.port}?prefix=limits"
+    name = f"q{ids.token(40)}"
+    one = app.ratelimits(Quota(name, 30, per_seconds=3600), cells=cells)
+    two = app.ratelimits(Quota(name, 3), Quota("other", 3), cells=cells)
+    async with app:
+        answers = await asyncio.gather(*(one.hit("ada") for _ in range(100)))
+        assert sum(map(bool, answers)) == 30
+        with pytest.raises(StoreRefused, match="memcached writes one cell at a time"):
+            await two.hit("ada")
+
+
+def test_an_address_that_means_nothing_is_refused() -> None:
+    for address in ("memcached://", "memcached://host:port", "memcached://host?prefix=a%20b"):
+        with pytest.raises(BadAddress):
+            cells_at(address)
+    store = cells_at("memcached://one,two:1,three")
+    assert isinstance(store, MemcachedStore)
+    assert [line.name for line in store._lines] == ["one:11211", "two:1", "three:11211"]

@@ -1,0 +1,132 @@
+"""What Redis loses and when is said; what it must not lose it does not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from msgspec.structs import replace
+from tests.cell_servers import CellServer, valkey_server
+
+from outlive import ids
+from outlive.errors import (
+    BadAddress,
+    OutcomeUnknown,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
+from outlive.model import Append, Batch, Lease, Put, Ref
+from outlive.stores import redis, redis_line
+from outlive.stores.address import cells_at
+from outlive.stores.redis import RedisStore
+
+
+@pytest.fixture
+def own() -> Iterator[CellServer]:
+    server = valkey_server()
+    server.start()
+    yield server
+    server.kill()
+
+
+def put(key: str, value: bytes = b"v", due: int | None = None) -> Batch:
+    return Batch(put=(Put(Ref("kept", key), value, due),), storage="volatile")
+
+
+async def test_versions_rise_over_a_server_that_lost_everything(
+    own: CellServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_line, "RESOLVE_SECONDS", 0.2)
+    store = RedisStore(own.address)
+    await store.open()
+    (before,) = (await store.commit(put("a"))).versions
+    time = await store.now()
+    own.kill()
+    with pytest.raises((StoreUnavailable, OutcomeUnknown)):
+        await store.commit(put("a"))
+    own.start()
+    assert await store.read([Ref("kept", "a")]) == [None]
+    assert (await store.commit(put("a"))).versions[0] > before
+    assert await store.now() >= time
+    await store.close()
+
+
+async def test_a_full_server_refuses_and_keeps_what_it_has() -> None:
+    server = valkey_server("--maxmemory", "3mb", "--maxmemory-policy", "noeviction")
+    server.start()
+    store = RedisStore(server.address)
+    await store.open()
+    await store.commit(put("a"))
+
+    async def fill() -> None:
+        for number in range(100):
+            await store.commit(put(f"large {number}", bytes(500_000), 7))
+
+    with pytest.raises(StoreFull):
+        await fill()
+    mixed = replace(put("b", bytes(500_000)), drop=(Ref("kept", "a"),))
+    with pytest.raises(StoreFull):
+        await store.commit(mixed)
+    assert (await store.read([Ref("kept", "a")]))[0] is not None, "nothing of it was written"
+    due = await store.claim(["kept"], 100, 60)
+    drops = [Batch(drop=(cell.ref,), storage="volatile") for cell in due]
+    assert drops, "what is due can be dropped when the server is full"
+    await store.commit_group(drops)
+    await store.commit(put("large", bytes(500_000)))
+    await store.close()
+    server.kill()
+
+
+async def test_what_is_lost_and_when_is_said_at_the_start(
+    own: CellServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RedisStore(own.address)
+    with caplog.at_level(logging.INFO):
+        await store.open()
+    assert "a crash or restart loses what its own persistence had not written" in caplog.text
+    levels = {finding.name: finding.level for finding in await store.doctor()}
+    assert levels == {"durability": "warn", "eviction": "ok"}
+    await store.close()
+
+
+async def test_a_server_that_evicts_is_warned_of() -> None:
+    server = valkey_server("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
+    server.start()
+    store = RedisStore(server.address)
+    await store.open()
+    (_, finding) = await store.doctor()
+    assert (finding.level, "single cells may go at any time" in finding.text) == ("warn", True)
+    await store.close()
+    server.kill()
+
+
+async def test_an_old_server_is_refused(own: CellServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis, "RELEASE_MIN", 99)
+    with pytest.raises(StoreRefused, match="too old: 99 is needed"):
+        await RedisStore(own.address).open()
+
+
+async def test_two_prefixes_share_a_server_and_nothing_else(valkey: CellServer) -> None:
+    names = [ids.token(40) for _ in range(2)]
+    one, other = (cells_at(f"{valkey.address}/0?prefix={name}") for name in names)
+    await one.open()
+    await other.open()
+    await one.commit(put("a"))
+    assert await other.read([Ref("kept", "a")]) == [None]
+    await one.close()
+    await other.close()
+
+
+async def test_it_keeps_no_journal(valkey: CellServer) -> None:
+    store = RedisStore(valkey.address, prefix=ids.token(40))
+    await store.open()
+    with pytest.raises(ValueError, match="keeps cells only"):
+        await store.commit(Batch(Lease(0, "a", 1), append=(Append("s", 0, "k", b""),)))
+    await store.close()
+
+
+def test_an_address_that_means_nothing_is_refused() -> None:
+    with pytest.raises(BadAddress, match="Redis store is not understood"):
+        cells_at("redis://host:port")
