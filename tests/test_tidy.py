@@ -48,6 +48,8 @@ UNTESTED: Mapping[str, str] = {
     "doors.queries": "a part of Outlive: tests/kinds/processes/test_seen.py asks through it",
     "doors.updates": "a part of Outlive: tests/runtime/test_updates.py asks through it",
     "errors.bodies": "one tree: tests/test_errors.py holds every error to it",
+    "errors.caches": "one tree: tests/test_errors.py holds every error to it",
+    "errors.dependencies": "one tree: tests/test_errors.py holds every error to it",
     "errors.processes": "one tree: tests/test_errors.py holds every error to it",
     "errors.ratelimits": "one tree: tests/test_errors.py holds every error to it",
     "errors.root": "one tree: tests/test_errors.py holds every error to it",

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.doors.blocking import BlockingHandle, BlockingOutlive
     from outlive.errors import (
+        BreakerOpen,
         Cancelled,
         ChildFailed,
         Drift,
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
         WaitTimeout,
     )
     from outlive.handle import Handle
+    from outlive.kinds.breakers.rule import Breaker, RetryBudget
+    from outlive.kinds.caches.rule import best_effort, bounded, exact, never_authoritative
     from outlive.kinds.processes import Unknown, View
     from outlive.kinds.processes.limits import Limit, Rate
     from outlive.kinds.processes.seen import Seen
@@ -45,6 +48,8 @@ _HOMES = {
     "BlockingHandle": "doors.blocking",
     "BlockingOutlive": "doors.blocking",
     "BlockingRun": "runtime.blocking",
+    "Breaker": "kinds.breakers.rule",
+    "BreakerOpen": "errors",
     "Callback": "runtime.callbacks",
     "Cancelled": "errors",
     "Child": "runtime.children",
@@ -64,6 +69,7 @@ _HOMES = {
     "Rate": "kinds.processes.limits",
     "RateLimited": "errors",
     "Retry": "steps",
+    "RetryBudget": "kinds.breakers.rule",
     "Run": "runtime.run",
     "Seen": "kinds.processes.seen",
     "Slots": "kinds.ratelimits",
@@ -74,6 +80,10 @@ _HOMES = {
     "WaitTimeout": "errors",
     "Webhooks": "kinds.processes.webhooks",
     "attempt": "steps",
+    "best_effort": "kinds.caches.rule",
+    "bounded": "kinds.caches.rule",
+    "exact": "kinds.caches.rule",
+    "never_authoritative": "kinds.caches.rule",
     "step": "steps",
 }
 
@@ -83,6 +93,8 @@ __all__ = [
     "BlockingHandle",
     "BlockingOutlive",
     "BlockingRun",
+    "Breaker",
+    "BreakerOpen",
     "Callback",
     "Cancelled",
     "Child",
@@ -102,6 +114,7 @@ __all__ = [
     "Rate",
     "RateLimited",
     "Retry",
+    "RetryBudget",
     "Run",
     "Seen",
     "Slots",
@@ -112,6 +125,10 @@ __all__ = [
     "WaitTimeout",
     "Webhooks",
     "attempt",
+    "best_effort",
+    "bounded",
+    "exact",
+    "never_authoritative",
     "step",
 ]
 

@@ -136,7 +136,8 @@ class Cache(Generic[*Args, R]):
         entry = self._find(args)
         if entry is not None and self._now() < entry.fresh_until:
             self._hit(entry)
-            return entry.value if entry.is_plain else self._read(entry)  # type: ignore[no-any-return]
+            value: R = entry.value if entry.is_plain else self._read(entry)
+            return value
         return cast("R", await self._served(args, entry))
 
     def peek(self, *args: *Args) -> R | None:

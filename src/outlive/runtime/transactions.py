@@ -51,8 +51,7 @@ async def transact(
     limit_seconds: float = LIMIT_SECONDS,
     manner: str = MANNERS[0],
 ) -> tuple[Any, int]:
-    """Run `work(tables)`, which gives a value, the events to append with its rows, and what else
-    goes with them; one commit.
+    """Run `work(tables)`, which gives a value, events, and what goes along with them; one commit.
 
     `work` may be `async` where the store can wait for it. `manner`: what it is given.
 

@@ -10,14 +10,14 @@ import dataclasses
 import datetime
 import decimal
 import enum
-import uuid
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
 ATOMS = frozenset(
     (
-        str, bytes, int, float, bool, type(None), decimal.Decimal, uuid.UUID, datetime.date,
+        str, bytes, int, float, bool, type(None), decimal.Decimal, UUID, datetime.date,
         datetime.datetime, datetime.time, datetime.timedelta,
     )
 )  # fmt: skip
