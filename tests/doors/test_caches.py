@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tests.cell_servers import CellServer
 from tests.doors.programs import line_of, program
 
 from outlive import Outlive, Run
@@ -22,7 +23,7 @@ from outlive.kinds.caches.rule import bounded
 
 app = Outlive(os.environ["OUTLIVE_STORE"])
 
-@app.cache(bounded(5.0), ttl=60.0)
+@app.cache(bounded(5.0), ttl=60.0, cells=os.environ.get("CELLS", ""))
 async def price(key: str) -> str:
     with open(Path(os.environ["FOLDER"]) / key, "a") as loads:
         loads.write("x")
@@ -76,11 +77,24 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_300_misses_in_three_processes_are_one_load(address: str, tmp_path: Path) -> None:
+    assert_one_load(address, "", tmp_path)
+
+
+def test_300_misses_are_one_load_where_the_values_lie_in_valkey(
+    valkey: CellServer, tmp_path: Path
+) -> None:
+    place = f"{valkey.address}?prefix={uuid.uuid4().hex}"
+    assert_one_load(f"sqlite:///{tmp_path}/store.db", place, tmp_path)
+
+
+def assert_one_load(address: str, cells: str, tmp_path: Path) -> None:
     folder = tmp_path / "loads"
     folder.mkdir()
     with ExitStack() as stack:
         running = [
-            stack.enter_context(program(address, "-c", MISSING, env={"FOLDER": str(folder)}))
+            stack.enter_context(
+                program(address, "-c", MISSING, env={"FOLDER": str(folder), "CELLS": cells})
+            )
             for _ in range(3)
         ]
         for _ in range(3):

@@ -11,10 +11,10 @@ import pytest
 from outlive.clock import ManualClock
 from outlive.errors import BreakerOpen, OutliveError, StoreUnavailable
 from outlive.kinds.breakers.rule import Breaker
-from outlive.kinds.breakers.standing import read, ref_of
+from outlive.kinds.breakers.standing import read, ref_of, state_of
 from outlive.model import Batch, Cell, Committed, Ref
 from outlive.runtime.apply import Applier
-from outlive.runtime.breakers import Gate, state_of
+from outlive.runtime.breakers import Gate
 from outlive.stores.memory import MemoryStore
 
 RULE = Breaker(calls_min=4, window_calls=8, open_seconds=5.0, probe_seconds=4.0, slow_seconds=2.0)

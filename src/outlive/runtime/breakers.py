@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any
 
 from outlive import ids
 from outlive.clock import MICROS, Clock
@@ -376,13 +376,3 @@ class Gate:
         """Wait until what is to be told to the store is told."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-State = Literal["closed", "open", "half-open", "held open", "held closed"]
-
-
-def state_of(standing: Standing) -> State:
-    """How a dependency stands, in one word or two."""
-    if standing.forced:
-        return "held open" if standing.forced == "open" else "held closed"
-    return standing.mode

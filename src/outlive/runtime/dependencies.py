@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Any, ParamSpec, TypeVar, cast
@@ -45,7 +45,7 @@ from outlive.kinds.breakers.rule import (
     is_failure,
     retry_after,
 )
-from outlive.kinds.breakers.standing import Standing
+from outlive.kinds.breakers.standing import Standing, state_of
 from outlive.runtime.apply import Applier
 from outlive.runtime.breakers import Gate, Permit
 from outlive.runtime.deadlines import (
@@ -183,6 +183,18 @@ class Dependency:
         self._applier, self._who = applier, who
         self._whole = self._made(name)
         self._parts: OrderedDict[str, Part] = OrderedDict()
+        self._past: Counter[str] = Counter()
+        """What parts had counted that are not here any more."""
+
+    def counts(self) -> Counter[str]:
+        """Calls that `passed` and that were `refused`, of all parts, since this program began; and
+        how many parts are in each state, and decide `alone`."""
+        found = Counter(self._past)
+        for part in self.parts.values():
+            gate = part.gate
+            found.update(passed=gate.passed, refused=gate.refused, alone=bool(gate.alone))
+            found[state_of(gate.standing)] += 1
+        return found
 
     def _made(self, key: str) -> Part:
         gate = Gate(key, self.breaker, self.clock, self._applier, self._who)
@@ -201,7 +213,8 @@ class Dependency:
             found = self._parts[name] = self._made(f"{self.name}/{name[:NAME_CHARACTERS_MAX]}")
             if len(self._parts) > PARTS_MAX:
                 idle = next((key for key, part in self._parts.items() if not part.under_way), name)
-                del self._parts[idle]
+                gone = self._parts.pop(idle).gate
+                self._past.update(passed=gone.passed, refused=gone.refused)
         if name in self._parts:
             self._parts.move_to_end(name)
         return found

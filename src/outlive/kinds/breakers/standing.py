@@ -36,6 +36,7 @@ WORDS_MAX = 400
 BACKOFF_MAX = 20
 Mode = Literal["closed", "open", "half-open"]
 Forced = Literal["", "open", "closed"]
+State = Literal["closed", "open", "half-open", "held open", "held closed"]
 Action = Literal["force open", "force closed", "release", "reset"]
 Outcome = Literal["well", "failed", "given back"]
 
@@ -167,6 +168,14 @@ class Breakers(Kind[Command, Told]):
 
 
 BREAKERS = Breakers()
+STATES: tuple[State, ...] = ("closed", "open", "half-open", "held open", "held closed")
+
+
+def state_of(standing: Standing) -> State:
+    """How a dependency stands, in one word or two."""
+    if standing.forced:
+        return "held open" if standing.forced == "open" else "held closed"
+    return standing.mode
 
 
 def ref_of(key: str) -> Ref:
