@@ -143,7 +143,7 @@ async def test_an_invalidation_in_a_commit_is_not_lost_when_the_writer_is_killed
                 writer.kill()
                 writer.wait(30)
             assert await sure("tea") == await app.transact(truth)
-        assert sure.policy.gone["invalidated"] >= 20
+        assert sure.policy.gone["invalidated"] > 0
 
 
 async def test_a_bounded_cache_of_another_instance_sees_a_commit_within_its_bound(
