@@ -300,3 +300,33 @@ async def test_two_processes_on_one_file_lose_no_update(tmp_path: Path) -> None:
     for applier, one in zip(appliers, stores, strict=True):
         await applier.close()
         await one.close()
+
+
+async def test_what_this_process_wrote_last_is_believed_and_not_read(store: Counting) -> None:
+    sums, applier = Sums(), Applier(store)
+    for number in range(5):
+        assert await applier.apply(sums, Add(("a",))) == [number]
+    assert store.reads == 1
+    await applier.apply(sums, Add(("a",), -1))
+    assert await applier.apply(sums, Add(("a",))) == [0]
+
+
+async def test_a_belief_that_is_wrong_is_refused_and_read_again(store: Counting) -> None:
+    sums, applier = Sums(), Applier(store)
+    await applier.apply(sums, Add(("a",)))
+    await store.commit(Batch(put=(Put(Ref("sum", "a"), b"50"),)))
+    assert await applier.apply(sums, Add(("a",))) == [50]
+    reads = store.reads
+    for _ in range(3):
+        await applier.apply(sums, Add(("a",)))
+    assert store.reads == reads + 3, "where others write too, it is read"
+
+
+async def test_what_writes_nothing_is_never_answered_from_a_belief(store: Counting) -> None:
+    sums, applier = Sums(), Applier(store)
+    await applier.apply(sums, Add(("a",)))
+    await store.commit(Batch(put=(Put(Ref("sum", "a"), b"50"),)))
+    looks = (applier.apply(sums, Add((key,), 0)) for key in "aab")
+    assert await asyncio.gather(*looks) == [[50], [50], [0]]
+    await store.commit(Batch(drop=(Ref("sum", "a"),)))
+    assert await applier.apply(sums, Add(("a",), 0)) == [0]

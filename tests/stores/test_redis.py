@@ -130,3 +130,20 @@ async def test_it_keeps_no_journal(valkey: CellServer) -> None:
 def test_an_address_that_means_nothing_is_refused() -> None:
     with pytest.raises(BadAddress, match="Redis store is not understood"):
         cells_at("redis://host:port")
+
+
+async def test_the_time_goes_on_between_answers_and_is_not_later_than_the_servers(
+    valkey: CellServer,
+) -> None:
+    store, other = (RedisStore(valkey.address, prefix=ids.token(40)) for _ in range(2))
+    await store.open()
+    await other.open()
+    first, trips = await store.now(), store._line.trips
+    seen = [first]
+    while store._line.trips == trips:
+        seen.append(await store.now())
+        other._line.heard_at = float("-inf")
+        assert seen[-1] <= await other.now() + 1000
+    assert seen == sorted(seen) and seen[-1] >= first + 900_000
+    await store.close()
+    await other.close()

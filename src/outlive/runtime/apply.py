@@ -14,6 +14,11 @@ the batches join its group, and its one sync.
 Where another process was faster, the commands are decided again on what it left: at once the first
 time, then after a short random wait, at most `ATTEMPTS_MAX` times.
 
+A cell that this process wrote last is *believed* to be as it was written, so a key that only it
+uses costs no read: the commit requires the version, and is refused if the belief was wrong. What
+writes nothing is never answered from a belief, because nothing would check it. Where others write
+too, the cell is read for the next `DOUBTED_ROUNDS`.
+
 Not promised: fairness between processes on one cell, an order between commands on different cells,
 or that a caller who stopped waiting has stopped the command.
 """
@@ -47,6 +52,9 @@ ATTEMPTS_MAX = 40
 WAITING_MAX = 100_000
 """Commands that wait for a round, beyond which more are refused."""
 ROUND_COMMANDS_MAX = 4096
+BELIEVED_MAX = 50_000
+"""Cells that are believed to be as this process wrote them."""
+DOUBTED_ROUNDS = 100
 BACKOFF_SECONDS, BACKOFF_SECONDS_MAX = 0.002, 0.1
 
 
@@ -59,6 +67,7 @@ class _Asked(Struct, gc=False):
     storage: Storage
     future: asyncio.Future[Any]
     attempts: int = 0
+    believing: bool = True
 
 
 class _Fold(Struct):
@@ -93,6 +102,9 @@ class Applier:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._classes: dict[tuple[str, str], Storage] = {}
+        self._believed: dict[Ref, Cell] = {}
+        self._doubted: dict[Ref, int] = {}
+        """Cells that others write too, and until which round they are read."""
         self.rounds = 0
         self.commands = 0
         self.conflicts = 0
@@ -121,6 +133,7 @@ class Applier:
         if len(self._waiting) >= WAITING_MAX:
             raise StoreUnavailable("Too many commands are waiting; nothing was written.")
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self.commands += 1
         self._waiting.append(_Asked(kind, command, refs, storage, future))
         self._wake()
         return future
@@ -190,22 +203,53 @@ class Applier:
     async def _round(self, asked: Sequence[_Asked]) -> None:
         if not asked:
             return
-        refs = list(dict.fromkeys(ref for one in asked for ref in one.refs))
-        cells, now = await asyncio.gather(self.store.read(refs), self.store.now())
-        base = dict(zip(refs, cells, strict=True))
+        base, now = await self._look(asked)
         self.rounds += 1
-        self.commands += len(asked)
         writing = []
         for fold in _decided(asked, base, now):
             if fold.written:
                 writing.append(fold)
+            elif self._is_believed(fold):
+                self._doubt(fold)
             else:  # nothing to wait for: it was read a moment ago
                 _answer(fold)
         for start in range(0, len(writing), GROUP_BATCHES_MAX):
             part = writing[start : start + GROUP_BATCHES_MAX]
-            results = await self._commit([_batch_of(fold, base) for fold in part])
-            for fold, result in zip(part, results, strict=True):
-                self._settle(fold, result)
+            batches = [_batch_of(fold, base) for fold in part]
+            results = await self._commit(batches)
+            for fold, batch, result in zip(part, batches, results, strict=True):
+                self._settle(fold, batch, result)
+
+    async def _look(self, asked: Sequence[_Asked]) -> tuple[dict[Ref, Cell | None], int]:
+        """Every cell that is asked about, believed or read, and the store's time."""
+        base: dict[Ref, Cell | None] = {}
+        unknown: dict[Ref, None] = {}
+        for one in asked:
+            for ref in one.refs:
+                if not one.believing:
+                    self._believed.pop(ref, None)
+                    unknown[ref] = None
+        for one in asked:
+            for ref in one.refs:
+                known = self._believed.get(ref)
+                if known is None:
+                    unknown[ref] = None
+                else:
+                    base[ref] = known
+        if not unknown:
+            return base, await self.store.now()
+        cells, now = await asyncio.gather(self.store.read(list(unknown)), self.store.now())
+        base.update(zip(unknown, cells, strict=True))
+        return base, now
+
+    def _is_believed(self, fold: _Fold) -> bool:
+        return any(ref in self._believed for ref in fold.refs)
+
+    def _doubt(self, fold: _Fold) -> None:
+        """Decide the commands of `fold` again on what is read."""
+        for one, _ in fold.replies:
+            one.believing = False
+        self._waiting[:0] = [one for one, _ in fold.replies]
 
     async def _commit(self, batches: Sequence[Batch]) -> Sequence[Committed | OutliveError]:
         """The receipt or the refusal of each batch; what concerns all of them is each one's."""
@@ -233,13 +277,19 @@ class Applier:
             results += [refused] * (len(batches) - len(gates))
         return results
 
-    def _settle(self, fold: _Fold, result: Committed | OutliveError) -> None:
+    def _settle(self, fold: _Fold, batch: Batch, result: Committed | OutliveError) -> None:
         if isinstance(result, Committed):
+            self._believe(batch, result)
             _answer(fold)
             return
+        for ref in fold.refs:
+            self._believed.pop(ref, None)
         if not isinstance(result, Conflict):
             _fail((one for one, _ in fold.replies), result)
             return
+        if len(self._doubted) >= BELIEVED_MAX:
+            self._doubted.clear()
+        self._doubted.update(dict.fromkeys(fold.refs, self.rounds + DOUBTED_ROUNDS))
         self.conflicts += 1
         again = []
         for one, _ in fold.replies:
@@ -254,6 +304,19 @@ class Applier:
         elif tried:
             wait = ids.full_jitter(BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, tried - 1)
             self._clock.call_later(wait, lambda: self._resume(again))
+
+    def _believe(self, batch: Batch, receipt: Committed) -> None:
+        """Remember what was written, where nobody else was seen to write."""
+        believed, doubted = self._believed, self._doubted
+        if len(believed) >= BELIEVED_MAX:
+            believed.clear()
+        for ref in batch.drop:
+            believed.pop(ref, None)
+        for put, version in zip(batch.put, receipt.versions, strict=True):
+            ref = put.ref
+            if doubted and doubted.get(ref, 0) > self.rounds:
+                continue
+            believed[ref] = Cell(ref.space, ref.key, put.value, version, put.due)
 
     def _resume(self, again: Sequence[_Asked]) -> None:
         if self._closed:

@@ -27,6 +27,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 from outlive import ids
+from outlive.clock import Clock
 from outlive.errors import (
     BadAddress,
     OutcomeUnknown,
@@ -105,6 +106,9 @@ class RedisLine:
         """The time of a test's clock; empty: the server's own."""
         self.high = 0
         """The latest time that this process has seen: the clock does not go back behind it."""
+        self.clock = Clock()
+        self.heard, self.heard_at = 0, float("-inf")
+        """The last time that the server said, and when that was here."""
         self.trips = 0
 
     async def ask(self, name: str, *arguments: Any, changes: bool = False) -> Any:
@@ -123,6 +127,11 @@ class RedisLine:
         self._wake()
         receipts: Results = await offered.future
         return receipts
+
+    def hear(self, time: int) -> None:
+        """The server has said what time it is."""
+        self.high = max(self.high, time)
+        self.heard, self.heard_at = time, self.clock.boot()
 
     async def close(self) -> None:
         """Let the trip under way end, and hang up."""
@@ -248,7 +257,7 @@ class RedisLine:
         if answer is None:
             raise RuntimeError("a number was used up before its commit")
         time, results = _read_results(answer)
-        self.high = max(self.high, time)
+        self.hear(time)
         at = 0
         for one in offered:
             found = results[at : at + len(one.batches)]
