@@ -195,15 +195,15 @@ def test_a_right_that_has_ended_says_nothing_any_more() -> None:
     assert after(half, (16, Ended(KEY, RULE, "dead", "failed"))) == half
 
 
+OFTEN = ("probe",) * 8 + ("verdict",) * 3 + ("well", "failed", "given back", "report")
+SELDOM = ("reset", "force open", "force closed", "release")
 COMMANDS = st.lists(
     st.tuples(
-        st.sampled_from(("probe", "well", "failed", "given back", "verdict", "reset", "force open",
-                         "force closed", "release", "report")),
-        st.integers(0, 5),
-        st.sampled_from((0.0, 0.5, 3.0, 11.0)),
+        st.sampled_from(OFTEN + SELDOM), st.integers(0, 5), st.sampled_from((0.0, 0.5, 2.0, 11.0))
     ),
+    min_size=10,
     max_size=60,
-)  # fmt: skip
+)
 
 
 @given(COMMANDS, st.integers(1, 3))
