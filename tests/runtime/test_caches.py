@@ -371,6 +371,27 @@ async def test_a_dead_loader_is_followed_when_its_lease_ends(world: World) -> No
     await settled()
 
 
+async def test_who_waits_for_another_instance_takes_nobodys_place(world: World) -> None:
+    other, ours = world.cache(bounded(2.0)), world.cache(bounded(2.0), loads_max=1)
+    world.source.gate.clear()
+    stuck = asyncio.ensure_future(other("tea"))
+    while not world.source.loads:
+        await asyncio.sleep(0)
+    world.source.gate = asyncio.Event()
+    world.source.gate.set()
+    began = world.clock.boot()
+    waiting = asyncio.ensure_future(ours("tea"))
+    await asyncio.sleep(0)
+    assert await ours("milk") == "MILK"
+    assert world.clock.boot() - began < 5.0 and not waiting.done()
+    assert await waiting == "TEA"
+    stuck.cancel()
+    await asyncio.gather(stuck, return_exceptions=True)
+    for task in list(caches._running):
+        task.cancel()
+    await settled()
+
+
 async def test_a_commit_that_rests_on_a_value_is_refused_when_it_was_made_old(
     world: World,
 ) -> None:

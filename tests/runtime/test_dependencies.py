@@ -150,6 +150,10 @@ async def test_the_wait_is_what_was_asked_for_and_never_past_the_deadline(
     busy = {"retry-after": "7"}
     assert await guarded(made, Partner(Raised(429, **busy), "well"), idempotent=True)() == "well"
     assert clock.boot() - began == pytest.approx(7.0)
+    hour = Partner(Raised(503, **{"retry-after": "3600"}), "well")
+    with pytest.raises(Raised):
+        await guarded(made, hour, idempotent=True)()
+    assert hour.calls == 1, "nobody waits for an hour"
     partner = Partner(Raised(503, **busy), "well")
     with made.within(5.0), pytest.raises(Raised):
         await guarded(made, partner, idempotent=True)()

@@ -295,8 +295,8 @@ class Cache(Generic[*Args, R]):
 
     async def _load(self, args: Any, old: Entry | None) -> Entry:
         """Find the value for `args`: in the shared store, or at the source."""
+        await self._back_off(args)
         async with self._room:
-            await self._back_off(args)
             stamps: tuple[int, ...] | None = ()
             began = self._now()
             if self._generations is not None:
@@ -414,7 +414,11 @@ class Cache(Generic[*Args, R]):
             tries += 1
             if self._now() >= ends:
                 raise LoadTooLong(f"{self.name}: others were loading the value all the time.")
-            await _slept(self._clock, ids.full_jitter(POLL_SECONDS, POLL_SECONDS_MAX, tries))
+            self._room.release()  # who waits for others takes nobody's place
+            try:
+                await _slept(self._clock, ids.full_jitter(POLL_SECONDS, POLL_SECONDS_MAX, tries))
+            finally:
+                await self._room.acquire()
 
     def _taken(self, args: Any, kept: Kept, now: int, sent: float, checked: float) -> Entry:
         """What another instance has loaded, as an entry here; its age goes on. Its stamps were

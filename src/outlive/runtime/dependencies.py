@@ -311,7 +311,10 @@ class Dependency:
         raise AssertionError("the last try returns or raises")
 
     async def _wait(self, number: int, asked: float) -> bool:
-        """Wait before the next try; False when there is no time or nothing left in the purse."""
+        """Wait before the next try; False when there is no time, when a longer wait than
+        `cap_seconds` is asked for, or when nothing is left in the purse."""
+        if asked > self.retry.cap_seconds:
+            return False
         wait = max(asked, ids.full_jitter(self.retry.base_seconds, self.retry.cap_seconds, number))
         now, deadline = self.clock.boot(), deadline_here()
         if deadline is not None and now + wait + self.least_seconds >= deadline:

@@ -6,7 +6,7 @@ counts all of its parts together, so a partner with many hosts costs no more lin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from outlive.kinds.breakers.standing import STATES
@@ -77,8 +77,7 @@ def lines_of_caches(app: Outlive) -> Iterator[str]:
     yield from _family("outlive_cache_entries", gauge, "Values kept in memory.", entries)
 
 
-def _family(name: str, kind: str, told: str, rows: Iterable[Row]) -> Iterator[str]:
-    rows = list(rows)
+def _family(name: str, kind: str, told: str, rows: list[Row]) -> Iterator[str]:
     if rows:
         yield from head(name, kind, told)
     sample = f"{name}_total" if kind == "counter" else name
