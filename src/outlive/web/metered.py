@@ -83,7 +83,7 @@ def _family(name: str, kind: str, told: str, rows: list[Row]) -> Iterator[str]:
     sample = f"{name}_total" if kind == "counter" else name
     for labels, value in rows:
         listed = ",".join(f'{label}="{escape(said)}"' for label, said in labels)
-        shown = f"{value:.6f}" if isinstance(value, float) else str(value)
+        shown = str(value) if isinstance(value, int) else f"{value:.6f}"
         yield f"{sample}{{{listed}}} {shown}"
 
 
