@@ -15,13 +15,16 @@ DRIVERS := bench/.venv-drivers
 DRIVERS_READY := $(DRIVERS)/.ready
 REQUESTS := bench/.venv-requests
 REQUESTS_READY := $(REQUESTS)/.ready
+MEMORY := bench/.venv-memory
+MEMORY_READY := $(MEMORY)/.ready
 PIP := -m pip --disable-pip-version-check --no-input install -qq
 
 export PORT
 
 .DEFAULT_GOAL := help
 .PHONY: help run test servers cluster check format bench bench-postgres bench-http bench-scale \
-  bench-requests simulate powerloss crash planted prove-kernel drivers fences sizes sleepers soak clean
+  bench-requests bench-memory simulate powerloss crash planted prove-kernel drivers fences sizes \
+  sleepers soak clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -103,6 +106,9 @@ bench-requests: $(READY) $(REQUESTS_READY) ## Measure limiter hits beside the li
 drivers: $(READY) $(DRIVERS_READY) ## Measure asyncpg against psycopg on a group commit
 	@$(BIN)/python bench/drivers.py
 
+bench-memory: $(READY) $(MEMORY_READY) ## Measure breakers and caches in memory beside peers
+	@$(BIN)/python bench/memory_kinds.py
+
 fences: $(READY) ## Measure two fences on PostgreSQL under a forgotten transaction
 	@$(BIN)/python bench/fences.py
 
@@ -113,7 +119,7 @@ sleepers: $(READY) ## Measure 100,000 sleepers and a process of 10,000 steps (WR
 	@$(BIN)/python bench/sleepers.py $(if $(WRITE),--write)
 
 clean: ## Remove the environments and every cache
-	@rm -rf $(VENV) $(DBOS) $(RESTATE) bench/node_modules $(DRIVERS) $(REQUESTS)
+	@rm -rf $(VENV) $(DBOS) $(RESTATE) bench/node_modules $(DRIVERS) $(REQUESTS) $(MEMORY)
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -163,6 +169,12 @@ $(REQUESTS_READY): bench/requests.txt
 	$(call environment,$(REQUESTS))
 	@echo "setting up $(REQUESTS) (a minute the first time)"
 	@$(REQUESTS)/bin/python $(PIP) -r bench/requests.txt
+	@touch $@
+
+$(MEMORY_READY): bench/memory_kinds.txt
+	$(call environment,$(MEMORY))
+	@echo "setting up $(MEMORY) (a minute the first time)"
+	@$(MEMORY)/bin/python $(PIP) -r bench/memory_kinds.txt
 	@touch $@
 
 $(DRIVERS_READY): bench/drivers.txt

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from outlive.doors.blocking import BlockingHandle, BlockingOutlive
     from outlive.doors.sealed import SealedSessions
     from outlive.errors import (
+        BreakerOpen,
         Cancelled,
         ChildFailed,
         Drift,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
         WaitTimeout,
     )
     from outlive.handle import Handle
+    from outlive.kinds.breakers.rule import Breaker, RetryBudget
+    from outlive.kinds.caches.rule import best_effort, bounded, exact, never_authoritative
     from outlive.kinds.processes import Unknown, View
     from outlive.kinds.processes.limits import Limit, Rate
     from outlive.kinds.processes.seen import Seen
@@ -47,6 +50,8 @@ _HOMES = {
     "BlockingHandle": "doors.blocking",
     "BlockingOutlive": "doors.blocking",
     "BlockingRun": "runtime.blocking",
+    "Breaker": "kinds.breakers.rule",
+    "BreakerOpen": "errors",
     "Callback": "runtime.callbacks",
     "Cancelled": "errors",
     "Child": "runtime.children",
@@ -67,6 +72,7 @@ _HOMES = {
     "Rate": "kinds.processes.limits",
     "RateLimited": "errors",
     "Retry": "steps",
+    "RetryBudget": "kinds.breakers.rule",
     "Run": "runtime.run",
     "SealedSessions": "doors.sealed",
     "Seen": "kinds.processes.seen",
@@ -78,6 +84,10 @@ _HOMES = {
     "WaitTimeout": "errors",
     "Webhooks": "kinds.processes.webhooks",
     "attempt": "steps",
+    "best_effort": "kinds.caches.rule",
+    "bounded": "kinds.caches.rule",
+    "exact": "kinds.caches.rule",
+    "never_authoritative": "kinds.caches.rule",
     "step": "steps",
 }
 
@@ -87,6 +97,8 @@ __all__ = [
     "BlockingHandle",
     "BlockingOutlive",
     "BlockingRun",
+    "Breaker",
+    "BreakerOpen",
     "Callback",
     "Cancelled",
     "Child",
@@ -107,6 +119,7 @@ __all__ = [
     "Rate",
     "RateLimited",
     "Retry",
+    "RetryBudget",
     "Run",
     "SealedSessions",
     "Seen",
@@ -118,6 +131,10 @@ __all__ = [
     "WaitTimeout",
     "Webhooks",
     "attempt",
+    "best_effort",
+    "bounded",
+    "exact",
+    "never_authoritative",
     "step",
 ]
 

@@ -30,8 +30,10 @@ from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
 from outlive.doors.bulk import Bulk
+from outlive.doors.caches import Caches
 from outlive.doors.callbacks import Callbacks
 from outlive.doors.cells import Cells
+from outlive.doors.dependencies import Dependencies
 from outlive.doors.lines import Count, in_line
 from outlive.doors.notices import Notices
 from outlive.doors.publishing import Publishing
@@ -91,7 +93,19 @@ ACTIVE_MAX = 50_000
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk, Cells, Doors):
+class Outlive(
+    Callbacks,
+    Updates,
+    Notices,
+    Queries,
+    Publishing,
+    Transfers,
+    Bulk,
+    Dependencies,
+    Caches,
+    Cells,
+    Doors,
+):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an

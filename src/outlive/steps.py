@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from outlive.codec import Shape, digest, hints, shapes
 from outlive.errors import NonRetryable
+from outlive.model import Put, Ref
 from outlive.store import MANNERS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,20 +106,35 @@ set_attempt: Callable[[Attempt], object] = _attempt.set
 """Make an attempt the running one of this context; for the runtime."""
 
 
-_transacting: ContextVar[bool] = ContextVar("outlive_transacting", default=False)
+class Carried(Struct):
+    """What goes with the commit of a function that was given to `transact`."""
+
+    puts: dict[Ref, Put]
+    after: list[Callable[[], object]]
+    """What is called in this program when it is committed."""
+
+
+_transacting: ContextVar[Carried | None] = ContextVar("outlive_transacting", default=None)
 
 
 def is_transacting() -> bool:
     """Whether this code runs inside a function that was given to `transact`."""
+    return _transacting.get() is not None
+
+
+def carried_here() -> Carried | None:
+    """What goes with the commit of the function that runs, if it was given to `transact`."""
     return _transacting.get()
 
 
 @contextmanager
-def transacting() -> Iterator[None]:
-    """The time of a function that was given to `transact`; for the runtime."""
-    token = _transacting.set(True)
+def transacting() -> Iterator[Carried]:
+    """The time of a function that was given to `transact`, and what is to go with its commit; for
+    the runtime."""
+    carried = Carried({}, [])
+    token = _transacting.set(carried)
     try:
-        yield
+        yield carried
     finally:
         _transacting.reset(token)
 

@@ -91,13 +91,17 @@ def test_the_retention_of_the_manual_is_what_it_says(tmp_path: Path) -> None:
     assert archived == {"sign_up", "ping"}
 
 
-def test_the_rate_limits_of_the_manual_are_what_it_says(tmp_path: Path) -> None:
-    assert written_out("ratelimits.md", tmp_path) == ["api.py"]
+PRINTS = {"breakers.md": "payments.py", "caches.md": "prices.py", "ratelimits.md": "api.py"}
+
+
+@pytest.mark.parametrize("page", PRINTS)
+def test_the_program_of_a_page_prints_what_it_says(page: str, tmp_path: Path) -> None:
+    assert written_out(page, tmp_path) == [PRINTS[page]]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     ran = subprocess.run(
-        [sys.executable, "api.py"], cwd=tmp_path, env=environment,
+        [sys.executable, PRINTS[page]], cwd=tmp_path, env=environment,
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    page = (DOCS / "ratelimits.md").read_text("utf-8")
-    (wanted,) = re.findall(r"prints\n\n```text\n(.*?)```", page, re.DOTALL)
+    text = (DOCS / page).read_text("utf-8")
+    (wanted,) = re.findall(r"prints\n\n```text\n(.*?)```", text, re.DOTALL)
     assert ran.stdout == wanted, ran.stderr

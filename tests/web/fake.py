@@ -71,6 +71,8 @@ class Fake:
         self.definitions = {found.name: found for found in definitions or (REGISTER, ORDER)}
         self.phase = "ready"
         self.webhooks = None
+        self.dependencies: dict[str, Any] = {}
+        self.caches: dict[str, Any] = {}
         self.lost: errors.StoreWentBack | None = None
         self.node = "host-7-abcdefgh"
         self.store_address = "memory://"

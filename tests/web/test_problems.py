@@ -51,6 +51,13 @@ def test_the_words_of_an_inner_error_are_not_told() -> None:
     assert "/srv" not in str(body)
 
 
+def test_an_open_breaker_is_a_503_that_names_the_dependency_and_nothing_else() -> None:
+    error = errors.BreakerOpen("held by ann: secret", dependency="partner", retry_after=30.0)
+    status, problem, headers = told(error)
+    assert (status, problem["dependency"], problem["retryable"]) == (503, "partner", True)
+    assert "secret" not in str(problem) and 15 <= int(headers[b"retry-after"]) <= 45
+
+
 async def test_a_problem_carries_the_callers_trace_id(client: httpx.AsyncClient) -> None:
     sent = f"00-{'ab' * 16}-{'cd' * 8}-01"
     body = (await client.get("/nothing", headers={"traceparent": sent})).json()

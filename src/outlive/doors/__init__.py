@@ -95,18 +95,20 @@ class Doors:
         made: list[Any] = []
 
         def plain(tables: Any) -> Batch:
-            with transacting():
-                made[:] = (function(tables, *args, **kwargs),)
-            return Batch()
+            with transacting() as carried:
+                made[:] = (function(tables, *args, **kwargs), carried)
+            return Batch(put=tuple(carried.puts.values()))
 
         async def awaited(tables: Any) -> Batch:
-            with transacting():
-                made[:] = (await function(tables, *args, **kwargs),)
-            return Batch()
+            with transacting() as carried:
+                made[:] = (await function(tables, *args, **kwargs), carried)
+            return Batch(put=tuple(carried.puts.values()))
 
         work: Any = awaited if inspect.iscoroutinefunction(function) else plain
         work.manner = manner_of(function)
         await cast("Outlive", self).store.transact(work, limit_seconds=TRANSACT_SECONDS)
+        for call in made[1].after:
+            call()
         return made[0]
 
     async def nudge(self) -> None:

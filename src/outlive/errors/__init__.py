@@ -30,15 +30,17 @@
     │   ├── TagNotDeclared · TagInvalid
     │   ├── ProcessFailed       it ended without a result
     │   ├── NoSuchEra · AlreadyThere · BadJournal · NothingToExport
-    │   └── Draining · Overloaded
     │   └── Draining · Overloaded · QuotaExceeded
     ├── SessionError            about the session of one visitor
     │   └── SessionExpired · SessionChanged · SessionTooLarge · SessionReadOnly
     ├── RequestError            about one request with an idempotency key
     │   ├── KeyMissing · RequestRunning · RequestUnknown · NotReplayable
     │   └── ClaimLost · NoSuchRequest · NotResolvable
+    ├── DependencyError         about a call to something else
+    │   └── BreakerOpen · BulkheadFull · AttemptTooLong · DeadlinePassed
     ├── RateLimited             a rate limit refused; nothing was used
     │   └── NoSlot              as many as may be are at it already
+    ├── LoadTooLong · NotCacheable      about a cache
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
         ├── StepFailed          a step gave up, with the recorded failure
@@ -70,6 +72,14 @@ from outlive.errors.bodies import (
     StepFailed,
     TooManyChildren,
     WaitTimeout,
+)
+from outlive.errors.caches import LoadTooLong, NotCacheable
+from outlive.errors.dependencies import (
+    AttemptTooLong,
+    BreakerOpen,
+    BulkheadFull,
+    DeadlinePassed,
+    DependencyError,
 )
 from outlive.errors.processes import (
     AlreadyThere,
@@ -173,7 +183,10 @@ from outlive.errors.store import (
 __all__ = [
     "AlreadyThere",
     "ArchiveDamaged",
+    "AttemptTooLong",
     "BadAddress",
+    "BreakerOpen",
+    "BulkheadFull",
     "CallbackExpired",
     "CallbackUsed",
     "BadJournal",
@@ -181,6 +194,8 @@ __all__ = [
     "ChildFailed",
     "Conflict",
     "DeadlineExceeded",
+    "DeadlinePassed",
+    "DependencyError",
     "Discarded",
     "Draining",
     "Drift",
@@ -191,6 +206,7 @@ __all__ = [
     "InvalidInput",
     "KeyReused",
     "KeysMissing",
+    "LoadTooLong",
     "MalformedInput",
     "MalformedKey",
     "NetworkFileSystem",
@@ -204,6 +220,7 @@ __all__ = [
     "NoSuchUpdate",
     "NonRetryable",
     "NotAllowed",
+    "NotCacheable",
     "NotStuck",
     "NothingToNotify",
     "NotifyRefused",

@@ -51,7 +51,7 @@ async def transact(
     limit_seconds: float = LIMIT_SECONDS,
     manner: str = MANNERS[0],
 ) -> tuple[Any, int]:
-    """Run `work(tables)`, which gives a value and the events to append with its rows; one commit.
+    """Run `work(tables)`, which gives a value, events, and what goes along with them; one commit.
 
     `work` may be `async` where the store can wait for it. `manner`: what it is given.
 
@@ -67,18 +67,19 @@ async def transact(
     first, stream = activation.journal.next_n, activation.head.stream
     tagged = activation.tagged(None) if activation.extras else None
     extras, activation.extras = tuple(activation.extras), []
-    made: list[tuple[Any, tuple[Any, ...]]] = []
+    made: list[tuple[Any, tuple[Any, ...], steps.Carried]] = []
 
-    def batch_of(value: Any, events: tuple[Any, ...]) -> Batch:
+    def batch_of(value: Any, events: tuple[Any, ...], carried: steps.Carried) -> Batch:
         made.clear()
-        made.append((value, (*extras, *events)))
+        made.append((value, (*extras, *events), carried))
+        head = () if tagged is None else (put_head(activation.ref, tagged),)
         return Batch(
             lease=activation.lease,
             append=tuple(
                 Append(stream, first + at, KIND_OF[type(event)], pack(event))
                 for at, event in enumerate(made[0][1])
             ),
-            put=() if tagged is None else (put_head(activation.ref, tagged),),
+            put=(*head, *carried.puts.values()),
         )
 
     def inside(tables: Any) -> Batch:
@@ -103,7 +104,9 @@ async def transact(
         activation.transacting = None
     if tagged is not None:
         activation.head = tagged
-    value, events = made[0]
+    value, events, carried = made[0]
+    for call in carried.after:
+        call()
     for event in events:
         activation.journal.apply(event, 0)
     if activation.gone:
@@ -217,12 +220,12 @@ def bound(
 
     def plain(given: Any) -> Any:
         steps.set_attempt(attempt)
-        with steps.transacting():
-            return done(function(given, *args, **kwargs))
+        with steps.transacting() as carried:
+            return *done(function(given, *args, **kwargs)), carried
 
     async def awaited(given: Any) -> Any:
         steps.set_attempt(attempt)
-        with steps.transacting():
-            return done(await function(given, *args, **kwargs))
+        with steps.transacting() as carried:
+            return *done(await function(given, *args, **kwargs)), carried
 
     return awaited if inspect.iscoroutinefunction(function) else plain

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from outlive.kinds.processes import COMMIT_SECONDS, Stats
 from outlive.web.messages import Request, Response
+from outlive.web.metered import escape, head, lines_of_caches, lines_of_dependencies
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -58,7 +59,15 @@ class Metrics:
         """`GET /metrics`."""
         backlog = await self._app.backlog()
         text = "\n".join(
-            (*self._lines(), *_latency(self._app.stats()), *_queued(backlog), "# EOF", "")
+            (
+                *self._lines(),
+                *_latency(self._app.stats()),
+                *_queued(backlog),
+                *lines_of_dependencies(self._app),
+                *lines_of_caches(self._app),
+                "# EOF",
+                "",
+            )
         )
         return Response(200, text.encode(), [(b"content-type", CONTENT_TYPE)])
 
@@ -110,14 +119,3 @@ def _queued(backlog: Mapping[str, Backlog]) -> Iterator[str]:
     yield from head("outlive_queued_oldest_seconds", "gauge", "How long the oldest has, by type.")
     for name, found in sorted(backlog.items()):
         yield f'outlive_queued_oldest_seconds{{type="{escape(name)}"}} {found.oldest_seconds:.3f}'
-
-
-def head(name: str, kind: str, told: str) -> Iterator[str]:
-    """The lines that introduce a family."""
-    yield f"# TYPE {name} {kind}"
-    yield f"# HELP {name} {told}"
-
-
-def escape(value: str) -> str:
-    """A label's value as OpenMetrics wants it."""
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

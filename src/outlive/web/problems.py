@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from outlive.errors import (
+    DependencyError,
     OutcomeUnknown,
     OutliveError,
     ProcessError,
@@ -185,6 +186,8 @@ def of_error(
     }
     if told:
         problem |= _sendable(error.facts)
+    elif isinstance(error, DependencyError) and "dependency" in error.facts:
+        problem["dependency"] = error.facts["dependency"]
     headers = [PROBLEM, (b"cache-control", b"no-store")]
     if safe or kind.status in (429, 503):
         seconds = error.facts.get("retry_after", RETRY_SECONDS)
