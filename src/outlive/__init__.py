@@ -6,6 +6,7 @@ import importlib as _importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from outlive.access import Access, Visitor
     from outlive.app import Outlive
     from outlive.doors.blocking import BlockingHandle, BlockingOutlive
     from outlive.errors import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Access": "access",
     "Asked": "runtime.updates",
     "Attempt": "steps",
     "BlockingHandle": "doors.blocking",
@@ -64,6 +66,7 @@ _HOMES = {
     "Unknown": "kinds.processes",
     "Update": "kinds.processes.updates",
     "View": "kinds.processes",
+    "Visitor": "access",
     "WaitTimeout": "errors",
     "Webhooks": "kinds.processes.webhooks",
     "attempt": "steps",
@@ -71,6 +74,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Access",
     "Asked",
     "Attempt",
     "BlockingHandle",
@@ -98,6 +102,7 @@ __all__ = [
     "Unknown",
     "Update",
     "View",
+    "Visitor",
     "WaitTimeout",
     "Webhooks",
     "attempt",

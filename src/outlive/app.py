@@ -35,6 +35,7 @@ from outlive.doors.lines import Count, in_line
 from outlive.doors.notices import Notices
 from outlive.doors.publishing import Publishing
 from outlive.doors.queries import Queries
+from outlive.doors.surveying import Surveying
 from outlive.doors.transfers import Transfers
 from outlive.doors.updates import Updates
 from outlive.errors import (
@@ -69,6 +70,7 @@ from outlive.stores.lines import folder_at
 if TYPE_CHECKING:
     from threading import Thread
 
+    from outlive.access import Access
     from outlive.runtime.node import NodeRuntime
     from outlive.store import Store
     from outlive.stores.keys import Keys
@@ -90,7 +92,7 @@ ACTIVE_MAX = 50_000
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk, Doors):
+class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk, Surveying, Doors):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
@@ -106,8 +108,8 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
     `OUTLIVE_PUBLIC_URL`. `webhooks`: how the ends of processes are told; without it nobody is.
     `active_max`: processes in the memory of one node (what waits longer than a second is not),
     beyond which a start there is refused (`Overloaded`). `archive`: a folder (or `file:` URL) where
-    ended processes are written, unsealed, before they are dropped. Nothing is opened before
-    `open()`.
+    ended processes are written, unsealed, before they are dropped. `dashboard`: who may see what is
+    going on beside this machine, and who may change it. Nothing is opened before `open()`.
     """
 
     def __init__(
@@ -123,9 +125,11 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         webhooks: Webhooks | None = None,
         active_max: int = ACTIVE_MAX,
         archive: str | os.PathLike[str] | None = None,
+        dashboard: Access | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._given = store
+        self.access = dashboard
         self.webhooks = webhooks
         self.public_url = checked_base(public_url or os.environ.get("OUTLIVE_PUBLIC_URL", ""))
         self._clock = clock or Clock()
