@@ -31,6 +31,7 @@ from outlive.clock import MICROS, Clock
 from outlive.doors import Doors
 from outlive.doors.bulk import Bulk
 from outlive.doors.callbacks import Callbacks
+from outlive.doors.examining import Examining
 from outlive.doors.lines import Count, in_line
 from outlive.doors.notices import Notices
 from outlive.doors.publishing import Publishing
@@ -92,7 +93,18 @@ ACTIVE_MAX = 50_000
 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 300.0
 
 
-class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk, Surveying, Doors):
+class Outlive(
+    Callbacks,
+    Updates,
+    Notices,
+    Queries,
+    Publishing,
+    Transfers,
+    Bulk,
+    Surveying,
+    Examining,
+    Doors,
+):
     """A service's durable state and what runs on it.
 
     `store`: an address (`sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://`) or an
@@ -264,6 +276,21 @@ class Outlive(Callbacks, Updates, Notices, Queries, Publishing, Transfers, Bulk,
         if isinstance(self._given, str) or self._given is None:
             return self._given or os.environ.get("OUTLIVE_STORE") or DEFAULT_ADDRESS
         return f"{type(self._given).__name__}()"
+
+    @property
+    def retention_seconds(self) -> float:
+        """How long an ended process is kept, where its type does not say."""
+        return self._retention_seconds
+
+    @property
+    def archive_folder(self) -> str:
+        """Where ended processes are archived; empty: nowhere."""
+        return "" if self._archive is None else str(self._archive)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether payloads are encrypted in the store."""
+        return self._keys is not None
 
     @property
     def lost(self) -> StoreWentBack | None:

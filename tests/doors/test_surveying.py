@@ -59,12 +59,6 @@ async def test_a_census_stops_at_its_bound_and_says_so(app: Outlive) -> None:
     assert census.standing[0].number == 3
 
 
-async def test_a_version_may_go_when_nothing_of_it_is_under_way(app: Outlive) -> None:
-    await begin(app, "wait", "waiting")
-    assert (await app.in_flight("order", 2)).number == 1
-    assert (await app.in_flight("order", 1)).number == 0
-
-
 async def test_throughput_is_read_by_the_minute(app: Outlive) -> None:
     await begin(app, "fine", "done")
     assert app._runtime is not None

@@ -245,7 +245,9 @@ class Fake:
         await self.view(id)
         return [entry for entry in self.entries[id] if entry.n > after]
 
-    async def signal(self, id: str, name: str, payload: bytes, *, key: str | None = None) -> None:
+    async def signal(
+        self, id: str, name: str, payload: bytes, *, key: str | None = None, who: str = ""
+    ) -> None:
         self.calls.append(("signal", id, name, payload, key))
         self._fail()
         view = await self.view(id)

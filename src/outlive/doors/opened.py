@@ -36,6 +36,11 @@ class Opened:
             raise StoreUnavailable("The application is not open; nothing was read or written.")
         return self._store
 
+    @property
+    def redacts(self) -> frozenset[str]:
+        """The names of members whose values nobody is shown."""
+        return self._redact
+
     async def _head(self, id: str) -> Head:
         """What the cell of a process says. Raises `NoSuchProcess`, `ProcessGone`."""
         ref = ref_of(id, self.store.shards)

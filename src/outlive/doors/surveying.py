@@ -58,16 +58,6 @@ class Surveying(Opened):
             troubled=tuple(chain(*(found[s][:TROUBLED_SHOWN] for s in TROUBLED))),
         )
 
-    async def in_flight(self, type: str, version: int) -> Count:
-        """How many processes of this type and version have not ended, counted up to 1,000 of each
-        status, of those that were looked at."""
-        number, more = 0, False
-        for status in UNFINISHED:
-            lines = await self._of(status, COUNTED_MAX + 1)
-            more = more or len(lines) > COUNTED_MAX
-            number += sum((line.type, line.version) == (type, version) for line in lines)
-        return Count(number, more)
-
     async def throughput(self, hours: int = 24) -> Mapping[int, Sample]:
         """What was started and ended in the last `hours` (1 to 168), on all nodes, by the minute
         since 1970.

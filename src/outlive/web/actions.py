@@ -83,7 +83,8 @@ class Actions:
         name, payload = form.get("name", "").strip(), form.get("payload", "").strip()
         if not name:
             raise MalformedInput("The signal has no name.")
-        await self._app.signal(request.id, name, (payload or "null").encode())
+        payload = payload or "null"
+        await self._app.signal(request.id, name, payload.encode(), who=who(request))
 
     async def _pause(self, request: Request, form: Form) -> None:
         await self._app.pause(request.id, who=who(request), why=why(form))

@@ -283,6 +283,10 @@ class Face:
             "": pages.overview,
             "/": pages.overview,
             "/processes": pages.processes,
+            "/types": pages.types,
+            "/nodes": pages.nodes,
+            "/activity": pages.activity,
+            "/health": pages.health,
             "/events": Live(self._app, self._waiting).events,
         }
         for path, handler in read.items():
@@ -292,6 +296,7 @@ class Face:
         routes.add(f"{OURS}/sign-out", Route(f"{OURS}/sign-out", {"POST": acts.sign_out}))
         routes.add(f"{OURS}/many", route("/many", POST=acts.preview))
         routes.add_branch(f"{OURS}/many", Branch(route("/many/{id}", POST=acts.carry_out)))
+        routes.add_branch(f"{OURS}/types", Branch(route("/types/{id}", GET=pages.type)))
         one = "/processes/{id}"
         verbs = {v: route(f"{one}/{v}", POST=handler) for v, handler in acts.verbs().items()}
         verbs["journal.json"] = route(f"{one}/journal.json", GET=pages.journal)

@@ -26,10 +26,14 @@ from urllib.parse import parse_qsl, quote, urlencode
 import msgspec
 
 from outlive.clock import Clock, rfc3339
+from outlive.dashboard.pages.activity import activity
+from outlive.dashboard.pages.health import health
+from outlive.dashboard.pages.nodes import nodes
 from outlive.dashboard.pages.overview import overview
 from outlive.dashboard.pages.problems import problem, problems
 from outlive.dashboard.pages.process import process
 from outlive.dashboard.pages.processes import Asked, processes
+from outlive.dashboard.pages.types import type_page, types
 from outlive.dashboard.rendering import ASSETS, POLICY, Desk, Sight
 from outlive.dashboard.samples import sample
 from outlive.errors import MalformedInput, NoSuchProcess, OutliveError, ProcessGone
@@ -37,7 +41,7 @@ from outlive.kinds.processes import STATUSES
 from outlive.web.access import ANYBODY
 from outlive.web.messages import JSON, Headers, Request, Response, none_match
 from outlive.web.openapi import Types
-from outlive.web.problems import NotFound, SignInNeeded, by_slug
+from outlive.web.problems import InvalidQuery, NotFound, SignInNeeded, by_slug
 from outlive.web.processes import parse_list
 from outlive.web.searching import TAG, narrowed
 from outlive.web.signing import SEAL, SESSION, cookie, cookies, seal_of
@@ -55,6 +59,7 @@ HTML: Headers = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 ]
+_LINE = re.compile(r"[0-9]{16} [0-9a-z]{8}")
 _ID = re.compile(r"[A-Za-z0-9_]{1,64}_[0-9a-z]{26}")
 
 
@@ -152,6 +157,34 @@ class PageRoutes:
         name = f'attachment; filename="{view.id}.json"'.encode()
         headers = [JSON, (b"content-disposition", name), (b"cache-control", b"no-store")]
         return Response(200, msgspec.json.format(msgspec.json.encode(body), indent=2), headers)
+
+    async def types(self, request: Request) -> Response:
+        """`GET /outlive/types`."""
+        return page(request, await types(self.desk, sight_of(request)))
+
+    async def type(self, request: Request) -> Response:
+        """`GET /outlive/types/{name}`."""
+        version = narrowed(form_of(request.query), ()).get("version")
+        text = await type_page(self.desk, sight_of(request), request.id, version)
+        if text is None:
+            raise NotFound(f"There is no type {request.id[:64]!r}.")
+        return page(request, text)
+
+    async def nodes(self, request: Request) -> Response:
+        """`GET /outlive/nodes`."""
+        return page(request, await nodes(self.desk, sight_of(request)))
+
+    async def activity(self, request: Request) -> Response:
+        """`GET /outlive/activity`."""
+        cursor = form_of(request.query).get("cursor", "")
+        if cursor and not _LINE.fullmatch(cursor):
+            raise InvalidQuery("cursor must be one that a list has given.", parameter="cursor")
+        return page(request, await activity(self.desk, sight_of(request), cursor))
+
+    async def health(self, request: Request) -> Response:
+        """`GET /outlive/health`."""
+        examine = form_of(request.query).get("examine") == "1"
+        return page(request, await health(self.desk, sight_of(request), examine))
 
     async def problems(self, request: Request) -> Response:
         """`GET /outlive/problems`."""
