@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 from tests.crash.service import children_of, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,8 @@ FLAGS = (
     " --disable-background-networking --disable-component-update --disable-sync"
     " --hide-scrollbars --force-color-profile=srgb"
 ).split()
-WAIT_MS = 6_000
+WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
 SIZE = {"width": 1280, "height": 860}
 
 
@@ -64,13 +65,14 @@ class Shop:
         found = re.search(r"http://\S+", line)
         assert found is not None, f"the service did not start: {line!r}"
         self.url = found[0]
+        self.lines = asyncio.create_task(self._process.stdout.read())
         self.http.base_url = self.url
 
     async def stop(self) -> None:
         await self.http.aclose()
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
-            await self._process.wait()
+            await asyncio.gather(self._process.wait(), self.lines)
 
     def kill_the_worker(self) -> None:
         assert self._process is not None
@@ -143,11 +145,19 @@ class Tab:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.said: list[str] = []
+        self.may_lose_the_service = False
+        """Whether this test kills it: the browser says so, and the page comes back."""
+        self.refusals: tuple[int, ...] = ()
+        """Statuses of answers that this test asks for: the browser repeats them."""
         page.set_default_timeout(WAIT_MS)
         page.on("console", lambda line: self._heard(line.type, line.text))
         page.on("pageerror", lambda error: self._heard("error", str(error)))
 
     def _heard(self, kind: str, text: str) -> None:
+        if self.may_lose_the_service and "net::ERR_" in text:
+            return
+        if any(f"status of {status} " in text for status in self.refusals):
+            return
         if kind in ("error", "warning"):
             self.said.append(f"{kind}: {text}")
 

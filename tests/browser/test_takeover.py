@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 from playwright.async_api import Page, expect
-from tests.browser.conftest import Shop, picture
+from tests.browser.conftest import Shop, Tab, picture
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_a_take_over_appears_on_an_open_page(page: Page, shop: Shop) -> None:
+async def test_a_take_over_appears_on_an_open_page(tab: Tab, page: Page, shop: Shop) -> None:
+    tab.may_lose_the_service = True
     shop.hold.touch()
     id = await shop.register("slow@example.org")
     await page.goto(f"{shop.url}/outlive/processes/{id}")
@@ -23,9 +24,9 @@ async def test_a_take_over_appears_on_an_open_page(page: Page, shop: Shop) -> No
     await expect(page.locator("h1 .is-waiting")).to_be_visible()
     await expect(page.get_by_text("killed once")).to_be_visible()
     await expect(page.locator(".bar.interrupted")).to_have_count(1)
+    assert await page.evaluate("window.before") is True, "without a reload"
     await picture(page, "take-over")
-    sent = page.get_by_text("Send a signal")
-    await sent.click()
+    await page.locator("summary", has_text="Send a signal").click()
     await page.get_by_role("button", name="Send").click()
     await expect(page.locator("h1 .is-done")).to_be_visible()
     await page.goto(f"{shop.url}/outlive")
@@ -45,7 +46,7 @@ async def test_what_is_being_typed_is_not_taken_away(page: Page, shop: Shop) -> 
     id = await shop.register("typing@example.org", "waiting")
     await page.goto(f"{shop.url}/outlive/processes/{id}")
     await page.get_by_text("Journal", exact=False).first.click()
-    await page.get_by_text("Fork", exact=True).click()
+    await page.locator("summary", has_text="Fork").click()
     at = page.get_by_label("At step")
     await at.fill("open_acc")
     await shop.http.post(f"/registrations/{id}/pause", json={})

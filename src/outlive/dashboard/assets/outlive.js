@@ -44,7 +44,7 @@ function follow() {
   source = new EventSource(`${body.dataset.home}/events${one}`);
   source.addEventListener("open", () => {
     connection("live");
-    if (lost) look(); // what happened meanwhile
+    if (lost || !$("[data-final]")) look(); // what happened since the page was made
     lost = false;
   });
   source.addEventListener("change", look);
