@@ -22,7 +22,7 @@ WANTED_MS, GENEROUS_MS = 200, 2_000
 ENDED = ("done",) * 6 + ("failed", "cancelled", "rolled_back", "waiting")
 FILTERS = (
     "", "?status=failed", "?status=done&type=order", "?type=invoice&version=2",
-    "?tag.domain=c-17", "?tag.domain=c-17&status=done", "?unfinished=1",
+    "?tag.domain=c-17", "?tag.domain=c-11&status=done", "?unfinished=1",
     "?status=waiting&startedSince=2020-01-01T00:00:00Z",
 )  # fmt: skip
 
