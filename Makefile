@@ -38,9 +38,10 @@ test: check servers ## Everything: check, then all tests, most of them in JOBS=2
 	$(BIN)/python -m pytest --durations=15 $(ALONE) || failed=1; \
 	exit $$failed
 
-servers: ## Install the servers the tests need (as root): PostgreSQL, PgBouncer
+servers: ## Install what the tests need (as root): PostgreSQL, PgBouncer, Chromium
 	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)
 	$(call installed,pgbouncer,ls /usr/sbin/pgbouncer /usr/bin/pgbouncer /usr/local/bin/pgbouncer)
+	$(call installed,chromium,command -v chromium chromium-browser google-chrome)
 
 cluster: $(READY) servers ## Fail-overs of three servers under Patroni, under load: 15 minutes
 	$(call installed,patroni,ls /usr/bin/patroni)
