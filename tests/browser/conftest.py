@@ -154,7 +154,7 @@ class Tab:
         page.on("pageerror", lambda error: self._heard("error", str(error)))
 
     def _heard(self, kind: str, text: str) -> None:
-        if self.may_lose_the_service and "net::ERR_" in text:
+        if self.may_lose_the_service and ("net::ERR_" in text or text.startswith("htmx:")):
             return
         if any(f"status of {status} " in text for status in self.refusals):
             return

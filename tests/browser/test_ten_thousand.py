@@ -73,4 +73,5 @@ async def test_filters_answer_over_ten_thousand_processes(page: Page, tmp_path: 
         await expect(page.get_by_role("link", name="Newest")).to_be_visible()
         await expect(page.locator(".facets")).to_contain_text("1,000+")
     finally:
+        await page.goto("about:blank")
         await shop.stop()
