@@ -9,6 +9,10 @@ from tests.service import Place, has_status, process
 from outlive import Run
 
 
+async def nothing(run: Run) -> None:
+    pass
+
+
 async def test_a_served_store_is_well_and_what_stands_still_is_a_warning(tmp_path: Path) -> None:
     async def body(run: Run) -> None:
         await run.wait("go", within=86_400)
@@ -31,7 +35,7 @@ async def test_a_served_store_is_well_and_what_stands_still_is_a_warning(tmp_pat
 async def test_a_store_that_nobody_serves_is_a_warning(tmp_path: Path) -> None:
     place = Place(tmp_path)
     try:
-        client = await place.client(process(lambda run: None))  # type: ignore[arg-type, return-value]
+        client = await place.client(process(nothing))
         levels = {one.name: one.level for one in await client.examine()}
         assert levels["nodes"] == "warn" and levels["ended"] == "ok"
     finally:

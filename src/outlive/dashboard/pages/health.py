@@ -6,7 +6,7 @@ import platform
 import re
 from typing import TYPE_CHECKING
 
-import outlive
+from outlive import __version__
 from outlive.dashboard.times import duration
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def settings_of(app: Outlive) -> list[tuple[str, str]]:
     return [
         ("Store", without_secrets(app.store_address)),
         ("This node", f"{app.node or 'none'}, {app.phase}"),
-        ("outlive", f"{outlive.__version__} on Python {platform.python_version()}"),
+        ("outlive", f"{__version__} on Python {platform.python_version()}"),
         ("Ended processes are kept", f"{duration(kept)}, unless their type says otherwise"),
         ("Archive", app.archive_folder or "none: what is past its retention is dropped"),
         ("Payloads sealed", "yes" if app.sealed else "no"),
