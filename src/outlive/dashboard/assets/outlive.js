@@ -8,6 +8,7 @@
 
 const body = document.body;
 const LOOK_MS = 150; // changes that come together cost one look
+const AGAIN_MS = 2000; // after one that would have taken something from under the reader
 const $ = (selector) => document.querySelector(selector);
 const $$ = (selector) => [...document.querySelectorAll(selector)];
 
@@ -17,7 +18,14 @@ let source = null;
 let looking = 0;
 let lost = false;
 
+let pressed = false; // what is being clicked is not exchanged under the finger
+addEventListener("pointerdown", () => (pressed = true), true);
+for (const end of ["pointerup", "pointercancel"]) {
+  addEventListener(end, () => setTimeout(() => (pressed = false)), true);
+}
+
 function busy() {
+  if (pressed) return true;
   const live = $("#live");
   const focused = document.activeElement;
   if (live?.contains(focused) && focused.matches("input, textarea, select")) return true;
@@ -83,6 +91,7 @@ let held = null;
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.requestConfig.triggeringEvent?.type === "outlive:look" && busy()) {
     event.detail.shouldSwap = false;
+    setTimeout(look, AGAIN_MS);
     return;
   }
   const live = $("#live");
