@@ -49,6 +49,7 @@ servers: ## Install the servers and tools that the tests need (as root)
 	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)
 	$(call installed,pgbouncer,ls /usr/sbin/pgbouncer /usr/bin/pgbouncer /usr/local/bin/pgbouncer)
 	$(call installed,memcached,ls /usr/bin/memcached /usr/local/bin/memcached /usr/sbin/memcached)
+	$(call installed,chromium,command -v chromium chromium-browser google-chrome)
 
 powerloss: $(READY) ## Power loss at every write, errors at every call of the disk: 10 minutes
 	@$(BIN)/python -m outlive.testing.powerloss

@@ -90,12 +90,13 @@ TEST_FOLDERS_OF_THEIR_OWN = frozenset(
 )
 
 FOUNDATION = frozenset(("clock", "codec", "errors", "ids", "kind", "model", "store"))
-FACE = frozenset(("app", "clock", "codec", "errors", "kinds", "model"))
+FACE = frozenset(("access", "app", "clock", "codec", "errors", "kinds", "model"))
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "model": frozenset(),
     "errors": frozenset(),
     "clock": frozenset(),
     "ids": frozenset(("model",)),
+    "access": frozenset(),
     "codec": frozenset(("errors", "model")),
     "store": frozenset(("errors", "model")),
     "kind": frozenset(("errors", "model")),
@@ -105,7 +106,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "kinds": FOUNDATION | {"steps"},
     "runtime": FOUNDATION | {"kinds", "logs", "steps", "stores"},
     "handle": FOUNDATION | {"kinds"},
-    "app": FOUNDATION | {"doors", "handle", "kinds", "runtime", "steps", "stores"},
+    "app": FOUNDATION | {"access", "doors", "handle", "kinds", "runtime", "steps", "stores"},
     "doors": FOUNDATION | {"app", "handle", "kinds", "runtime", "steps", "stores"},
     "testing": FOUNDATION | {"app", "doors", "handle", "kinds", "runtime", "steps", "stores"},
     "dashboard": FACE,
@@ -116,7 +117,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "prove": FACE,
     "audit": frozenset(("errors",)),
     "__init__": FOUNDATION
-    | {"app", "doors", "handle", "kinds", "logs", "runtime", "steps", "stores"},
+    | {"access", "app", "doors", "handle", "kinds", "logs", "runtime", "steps", "stores"},
 }
 """Which part of the package may import which; a part may always import itself."""
 LAZY_IMPORTS = frozenset((("app", "web"), ("commands", "web"), ("doors", "web")))

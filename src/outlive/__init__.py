@@ -6,6 +6,7 @@ import importlib as _importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from outlive.access import Access, Visitor
     from outlive.app import Outlive
     from outlive.doors.blocking import BlockingHandle, BlockingOutlive
     from outlive.doors.sealed import SealedSessions
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Access": "access",
     "Asked": "runtime.updates",
     "Attempt": "steps",
     "BlockingHandle": "doors.blocking",
@@ -81,6 +83,7 @@ _HOMES = {
     "Unknown": "kinds.processes",
     "Update": "kinds.processes.updates",
     "View": "kinds.processes",
+    "Visitor": "access",
     "WaitTimeout": "errors",
     "Webhooks": "kinds.processes.webhooks",
     "attempt": "steps",
@@ -92,6 +95,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Access",
     "Asked",
     "Attempt",
     "BlockingHandle",
@@ -128,6 +132,7 @@ __all__ = [
     "Unknown",
     "Update",
     "View",
+    "Visitor",
     "WaitTimeout",
     "Webhooks",
     "attempt",

@@ -34,10 +34,12 @@ from outlive.doors.caches import Caches
 from outlive.doors.callbacks import Callbacks
 from outlive.doors.cells import Cells
 from outlive.doors.dependencies import Dependencies
+from outlive.doors.examining import Examining
 from outlive.doors.lines import Count, in_line
 from outlive.doors.notices import Notices
 from outlive.doors.publishing import Publishing
 from outlive.doors.queries import Queries
+from outlive.doors.surveying import Surveying
 from outlive.doors.transfers import Transfers
 from outlive.doors.updates import Updates
 from outlive.errors import (
@@ -72,6 +74,7 @@ from outlive.stores.lines import folder_at
 if TYPE_CHECKING:
     from threading import Thread
 
+    from outlive.access import Access
     from outlive.runtime.node import NodeRuntime
     from outlive.store import Store
     from outlive.stores.keys import Keys
@@ -101,6 +104,8 @@ class Outlive(
     Publishing,
     Transfers,
     Bulk,
+    Surveying,
+    Examining,
     Dependencies,
     Caches,
     Cells,
@@ -121,8 +126,8 @@ class Outlive(
     `OUTLIVE_PUBLIC_URL`. `webhooks`: how the ends of processes are told; without it nobody is.
     `active_max`: processes in the memory of one node (what waits longer than a second is not),
     beyond which a start there is refused (`Overloaded`). `archive`: a folder (or `file:` URL) where
-    ended processes are written, unsealed, before they are dropped. Nothing is opened before
-    `open()`.
+    ended processes are written, unsealed, before they are dropped. `dashboard`: who may see what is
+    going on beside this machine, and who may change it. Nothing is opened before `open()`.
     """
 
     def __init__(
@@ -138,9 +143,11 @@ class Outlive(
         webhooks: Webhooks | None = None,
         active_max: int = ACTIVE_MAX,
         archive: str | os.PathLike[str] | None = None,
+        dashboard: Access | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._given = store
+        self.access = dashboard
         self.webhooks = webhooks
         self.public_url = checked_base(public_url or os.environ.get("OUTLIVE_PUBLIC_URL", ""))
         self._clock = clock or Clock()
@@ -275,6 +282,21 @@ class Outlive(
         if isinstance(self._given, str) or self._given is None:
             return self._given or os.environ.get("OUTLIVE_STORE") or DEFAULT_ADDRESS
         return f"{type(self._given).__name__}()"
+
+    @property
+    def retention_seconds(self) -> float:
+        """How long an ended process is kept, where its type does not say."""
+        return self._retention_seconds
+
+    @property
+    def archive_folder(self) -> str:
+        """Where ended processes are archived; empty: nowhere."""
+        return "" if self._archive is None else str(self._archive)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether payloads are encrypted in the store."""
+        return self._keys is not None
 
     @property
     def lost(self) -> StoreWentBack | None:

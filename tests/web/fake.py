@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from outlive import errors
+from outlive import Access, errors
 from outlive.ids import public_id
 from outlive.kinds.processes import (
     FINAL,
+    STATUSES,
     Begun,
     Definition,
     Entry,
@@ -26,6 +27,7 @@ from outlive.kinds.processes import (
     Summary,
     View,
 )
+from outlive.kinds.processes.census import BROKEN, TROUBLED, Census, Count, failing_of, standing_of
 from outlive.kinds.processes.limits import Backlog
 from outlive.model import Hold, Shard
 
@@ -73,6 +75,8 @@ class Fake:
         self.webhooks = None
         self.dependencies: dict[str, Any] = {}
         self.caches: dict[str, Any] = {}
+        self.access: Access | None = None
+        self.store = self
         self.lost: errors.StoreWentBack | None = None
         self.node = "host-7-abcdefgh"
         self.store_address = "memory://"
@@ -243,7 +247,9 @@ class Fake:
         await self.view(id)
         return [entry for entry in self.entries[id] if entry.n > after]
 
-    async def signal(self, id: str, name: str, payload: bytes, *, key: str | None = None) -> None:
+    async def signal(
+        self, id: str, name: str, payload: bytes, *, key: str | None = None, who: str = ""
+    ) -> None:
         self.calls.append(("signal", id, name, payload, key))
         self._fail()
         view = await self.view(id)
@@ -281,6 +287,18 @@ class Fake:
         first = int(cursor or "0")
         more = str(first + limit) if len(found) > first + limit else ""
         return found[first : first + limit], more
+
+    async def census(self) -> Census:
+        lines = (await self.processes(limit=1000))[0]
+        counts = {status: Count(sum(one.status == status for one in lines)) for status in STATUSES}
+        going = [one for one in lines if one.status not in FINAL]
+        broken = [one for one in lines if one.status in BROKEN]
+        troubled = tuple(one for one in lines if one.status in TROUBLED)
+        oldest = tuple(sorted(going, key=lambda one: one.started))
+        return Census(self._now, counts, oldest, standing_of(going), failing_of(broken), troubled)
+
+    async def throughput(self, hours: int = 24) -> dict[int, Any]:
+        return {}
 
     async def nodes(self) -> list[Node]:
         runs = ("register v1",)

@@ -92,7 +92,7 @@ async def test_mounted_in_another_application_addresses_lead_back(fake: Fake) ->
         assert found.status_code == 200
         assert found.json()["links"]["self"] == started.headers["location"]
         page = await client.get("/deep/down/outlive")
-        assert 'href="/deep/down/outlive/assets/outlive.css"' in page.text
+        assert 'href="/deep/down/outlive/assets/outlive.css?' in page.text
 
 
 async def test_an_application_that_was_not_opened_says_so(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import httpx
-import pytest
 from msgspec import Raw
 from tests.web.conftest import client_of
 from tests.web.fake import START, Fake, declare
 
+from outlive.ids import public_id
 from outlive.kinds.processes import AttemptView, ChildView, Failure, PastState, StepView
-from outlive.web.asgi import create
+from outlive.web.asgi import Face, create
 
-OWN = {"Origin": "http://localhost:8000"}
 PAGE = "/outlive/processes/reg_1"
 
 
@@ -29,32 +28,81 @@ async def test_without_a_declaration_it_teaches_to_declare() -> None:
         assert "@app.process" in (await client.get("/outlive")).text
 
 
-async def test_the_list_shows_counts_times_nodes_and_shards(
-    client: httpx.AsyncClient, fake: Fake
-) -> None:
+async def test_the_list_shows_counts_and_times(client: httpx.AsyncClient, fake: Fake) -> None:
     fake.add("reg_1", "register")
     fake.add("reg_2", "register", status="stuck")
-    text = (await client.get("/outlive")).text
+    text = (await client.get("/outlive/processes")).text
     assert "reg_1" in text and "reg_2" in text
     assert 'class="badge is-stuck"' in text
     assert "2026-" in text and " ago" in text
-    assert "owner-gone" in text and "taken from" in text
 
 
 async def test_the_list_filters_by_the_address(client: httpx.AsyncClient, fake: Fake) -> None:
     fake.add("reg_1", "register")
     fake.add("ord_1", "order", status="stuck")
-    text = (await client.get("/outlive?status=stuck&type=order")).text
+    text = (await client.get("/outlive/processes?status=stuck&type=order")).text
     assert "ord_1" in text and "reg_1" not in text
-    assert "Nothing matches" in (await client.get("/outlive?status=done")).text
-    assert (await client.get("/outlive?status=lost")).status_code == 422
+    assert "Nothing matches" in (await client.get("/outlive/processes?status=done")).text
+    assert (await client.get("/outlive/processes?status=lost")).status_code == 422
 
 
-async def test_a_fragment_is_the_part_that_changes(client: httpx.AsyncClient, fake: Fake) -> None:
+async def test_what_changes_is_named_so_that_it_can_be_fetched_again(
+    client: httpx.AsyncClient, fake: Fake
+) -> None:
     fake.add("reg_1", "register")
-    for path in ("/outlive", PAGE):
-        text = (await client.get(f"{path}?fragment=1")).text
-        assert "reg_1" in text and "<html" not in text
+    for path in ("/outlive", PAGE, "/outlive/processes?status=running&type=register"):
+        text = (await client.get(path)).text
+        assert text.count('id="live"') == 1
+        assert f'hx-get="{path.replace("&", "&amp;")}"' in text
+
+
+async def test_the_overview_says_whether_somebody_must_act(
+    client: httpx.AsyncClient, fake: Fake, face: Face
+) -> None:
+    fake.add("reg_1", "register")
+    fake.add("reg_2", "register", status="failed")
+    text = (await client.get("/outlive")).text
+    assert "Nobody serves" not in text and "A take-over is under way" in text
+    assert "Failing types" in text and "Last take-overs" in text
+    fake.add("reg_3", "register", status="stuck")
+    face._pages.desk._census = None  # type: ignore[union-attr]
+    text = (await client.get("/outlive")).text
+    assert "1 process waits for somebody" in text and PAGE[:-1] + "3" in text
+
+
+async def test_a_search_leads_to_what_it_names(client: httpx.AsyncClient, fake: Fake) -> None:
+    id = public_id("reg", 1)
+    fake.add(id, "register")
+    places = {
+        id: f"/{id}",
+        "stuck": "?status=stuck",
+        "No worker for version": "?status=no_worker_for_version",
+        "register": "?type=register",
+        "customer=c 1": "?tag.customer=c+1",
+    }
+    for sought, place in places.items():
+        answer = await client.get("/outlive/processes", params={"q": sought})
+        assert answer.status_code == 303
+        assert answer.headers["location"] == f"/outlive/processes{place}"
+    for sought in (public_id("reg", 1), "<b>nothing</b>", "../x"):
+        answer = await client.get("/outlive/processes", params={"q": sought})
+        assert answer.status_code == 200 and "Nothing is called" in answer.text
+        assert "<b>nothing" not in answer.text
+
+
+async def test_a_person_is_shown_a_problem_as_a_page(client: httpx.AsyncClient) -> None:
+    wanted = {"Accept": "text/html,*/*"}
+    page = await client.get("/outlive/processes?status=lost", headers=wanted)
+    assert page.status_code == 422 and "OL4003" in page.text
+    assert page.headers["content-type"].startswith("text/html")
+    assert (await client.get("/outlive/nowhere", headers=wanted)).status_code == 404
+
+
+async def test_a_journal_is_downloaded_as_json(client: httpx.AsyncClient, fake: Fake) -> None:
+    fake.add("reg_1", "register")
+    answer = await client.get(f"{PAGE}/journal.json")
+    assert [line["kind"] for line in answer.json()["journal"]] == ["started"]
+    assert "reg_1.json" in answer.headers["content-disposition"]
 
 
 async def test_pages_carry_the_strict_policy_and_nothing_inline(
@@ -94,7 +142,7 @@ async def test_a_process_shows_attempts_kills_take_overs_and_data(
     assert 'class="bar interrupted"' in text and 'class="takeover"' in text
     assert "Refused: &lt;b&gt;no&lt;/b&gt;" in text
     assert "<script>alert" not in text
-    assert 'data-events="/registrations/reg_1"' in text
+    assert 'data-follow="reg_1"' in text
 
 
 async def test_a_process_leads_to_its_parent_and_its_children(
@@ -114,39 +162,6 @@ async def test_a_process_that_does_not_exist_has_a_page_that_says_so(
     page = await client.get("/outlive/processes/reg_x")
     assert page.status_code == 404
     assert "There is no such process" in page.text
-
-
-@pytest.mark.parametrize(
-    ("verb", "form", "call"),
-    [
-        ("signal", {"name": "confirmed", "payload": '{"a": 1}'}, b'{"a": 1}'),
-        ("signal", {"name": "confirmed", "payload": ""}, b"null"),
-        ("cancel", {"reason": "typo"}, "typo"),
-        ("retry", {}, "dashboard"),
-    ],
-)
-async def test_an_action_is_done_once_and_leads_back_to_the_page(
-    client: httpx.AsyncClient, fake: Fake, verb: str, form: dict[str, str], call: object
-) -> None:
-    fake.add("reg_1", "register", status="stuck")
-    answer = await client.post(f"{PAGE}/{verb}", data=form, headers=OWN)
-    assert (answer.status_code, answer.headers["location"]) == (303, f"{PAGE}?done={verb}")
-    made = [one for one in fake.calls if one[0] == verb]
-    assert len(made) == 1 and call in made[0]
-    assert 'role="status"' in (await client.get(answer.headers["location"])).text
-
-
-async def test_a_refused_action_shows_the_problem_on_the_page(
-    client: httpx.AsyncClient, fake: Fake
-) -> None:
-    fake.add("reg_1", "register")
-    answer = await client.post(f"{PAGE}/retry", headers=OWN)
-    assert answer.status_code == 409
-    assert "OL2005" in answer.text and "reg_1" in answer.text
-    nameless = await client.post(f"{PAGE}/signal", headers=OWN)
-    assert nameless.status_code == 400
-    lost = await client.post("/outlive/processes/reg_x/retry", headers=OWN)
-    assert lost.status_code == 404
 
 
 async def test_assets_are_served_and_revalidated(client: httpx.AsyncClient) -> None:

@@ -27,6 +27,7 @@ from outlive.doors.controlling import SECONDS_MAX
 from outlive.doors.forking import Forking
 from outlive.errors import Conflict, InvalidInput, PreviewExpired, ProcessError
 from outlive.kinds.processes import STATUSES, Command, Summary
+from outlive.kinds.processes.activity import Noted
 from outlive.kinds.processes.bulk import Preview, Refusal, Report
 from outlive.kinds.processes.pending import told
 from outlive.kinds.processes.search import FOREVER, Search
@@ -173,7 +174,12 @@ class Bulk(Forking):
         )
         require = Require(ref, ABSENT if cell is None else cell.version)
         kept = Put(ref, codec.encode(after), order.expires)
-        await self.store.commit(Batch(require=(require,), put=(kept, *puts)))
+        note: tuple[Put, ...] = ()
+        if cell is None and past.who:
+            said = f"{len(order.ids)} processes"
+            line = Noted(now, past.who[:200], order.verb, "", said, past.why[:500])
+            note = await self._noting(line)
+        await self.store.commit(Batch(require=(require,), put=(kept, *puts, *note)))
 
     def _look_of(self, order: _Order) -> _Look:
         looks: dict[str, Callable[..., Awaitable[Command]]] = {

@@ -13,6 +13,7 @@ from outlive.doors.controlling import GIVEN, WHO_CHARACTERS_MAX, WHY_CHARACTERS_
 from outlive.errors import Conflict, NoSuchProcess, NotForkable, ProcessGone
 from outlive.handle import Handle
 from outlive.kinds.processes import FINAL, Command, Definition, Head, Journal
+from outlive.kinds.processes.activity import Noted
 from outlive.kinds.processes.cells import Fork, put_head, read_head, ref_of
 from outlive.kinds.processes.definition import input_error
 from outlive.kinds.processes.forking import Share, share_of
@@ -126,7 +127,10 @@ class Forking(Controlling):
         puts = plan.puts(head.type, await self.store.now(), self.store.shards)
         named = put_head(cell.ref, replace(head, forks=(*head.forks, plan.id)), cell.due)
         absent = tuple(Require(put.ref, ABSENT) for put in puts)
-        return Batch(require=(Require(cell.ref, cell.version), *absent), put=(named, *puts))
+        fork, now = plan.fork, await self.store.now()
+        line = Noted(now, fork.who, "fork", cell.key, fork.step, fork.why) if fork.who else None
+        note = await self._noting(line)
+        return Batch(require=(Require(cell.ref, cell.version), *absent), put=(named, *puts, *note))
 
     async def _fork_and_cancel(
         self,

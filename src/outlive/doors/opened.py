@@ -41,6 +41,11 @@ class Opened:
         clock = self._clock if self._runtime is None else self._runtime.clock
         return clock.wall()
 
+    @property
+    def redacts(self) -> frozenset[str]:
+        """The names of members whose values nobody is shown."""
+        return self._redact
+
     async def _head(self, id: str) -> Head:
         """What the cell of a process says. Raises `NoSuchProcess`, `ProcessGone`."""
         ref = ref_of(id, self.store.shards)

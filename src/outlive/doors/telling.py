@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
+from outlive.doors.activity import Activity
 from outlive.doors.reading import Reading
 from outlive.errors import (
     Fenced,
@@ -18,21 +19,24 @@ from outlive.errors import (
     TooLarge,
 )
 from outlive.kinds.processes import FINAL, Command, Head
+from outlive.kinds.processes.activity import note_of
 from outlive.kinds.processes.definition import any_payload
 from outlive.kinds.processes.pending import told
-from outlive.model import Batch, shard_of
+from outlive.model import Batch, Put, shard_of
 
 SIGNAL_BYTES_MAX = 64 * 1024
 
 
-class Telling(Reading):
+class Telling(Reading, Activity):
     """The commands an application takes."""
 
-    async def signal(self, id: str, name: str, payload: bytes, *, key: str | None = None) -> None:
+    async def signal(
+        self, id: str, name: str, payload: bytes, *, key: str | None = None, who: str = ""
+    ) -> None:
         """Send a signal with a JSON payload (empty: null); durable when this returns.
 
         Kept when it comes before the wait. `key`: sent again with the same key it counts once, also
-        when the process has ended meanwhile.
+        when the process has ended meanwhile. `who`: an operator, for the activity log.
         Raises `NoSuchProcess`, `ProcessTerminal`, `SignalNotExpected`, `InvalidInput`,
         `MalformedInput`, `TooLarge`, `TooManySignals`.
         """
@@ -43,7 +47,7 @@ class Telling(Reading):
                 return  # it was taken, before the end
             raise ProcessTerminal(f"{id} has ended: {head.status}. The signal was not kept.")
         trace = "" if self._telemetry is None else self._telemetry.here()
-        await self._tell(Command("signal", id, name, raw, key or "", trace=trace))
+        await self._tell(Command("signal", id, name, raw, key or "", who=who[:200], trace=trace))
 
     def _payload(self, head: Head, name: str, payload: bytes) -> Raw:
         """The payload of a signal `name` for the process of `head`, as it declares it. Raises
@@ -71,11 +75,17 @@ class Telling(Reading):
     async def _tell(self, command: Command) -> None:
         """Do it here when the process is ours, else keep it in a cell for its owner."""
         shard = shard_of(command.id, self.store.shards)
+        note: tuple[Put, ...] = ()
+        if command.who:
+            note = await self._noting(note_of(command, await self.store.now()))
         if self._runtime is not None and shard in self._runtime.activations.leases:
+            if note:
+                await self.store.commit(Batch(put=note))
+                note = ()
             try:
                 await self._runtime.activations.commands.obey(command)
                 return
             except (Fenced, NoSuchProcess, StreamConflict):
                 pass  # the shard or the view was lost this moment: its owner does it from a new one
         put = told(command, await self.store.now(), self.store.shards)
-        await self.store.commit(Batch(put=(put,)))
+        await self.store.commit(Batch(put=(put, *note)))

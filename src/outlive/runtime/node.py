@@ -36,6 +36,7 @@ from outlive.model import Batch, Cell, Lease, Put, Require
 from outlive.runtime import meters
 from outlive.runtime.activations import ACTIVE_MAX, Activations
 from outlive.runtime.committer import Committer
+from outlive.runtime.history import History
 from outlive.runtime.orphans import SHARD, Orphans
 from outlive.runtime.ownership import LEASE_SECONDS, Ownership
 from outlive.runtime.telemetry import Telemetry
@@ -112,6 +113,7 @@ class NodeRuntime:
             clock.hear,
         )
         self.activations.lines.obey = self._obey
+        self.history = History(store, clock, self.name, self.stats)
         self._leaving_until: float | None = None
         self._loops: list[asyncio.Task[None]] = []
         self._obeying = self.activations.obeying
@@ -147,6 +149,7 @@ class NodeRuntime:
         for shard in list(self.activations.leases):
             self.activations.release(shard)
         await self.committer.settle()
+        await self.history.write()
         try:
             await self.ownership.leave()
         except OutliveError as error:
@@ -228,6 +231,8 @@ class NodeRuntime:
                 await self.look_around()
                 if self.clock.boot() - self._requests_at >= REQUESTS_SECONDS:
                     await self._expire_requests()
+                if self.history.is_due:
+                    await self.history.write()
                 if self.orphans.due(SHARD in self.activations.leases):
                     self.activations.spawn(self.orphans.sweep())
             except StoreWentBack:

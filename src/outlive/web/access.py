@@ -1,9 +1,12 @@
-"""Who may ask for what, until the application has a say of its own.
+"""Who may ask for what: this machine, who has signed in, or who holds a token.
 
 The id of a process is 128 random bits: whoever knows it may read it, signal it and cancel it. What
-shows or changes the work of *every* caller (lists, retry, the dashboard) is served to this machine
-only, unless the application is created with `open_to_all=True` because something in front of it
-decides.
+shows or changes the work of *every* caller (lists, retry, the dashboard) is for visitors:
+
+    dashboard=Access(…)       a token (`Authorization: Bearer …`), a session, or the application's
+                              own log-in; viewers read, operators change
+    nothing                   this machine only, as an operator
+    open_to_all=True          everybody, because something in front of the service decides
 
 "This machine" means three things at once, because each alone can be faked from outside:
 
@@ -11,18 +14,78 @@ decides.
     no proxy says it forwarded this  a proxy beside us makes every client look local
     the Host is a local name         a foreign page that rebinds its name keeps its own Host
 
-A form is taken only from a page of our own origin (`Sec-Fetch-Site`, else `Origin`): that is all
-that stands between a foreign page and a local dashboard.
+A form is taken only from a page of our own origin (`Sec-Fetch-Site`, else `Origin`) and with the
+seal of this browser (signing.py). A request with a token of its own is no browser's, and needs
+neither.
 """
 
 from __future__ import annotations
 
+import inspect
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from outlive.access import Visitor
 from outlive.web.messages import Request
-from outlive.web.problems import ForeignOrigin, LocalOnly
+from outlive.web.problems import ForeignOrigin, LocalOnly, SignInNeeded, ViewerOnly
+from outlive.web.signing import SESSION, cookies, visitor_of
+
+if TYPE_CHECKING:
+    from outlive.access import Access
+    from outlive.clock import Clock
+
+ANYBODY = Visitor("dashboard", "operator")
+"""Who acts where nobody has to say who they are."""
 
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via")
+
+
+class Gate:
+    """Lets visitors in, or says why not."""
+
+    def __init__(self, access: Access | None, clock: Clock, *, open_to_all: bool) -> None:
+        self.access = access
+        self._clock = clock
+        self._open_to_all = open_to_all
+
+    async def admit(self, request: Request) -> Visitor:
+        """Who asks. Raises `LocalOnly`, `SignInNeeded`, and `ViewerOnly` for a change by a
+        viewer."""
+        visitor = await self._visitor(request)
+        if request.method not in ("GET", "HEAD") and not visitor.operates:
+            raise ViewerOnly(f"{visitor.name} is a viewer. Nothing was done.")
+        return visitor
+
+    async def _visitor(self, request: Request) -> Visitor:
+        if self._open_to_all:
+            return ANYBODY
+        if self.access is None:
+            demand_local(request)
+            return ANYBODY
+        found = self.bearer(request)
+        if found is None:
+            found = visitor_of(
+                self.access, cookies(request).get(SESSION, ""), self._clock.wall()
+            ) or await self._logged_in(request)
+        if found is None:
+            raise SignInNeeded
+        return found
+
+    def bearer(self, request: Request) -> Visitor | None:
+        """Whose token the request brings; None without one. Raises `SignInNeeded` for a wrong
+        one."""
+        scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
+        if self.access is None or not self.access.has_tokens or scheme.lower() != b"bearer":
+            return None
+        found = self.access.holder(token.strip().decode("latin-1"))
+        if found is None:
+            raise SignInNeeded("The token is nobody's.")
+        return found
+
+    async def _logged_in(self, request: Request) -> Visitor | None:
+        login = None if self.access is None else self.access.login
+        found = None if login is None else login(request.scope)
+        return await found if inspect.isawaitable(found) else found
 
 
 def demand_local(request: Request) -> None:

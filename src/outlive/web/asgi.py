@@ -21,7 +21,7 @@ from outlive.clock import Clock
 from outlive.errors import OutcomeUnknown, OutliveError
 from outlive.kinds.processes.callbacks import CALLBACKS_PATH
 from outlive.web import problems
-from outlive.web.access import demand_local
+from outlive.web.access import Gate
 from outlive.web.answers import Answers
 from outlive.web.control import Control
 from outlive.web.health import REASONS, Health
@@ -48,6 +48,7 @@ from outlive.web.waiting import WAITERS_MAX, Waiting
 if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.kinds.processes import Definition
+    from outlive.web.pages import PageRoutes
 
 OURS = "/outlive"
 
@@ -66,7 +67,8 @@ def create(
 
     `wrapped` answers what is not ours. `dashboard=False` leaves the pages under /outlive out (those
     of the problems stay). `open_to_all=True` serves lists, retry and dashboard to every client
-    instead of this machine only: only with access control of your own in front. A start's body may
+    instead of this machine only, or of those whom `Outlive(dashboard=Access(…))` names: only with
+    access control of your own in front. A start's body may
     have `start_bytes_max` bytes, and `waiters_max` clients may long-poll or stream at once. Raises
     `ValueError`, when it first serves, if two declarations claim one path. When the process dies,
     answered requests are durable and the others are found by repeating them.
@@ -92,7 +94,7 @@ class Face:
         self._app = app
         self._wrapped = wrapped
         self._dashboard = dashboard
-        self._open_to_all = open_to_all
+        self._gate = Gate(app.access, clock, open_to_all=open_to_all)
         self._clock = clock
         self._waiting = Waiting(app, waiters_max=waiters_max)
         self._metrics = Metrics(app)
@@ -100,6 +102,7 @@ class Face:
         self._processes = Processes(app, self._waiting, clock, start_bytes_max)
         self._answers = Answers(app, self._waiting, clock, self._processes)
         self._control = Control(app, self._processes)
+        self._pages: PageRoutes | None = None
         self._routes = Routes()
         self._declared = -1
 
@@ -161,13 +164,15 @@ class Face:
             if request.method == "OPTIONS":
                 return route.options()
             raise MethodNotAllowed(f"{request.method} is not a method of this path.")
-        if request.method in route.local and not self._open_to_all:
-            demand_local(request)
+        if request.method in route.local:
+            request.visitor = await self._gate.admit(request)
         if route.definition is not None and self._app.phase not in ("ready", "draining"):
             raise NotServing(REASONS.get(self._app.phase, ""), phase=self._app.phase)
         return await handler(request)
 
     def _problem(self, request: Request, error: OutliveError) -> Response:
+        if self._pages is not None and ours(request.path) and wants_page(request):
+            return self._pages.refused(request, error)
         # Repeated under the same key, a request finds out what came of the first: that is safe.
         keyed = isinstance(error, OutcomeUnknown) and b"idempotency-key" in request.headers
         status, body, headers = problems.of_error(
@@ -256,29 +261,51 @@ class Face:
     def _add_pages(self, routes: Routes) -> None:
         from outlive.web.pages import PageRoutes  # jinja2 loads when pages are served, not before
 
-        pages = PageRoutes(self._app, self._clock)
-        local = frozenset(("GET", "HEAD", "POST"))
+        self._pages = pages = PageRoutes(self._app, self._clock)
         routes.add(f"{OURS}/problems", Route(f"{OURS}/problems", {"GET": pages.problems}))
         for name, handler in (("problems", pages.problem), ("assets", pages.asset)):
             template = f"{OURS}/{name}/{{id}}"
             routes.add_branch(f"{OURS}/{name}", Branch(Route(template, {"GET": handler})))
-        if not self._dashboard:
-            return
-        overview = Route(OURS, {"GET": pages.overview}, local=local)
-        routes.add(OURS, overview)
-        routes.add(OURS + "/", overview)
-        item = f"{OURS}/processes/{{id}}"
-        actions = {"signal": pages.signal, "cancel": pages.cancel, "retry": pages.retry}
-        routes.add_branch(
-            f"{OURS}/processes",
-            Branch(
-                Route(item, {"GET": pages.process}, local=local),
-                {
-                    verb: Route(f"{item}/{verb}", {"POST": handler}, local=local)
-                    for verb, handler in actions.items()
-                },
-            ),
-        )
+        if self._dashboard:
+            self._add_dashboard(routes, pages)
+
+    def _add_dashboard(self, routes: Routes, pages: PageRoutes) -> None:
+        from outlive.web.actions import Actions
+        from outlive.web.live import Live
+
+        acts = Actions(self._app, pages, self._gate, self._clock)
+        local = frozenset(("GET", "HEAD", "POST"))
+
+        def route(template: str, **handlers: Handler) -> Route:
+            return Route(f"{OURS}{template}", handlers, local=local)
+
+        read: dict[str, Handler] = {
+            "": pages.overview,
+            "/": pages.overview,
+            "/processes": pages.processes,
+            "/types": pages.types,
+            "/nodes": pages.nodes,
+            "/activity": pages.activity,
+            "/health": pages.health,
+            "/events": Live(self._app, self._waiting).events,
+        }
+        for path, handler in read.items():
+            routes.add(OURS + path, route(path, GET=handler))
+        signing = {"GET": acts.sign_in_page, "POST": acts.sign_in}
+        routes.add(f"{OURS}/sign-in", Route(f"{OURS}/sign-in", signing))
+        routes.add(f"{OURS}/sign-out", Route(f"{OURS}/sign-out", {"POST": acts.sign_out}))
+        routes.add(f"{OURS}/many", route("/many", POST=acts.preview))
+        routes.add_branch(f"{OURS}/many", Branch(route("/many/{id}", POST=acts.carry_out)))
+        routes.add_branch(f"{OURS}/types", Branch(route("/types/{id}", GET=pages.type)))
+        one = "/processes/{id}"
+        verbs = {v: route(f"{one}/{v}", POST=handler) for v, handler in acts.verbs().items()}
+        verbs["journal.json"] = route(f"{one}/journal.json", GET=pages.journal)
+        routes.add_branch(f"{OURS}/processes", Branch(route(one, GET=pages.process), verbs))
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a person asks: their browser names HTML, and programs do not."""
+    return b"text/html" in request.headers.get(b"accept", b"")
 
 
 def hides_a_slash(scope: Scope) -> bool:

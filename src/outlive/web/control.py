@@ -25,6 +25,7 @@ from outlive.clock import rfc3339
 from outlive.codec import Shape
 from outlive.errors import InvalidInput
 from outlive.kinds.processes.definition import input_error
+from outlive.web.access import ANYBODY
 from outlive.web.messages import (
     JSON,
     Handler,
@@ -213,13 +214,17 @@ class Control:
 
 
 async def _asked(request: Request, kind: type[T]) -> T:
-    """The body as it is meant; an empty one asks for nothing in particular."""
+    """The body as it is meant; an empty one asks for nothing in particular. Who brings a token of
+    their own is recorded by its name, whatever the body says."""
     demand_json(request)
     body = await read_json(request, CONTROL_BYTES_MAX) or b"{}"
     try:
         found: T = _shapes[kind].read(body)
     except ValueError as error:
         raise input_error(body, error) from None
+    visitor = request.visitor
+    if isinstance(found, _By) and visitor is not None and visitor is not ANYBODY:
+        return msgspec.structs.replace(found, who=visitor.name)
     return found
 
 

@@ -64,7 +64,7 @@ class Answers:
                     "How it stands with telling its end. This machine only.",
                     {
                         "200": {"description": "Now.", "content": openapi._json(notice)},
-                        **openapi._problems((403, 404, 409, 410, 500, 503)),
+                        **openapi._problems((401, 403, 404, 409, 410, 500, 503)),
                     },
                 ),
             },
@@ -76,7 +76,7 @@ class Answers:
                     "Tell its end once more. This machine only.",
                     {
                         "202": openapi._accepted(),
-                        **openapi._problems((403, 404, 409, 410, 500, 503, 507)),
+                        **openapi._problems((401, 403, 404, 409, 410, 500, 503, 507)),
                     },
                 ),
             },

@@ -28,6 +28,7 @@ from outlive.errors import MalformedKey
 from outlive.web.problems import BodyTooLarge, UnsupportedMediaType
 
 if TYPE_CHECKING:
+    from outlive.access import Visitor
     from outlive.web.routes import Route
 
 Scope = MutableMapping[str, Any]
@@ -68,7 +69,9 @@ class Request:
         "root",
         "route",
         "scope",
+        "seal",
         "send",
+        "visitor",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,6 +86,10 @@ class Request:
         self.route: Route | None = None
         self.id = ""
         self.name = ""
+        self.visitor: Visitor | None = None
+        """Who asks, where that matters."""
+        self.seal: tuple[str, str] | None = None
+        """What its forms carry, and the cookie behind it (signing.py)."""
 
     def lines(self, name: bytes) -> list[bytes]:
         """Every line of the field `name`, in order."""

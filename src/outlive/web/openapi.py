@@ -40,7 +40,8 @@ _TAGS = {"type": "object", "additionalProperties": _TEXT}
 
 PROBLEM_TEXTS = {
     400: "Malformed body, or malformed Idempotency-Key. Nothing was stored and no key was used.",
-    403: "Only served to this machine.",
+    401: "Nobody has signed in, where the application names who may.",
+    403: "Only served to this machine, or only to operators.",
     404: "There is no such process at this path.",
     409: "The state of the process forbids it.",
     410: "The process ended and its record is past its retention.",
@@ -55,10 +56,10 @@ PROBLEM_TEXTS = {
 
 STARTS = (400, 413, 415, 422, 429, 500, 503, 507)
 READS = (404, 410, 422, 500, 503)
-LISTS = (403, 422, 500, 503)
+LISTS = (401, 403, 422, 500, 503)
 SIGNALS = (400, 404, 409, 410, 413, 415, 422, 429, 500, 503, 507)
 CANCELS = (400, 404, 409, 410, 413, 415, 422, 500, 503, 507)
-CONTROLS = (400, 403, 404, 409, 410, 413, 415, 422, 500, 503, 507)
+CONTROLS = (400, 401, 403, 404, 409, 410, 413, 415, 422, 500, 503, 507)
 
 HEADERS: Json = {
     "Location": {

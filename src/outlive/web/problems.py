@@ -6,7 +6,7 @@ to keep here. What only HTTP knows is declared below, under `HttpError`, with co
     OutliveError
     ├── HttpError               said about the request itself, before any state was touched
     │   ├── NotFound · MethodNotAllowed · InvalidQuery · UnsupportedMediaType · BodyTooLarge
-    │   ├── LocalOnly · ForeignOrigin
+    │   ├── LocalOnly · ForeignOrigin · SignInNeeded · ViewerOnly · FormUnsealed
     │   └── NotServing          the application is not open (yet, or any more)
     └── ProcessStuck            the `problem` inside a status; never an answer's own
 
@@ -120,7 +120,8 @@ class LocalOnly(HttpError):
     code, slug, status = "OL4006", "local-only", 403
     remedy = (
         "Ask from the machine itself by http://127.0.0.1:PORT, or put your own access control in"
-        " front and create the application with open_to_all=True."
+        " front and create the application with open_to_all=True, or name who may see it:"
+        " Outlive(dashboard=Access(…))."
     )
 
 
@@ -131,6 +132,43 @@ class ForeignOrigin(HttpError):
 
     code, slug, status = "OL4007", "foreign-origin", 403
     remedy = "Use the form on the dashboard itself; scripts use the HTTP interface of the process."
+
+
+class SignInNeeded(HttpError):
+    """This is only shown to who has signed in.
+
+    Nothing was read or done."""
+
+    code, slug, status = "OL4011", "sign-in-needed", 401
+    remedy = "Sign in on the dashboard, or send `Authorization: Bearer` with your token."
+
+
+class ViewerOnly(HttpError):
+    """Viewers look and change nothing.
+
+    Nothing was done."""
+
+    code, slug, status = "OL4012", "viewer-only", 403
+    remedy = "Ask somebody who is an operator, or to become one: `Access(operators={…})`."
+
+
+class FormUnsealed(HttpError):
+    """The form does not carry the seal of this browser.
+
+    It was open while you signed in or out, cookies are not kept here, or another page has sent it.
+    Nothing was done."""
+
+    code, slug, status = "OL4013", "form-unsealed", 403
+    remedy = "Reload the page and send the form again; allow cookies for this address."
+
+
+class ReasonNeeded(HttpError):
+    """This change cannot be taken back, and no reason was given.
+
+    Nothing was done."""
+
+    code, slug, status = "OL4014", "reason-needed", 422
+    remedy = "Say why; it is kept in the journal with your name."
 
 
 class NotServing(HttpError):

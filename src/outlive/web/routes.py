@@ -44,7 +44,7 @@ class Route:
             self.handlers["HEAD"] = handlers["GET"]
         self.definition = definition
         self.local = local
-        """The methods that only clients on this machine may use."""
+        """The methods that only visitors may use (access.py)."""
         name = "" if definition is None else definition.name
         self.counted = {
             method: (name, f"{method} {template}") for method in (*self.handlers, "other")

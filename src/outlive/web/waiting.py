@@ -115,6 +115,15 @@ class Vigil:
         """
         return await self._until(self._waiting.app.changed(id, seen, seconds), seen)
 
+    async def store_changed(self, seen: int, seconds: float) -> int:
+        """Wait until anything was committed by anybody since `seen`, at most `seconds`, or until
+        `over`; gives the new count, which is `seen` when nothing came."""
+        return await self._until(self._waiting.app.store.changed(seen, seconds), seen)
+
+    async def rest(self, seconds: float) -> None:
+        """Let `seconds` pass, or less when the vigil is `over` before."""
+        await asyncio.wait(self._ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+
     async def _until(self, wait: Coroutine[Any, Any, T], otherwise: T) -> T:
         """What `wait` gives, or `otherwise` when the vigil ended before."""
         news = asyncio.create_task(wait)

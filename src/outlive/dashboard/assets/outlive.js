@@ -1,71 +1,130 @@
-// Keeps the part of a page that is marked `data-live` up to date. The page is whole without it.
+// What the pages gain with JavaScript; each is whole without it.
 //
-//   data-events   a process's own address: told by server-sent events, ended by `end`
-//   data-poll     milliseconds between two looks: while the page is visible, and where events do not come
-//
-// What is replaced is what the server rendered; open details, focus and scroll are kept.
+//   live       server-sent events say "look again"; htmx fetches this very page and takes #live out
+//              of it. Open details, focus and what is being read or typed are kept.
+//   keys       / find · j k rows · g then a letter · u times · ? help
+//   times      "3 min ago" goes on; theme; copying
 "use strict";
 
-const live = document.querySelector("[data-live]");
-const TOLD_MS = 80; // events that come together cost one look
+const body = document.body;
+const LOOK_MS = 150; // changes that come together cost one look
+const AGAIN_MS = 2000; // after one that would have taken something from under the reader
+const $ = (selector) => document.querySelector(selector);
+const $$ = (selector) => [...document.querySelectorAll(selector)];
 
-async function look() {
-  const address = new URL(location.href);
-  address.searchParams.set("fragment", "1");
-  let answer;
-  try {
-    answer = await fetch(address, { headers: { accept: "text/html" } });
-  } catch {
-    return; // the service restarts: the next look finds it again
-  }
-  if (answer.ok) replace(await answer.text());
+// --- live -----------------------------------------------------------------------------------------
+
+let source = null;
+let looking = 0;
+let lost = false;
+
+let pressed = false; // what is being clicked is not exchanged under the finger
+addEventListener("pointerdown", () => (pressed = true), true);
+for (const end of ["pointerup", "pointercancel"]) {
+  addEventListener(end, () => setTimeout(() => (pressed = false)), true);
 }
 
-function replace(text) {
+function busy() {
+  if (pressed) return true;
+  const live = $("#live");
   const focused = document.activeElement;
-  if (live.contains(focused) && focused.matches("select, input, textarea")) return;
+  if (live?.contains(focused) && focused.matches("input, textarea, select")) return true;
   const selection = getSelection();
-  if (selection.type === "Range" && live.contains(selection.anchorNode)) return;
-  const key = live.contains(focused) ? focused.closest("[data-key]")?.dataset.key : undefined;
-  const href = live.contains(focused) ? focused.getAttribute("href") : null;
-  const open = new Set([...live.querySelectorAll("details[open]")].map((one) => one.dataset.key));
-  const next = new DOMParser().parseFromString(text, "text/html");
-  live.replaceChildren(...next.body.childNodes);
-  for (const one of live.querySelectorAll("details")) one.open = open.has(one.dataset.key);
-  if (key) live.querySelector(`[data-key="${key}"] summary`)?.focus();
-  else if (href) live.querySelector(`a[href="${CSS.escape(href)}"]`)?.focus();
-  settle();
+  return selection.type === "Range" && live?.contains(selection.anchorNode);
 }
 
-function status() {
-  return live.querySelector("[data-status]")?.dataset.status ?? "";
+function look() {
+  clearTimeout(looking);
+  looking = setTimeout(() => $("#live") && htmx.trigger("#live", "outlive:look"), LOOK_MS);
 }
 
-function settle() {
-  const final = live.querySelector("[data-final]") !== null;
-  for (const one of document.querySelectorAll("[data-until-final]")) one.hidden = final;
-  for (const one of document.querySelectorAll("[data-when]")) {
-    one.disabled = !one.dataset.when.split(" ").includes(status());
-  }
+function connection(state) {
+  const shown = $("[data-connection]");
+  if (!shown) return;
+  shown.hidden = false;
+  shown.dataset.connection = state;
+  shown.querySelector("span").textContent = state;
 }
 
 function follow() {
-  let told = 0;
-  const source = new EventSource(live.dataset.events);
-  const soon = () => {
-    clearTimeout(told);
-    told = setTimeout(look, TOLD_MS);
-  };
-  for (const kind of live.dataset.kinds.split(" ")) source.addEventListener(kind, soon);
-  source.addEventListener("end", () => source.close());
+  if (source || !$("#live")) return;
+  const one = body.dataset.follow ? `?process=${encodeURIComponent(body.dataset.follow)}` : "";
+  source = new EventSource(`${body.dataset.home}/events${one}`);
+  source.addEventListener("open", () => {
+    connection("live");
+    if (lost || !$("[data-final]")) look(); // what happened since the page was made
+    lost = false;
+  });
+  source.addEventListener("change", look);
+  source.addEventListener("end", () => {
+    leave();
+    connection("ended");
+  });
+  source.addEventListener("error", () => {
+    lost = true;
+    connection("reconnecting");
+    if (source?.readyState === EventSource.CLOSED) setTimeout(again, 2000);
+  });
 }
 
-function seconds(text) {
-  return Math.trunc((Date.now() - Date.parse(text)) / 1000);
+function leave() {
+  source?.close();
+  source = null;
 }
+
+function again() {
+  if (document.hidden) return;
+  leave();
+  follow();
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) {
+    leave();
+    lost = true;
+  } else follow();
+});
+addEventListener("pagehide", leave);
+
+let open = new Set();
+let held = null;
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.requestConfig.triggeringEvent?.type === "outlive:look" && busy()) {
+    event.detail.shouldSwap = false;
+    setTimeout(look, AGAIN_MS);
+    return;
+  }
+  const live = $("#live");
+  const focused = document.activeElement;
+  open = new Set([...live.querySelectorAll("details[open]")].map((one) => one.dataset.key ?? one.firstElementChild.textContent));
+  held = live.contains(focused) ? { key: focused.closest("[data-key]")?.dataset.key, href: focused.getAttribute("href") } : null;
+});
+document.addEventListener("htmx:afterSwap", () => {
+  const live = $("#live");
+  for (const one of live.querySelectorAll("details")) one.open = open.has(one.dataset.key ?? one.firstElementChild.textContent);
+  if (held?.href) live.querySelector(`a[href="${CSS.escape(held.href)}"]`)?.focus();
+  else if (held?.key) live.querySelector(`[data-key="${CSS.escape(held.key)}"] summary`)?.focus();
+  settle();
+});
+document.addEventListener("htmx:historyRestore", settle);
+document.addEventListener("htmx:configRequest", (event) => {
+  const given = event.detail.parameters; // what is not asked for does not stand in the address
+  for (const name of [...given.keys()]) if (given.get(name) === "") given.delete(name);
+});
+
+function settle() {
+  const status = $("[data-status]")?.dataset.status;
+  if (status) for (const one of $$("[data-when]")) one.hidden = !one.dataset.when.split(" ").includes(status);
+  for (const one of $$("[data-copy]")) one.hidden = false;
+  times();
+}
+
+// --- times ----------------------------------------------------------------------------------------
+
+let utc = false;
 
 function ago(text) {
-  const past = seconds(text);
+  const past = Math.trunc((Date.now() - Date.parse(text)) / 1000);
   const size = Math.abs(past);
   if (size < 1) return "just now";
   const [unit, name] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([of]) => size >= of);
@@ -73,16 +132,89 @@ function ago(text) {
   return past > 0 ? `${amount} ago` : `in ${amount}`;
 }
 
-if (live) {
-  const every = Number(live.dataset.poll);
-  const final = () => live.querySelector("[data-final]") !== null;
-  if (live.dataset.events && !final()) follow();
-  setInterval(() => {
-    if (document.visibilityState !== "visible" || final()) return;
-    if (!live.dataset.events || ["running", "compensating"].includes(status())) look();
-  }, every);
-  live.addEventListener("change", (event) => event.target.closest(".filters")?.requestSubmit());
+function times() {
+  for (const one of $$("time[data-ago]")) {
+    const text = utc ? one.dataset.utc : ago(one.dateTime);
+    if (one.textContent !== text) one.textContent = text;
+  }
 }
-setInterval(() => {
-  for (const one of document.querySelectorAll("time[data-ago]")) one.textContent = ago(one.dateTime);
-}, 1000);
+
+// --- keys -----------------------------------------------------------------------------------------
+
+let going = false;
+
+function rows(by) {
+  const all = $$("[data-row]").map((row) => row.querySelector("a")).filter(Boolean);
+  if (!all.length) return;
+  const at = all.findIndex((one) => one.closest("[data-row]").contains(document.activeElement));
+  const next = all[at < 0 ? (by > 0 ? 0 : all.length - 1) : Math.min(all.length - 1, Math.max(0, at + by))];
+  next.focus();
+  next.closest("[data-row]").scrollIntoView({ block: "nearest" });
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches("input, textarea, select")) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  if (going) {
+    going = false;
+    const to = { o: "", p: "/processes", t: "/types", n: "/nodes", a: "/activity", h: "/health" }[event.key];
+    if (to !== undefined) location.href = body.dataset.home + to;
+    return;
+  }
+  const key = {
+    "/": () => $("#search")?.focus(),
+    "?": () => $("#help")?.showModal(),
+    j: () => rows(1),
+    k: () => rows(-1),
+    g: () => (going = true),
+    u: () => { utc = !utc; times(); },
+  }[event.key];
+  if (!key) return;
+  event.preventDefault();
+  key();
+});
+
+// --- buttons --------------------------------------------------------------------------------------
+
+const THEMES = ["auto", "light", "dark"];
+
+function theme(name) {
+  if (name === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = name;
+  try {
+    if (name === "auto") localStorage.removeItem("outlive-theme");
+    else localStorage.setItem("outlive-theme", name);
+  } catch {
+    // it lasts for this page only
+  }
+  $("[data-theme-toggle] span").textContent = name;
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if ("help" in button.dataset) $("#help").showModal();
+  if ("themeToggle" in button.dataset) {
+    const now = document.documentElement.dataset.theme ?? "auto";
+    theme(THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
+  }
+  if ("copy" in button.dataset) {
+    try {
+      await navigator.clipboard.writeText(button.parentElement.querySelector("pre").textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(button.parentElement.querySelector("pre"));
+      button.textContent = "Selected";
+    }
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  }
+});
+
+for (const one of $$("[data-theme-toggle], [data-help]")) one.hidden = false;
+if ($("[data-theme-toggle]")) $("[data-theme-toggle] span").textContent = document.documentElement.dataset.theme ?? "auto";
+settle();
+setInterval(times, 1000);
+follow();

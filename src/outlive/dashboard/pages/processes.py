@@ -1,0 +1,121 @@
+"""The list of processes: filters that are the address, counts up to a bound, and asking many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from outlive.dashboard.copying import copies_of_list
+from outlive.kinds.processes import STATUSES
+from outlive.kinds.processes.census import UNFINISHED
+
+if TYPE_CHECKING:
+    from outlive.dashboard.rendering import Desk, Sight
+    from outlive.errors import OutliveError
+    from outlive.kinds.processes.bulk import Preview, Report
+    from outlive.kinds.processes.search import Narrowed
+
+PAGE_ITEMS = 50
+VERBS = (
+    ("cancel", "cancel"),
+    ("pause", "pause"),
+    ("resume", "resume"),
+    ("retry", "retry what gave up"),
+    ("retry_now", "retry at once"),
+    ("deadline", "change the deadline"),
+)
+"""What many can be asked, and how it is said."""
+BULK_TAKES = frozenset(("status", "type", "version", "limit"))
+
+
+class Asked(Struct, frozen=True):
+    """What the list is asked for. `given`: as it stands in the address."""
+
+    status: str | None
+    type: str | None
+    limit: int
+    cursor: str
+    given: dict[str, str]
+    narrowed: Narrowed
+    sought: str = ""
+    """What was searched for and is nowhere."""
+
+
+async def processes(
+    desk: Desk,
+    sight: Sight,
+    asked: Asked,
+    lessons: Callable[[], list[str]] = list,
+    refusal: OutliveError | None = None,
+) -> str:
+    """The page. Raises what `Outlive.processes` raises."""
+    census = await desk.census()
+    bounded = False
+    if asked.sought:
+        items, cursor = [], ""
+    elif asked.given.get("unfinished"):
+        items, cursor = await _unfinished(desk, asked), ""
+    else:
+        page = await desk.app.processes(
+            asked.status, asked.type, asked.limit, asked.cursor, **asked.narrowed
+        )
+        items, cursor = page
+        bounded = getattr(page, "bounded", False)
+    kept = {n: value for n, value in asked.given.items() if value and n not in ("cursor", "q")}
+    tags = [f"{n.removeprefix('tag.')}={v}" for n, v in kept.items() if n.startswith("tag.")]
+    return desk.render(
+        "processes.html",
+        sight,
+        asked=asked,
+        items=items,
+        more=cursor,
+        bounded=bounded,
+        first=not asked.cursor,
+        kept=kept,
+        tag=tags[0] if tags else "",
+        narrowed=bool(kept),
+        sought=asked.sought,
+        facets=[(s, census.counts[s]) for s in STATUSES if census.counts[s].number],
+        statuses=STATUSES,
+        types=sorted({*desk.app.definitions, *(one.type for one in census.standing)}),
+        lessons=[] if items else lessons(),
+        copied=copies_of_list(sight, asked.status, asked.type, desk.app),
+        verbs=VERBS,
+        many_refused=many_refused(kept),
+        refusal=refusal,
+    )
+
+
+async def _unfinished(desk: Desk, asked: Asked) -> list[Any]:
+    """The newest that have not ended: of each status so many as fit on a page."""
+    found = []
+    for status in UNFINISHED:
+        items, _ = await desk.app.processes(status, asked.type, asked.limit, "", **asked.narrowed)
+        found += items
+    return sorted(found, key=lambda item: item.started, reverse=True)[: asked.limit]
+
+
+def many_refused(kept: Mapping[str, str]) -> str:
+    """Why all that match cannot be asked as they are filtered; empty: they can."""
+    if not kept.get("status") and not kept.get("type"):
+        return "Filter by a status or a type first: everything at once is asked of nobody."
+    beside = sorted(name for name in kept if name not in BULK_TAKES)
+    if beside:
+        return f"Many are chosen by status, type and version; take away: {', '.join(beside)}."
+    return ""
+
+
+def many(
+    desk: Desk,
+    sight: Sight,
+    preview: Preview | None = None,
+    report: Report | None = None,
+    refusal: OutliveError | None = None,
+) -> str:
+    """Which would be asked, or what came of it."""
+    verb = preview.verb if preview is not None else report.verb if report is not None else ""
+    return desk.render(
+        "many.html", sight, preview=preview, report=report, refusal=refusal, verb=verb
+    )

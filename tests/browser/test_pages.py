@@ -1,0 +1,165 @@
+"""Every page in a real browser: readable, accessible, by keyboard, in the dark, without scripts."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+from tests.browser.conftest import SIZE, Shop, Tab, picture
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
+PATHS = {
+    "light": ("", "/processes", "/types/register", "/nodes", "/activity", "/health?examine=1",
+              "/problems/draining", "/processes?q=nothing"),
+    "dark": ("", "/processes", "/types/register", "/nodes"),
+}  # fmt: skip
+PICTURES = {("light", ""): "overview", ("light", "/types/register"): "types"}
+RULES = {
+    "light": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "dark": ["color-contrast"],  # nothing else differs
+}
+
+
+async def filled(shop: Shop) -> str:
+    """A shop where something has happened; gives a process that is stuck."""
+    await shop.register("ada@example.org", "waiting", password="4711")
+    stuck = await shop.register("stuck@example.org", "stuck")
+    await shop.http.post(f"/registrations/{stuck}/retry", json={"who": "bob", "why": "again"})
+    return await shop.register("stuck@example.org", "stuck")
+
+
+async def violations(page: Page, scheme: str) -> list[str]:
+    """What axe has against the page as it is."""
+    await page.evaluate(AXE)
+    asked = {"runOnly": RULES[scheme], "resultTypes": ["violations"]}
+    found: dict[str, Any] = await page.evaluate("asked => axe.run(document, asked)", asked)
+    return [
+        f"{one['id']}: {node['html'][:160]} {node['failureSummary']}"
+        for one in found["violations"]
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+async def test_axe_has_nothing_against_any_page(browser: Browser, shop: Shop, scheme: Any) -> None:
+    stuck = await filled(shop)
+    context = await browser.new_context(viewport=SIZE, color_scheme=scheme)
+    tab = Tab(await context.new_page())
+    found: dict[str, list[str]] = {}
+    for path in (*PATHS[scheme], f"/processes/{stuck}"):
+        await tab.page.goto(f"{shop.url}/outlive{path}")
+        await expect(tab.page.locator("h1")).to_be_visible()
+        if (scheme, path) in PICTURES:
+            await picture(tab.page, PICTURES[scheme, path])
+        opened = "document.querySelectorAll('details').forEach(one => { one.open = true; })"
+        await tab.page.evaluate(opened)
+        if said := await violations(tab.page, scheme):
+            found[path] = said
+    await context.close()
+    assert found == {} and tab.said == []
+
+
+async def test_a_page_is_read_and_filtered_without_scripts(browser: Browser, shop: Shop) -> None:
+    stuck = await filled(shop)
+    context = await browser.new_context(java_script_enabled=False)
+    page = await context.new_page()
+    await page.goto(f"{shop.url}/outlive/processes")
+    await page.get_by_label("Status", exact=True).select_option("stuck")
+    await page.get_by_role("button", name="Filter").click()
+    assert "status=stuck" in page.url
+    await page.get_by_role("link", name=stuck).click()
+    await expect(page.get_by_role("heading", name="Timeline")).to_be_visible()
+    await page.get_by_text("Retry", exact=True).first.click()
+    await page.get_by_role("button", name="Retry").click()
+    await expect(page.get_by_role("status")).to_have_text("The process goes on.")
+    await context.close()
+
+
+async def test_the_keyboard_alone_leads_everywhere(page: Page, shop: Shop) -> None:
+    stuck = await filled(shop)
+    await page.goto(f"{shop.url}/outlive")
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_text("Skip to content")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#main")).to_be_focused()
+    await page.keyboard.press("g")
+    await page.keyboard.press("p")
+    await page.wait_for_url("**/outlive/processes")
+    rows = page.locator("[data-row] a.id")
+    await page.keyboard.press("j")
+    await expect(rows.nth(0)).to_be_focused()
+    await page.keyboard.press("j")
+    await expect(rows.nth(1)).to_be_focused()
+    await page.keyboard.press("k")
+    await expect(rows.nth(0)).to_be_focused()
+    await page.keyboard.press("?")
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+    await page.keyboard.press("/")
+    await expect(page.get_by_role("searchbox")).to_be_focused()
+    await page.keyboard.type(stuck)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"**/outlive/processes/{stuck}")
+
+
+async def test_the_theme_follows_the_system_and_then_the_choice(page: Page, shop: Shop) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+    await page.emulate_media(color_scheme="dark")
+    await page.goto(f"{shop.url}/outlive")
+    dark = await page.evaluate(background)
+    await page.emulate_media(color_scheme="light")
+    light = await page.evaluate(background)
+    assert dark != light
+    toggle = page.get_by_role("button", name="Theme")
+    for name, colour in (("light", light), ("dark", dark)):
+        await toggle.click()
+        await expect(toggle).to_have_text(f"Theme: {name}")
+        assert await page.evaluate(background) == colour
+    await page.reload()
+    assert await page.evaluate(background) == dark, "it is kept"
+
+
+async def test_a_filter_changes_the_address_and_the_list_without_a_reload(
+    page: Page, shop: Shop
+) -> None:
+    stuck = await filled(shop)
+    await page.goto(f"{shop.url}/outlive/processes")
+    await page.evaluate("window.before = true")
+    await page.get_by_label("Status", exact=True).select_option("stuck")
+    await page.wait_for_url("**/processes?status=stuck")
+    await expect(page.get_by_role("link", name=stuck)).to_be_visible()
+    await expect(page.locator("#live td .is-waiting")).to_have_count(0)
+    await expect(page.locator("#many input[name=status]")).to_have_value("stuck")
+    assert await page.evaluate("window.before") is True
+    await page.go_back()
+    await expect(page.locator("#live td .is-waiting").first).to_be_visible()
+
+
+async def test_what_is_redacted_is_on_no_page(page: Page, shop: Shop) -> None:
+    id = await shop.register("eve@example.org", "waiting", password="open sesame")
+    for path in (f"/processes/{id}", f"/processes/{id}/journal.json"):
+        answer = await page.request.get(f"{shop.url}/outlive{path}")
+        text = await answer.text()
+        assert answer.ok and "eve@example.org" in text and "sesame" not in text
+
+
+async def test_times_are_shown_both_ways_and_commands_are_copied(page: Page, shop: Shop) -> None:
+    id = await shop.register("cleo@example.org", "waiting")
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await page.goto(f"{shop.url}/outlive/processes")
+    time = page.locator("td time").first
+    await expect(time).to_contain_text("ago")
+    await page.keyboard.press("u")
+    await expect(time).to_contain_text("20")
+    await expect(time).not_to_contain_text("ago")
+    await page.goto(f"{shop.url}/outlive/processes/{id}")
+    copies = page.get_by_role("group", name="Copy as")
+    await copies.get_by_text("CLI").click()
+    await copies.get_by_role("button", name="Copy").click()
+    await expect(copies.get_by_role("button", name="Copied")).to_be_visible()
+    assert await page.evaluate("navigator.clipboard.readText()") == f"outlive process show {id}"

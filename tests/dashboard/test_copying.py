@@ -1,0 +1,43 @@
+"""What a page says, as commands."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from tests.web.fake import Fake
+
+from outlive import Access
+from outlive.dashboard.copying import copies_of, copies_of_list
+from outlive.dashboard.rendering import Sight
+
+SIGHT = Sight(root="/my app", base="https://shop.example")
+
+
+def test_a_process_is_asked_for_where_it_was_started() -> None:
+    fake: Any = Fake()
+    copies = dict(copies_of(SIGHT, fake.add("reg_1", "register"), fake))
+    assert shlex.split(copies["curl"]) == [
+        "curl", "-s", "https://shop.example/my%20app/registrations/reg_1",
+    ]  # fmt: skip
+    assert copies["CLI"] == "outlive process show reg_1"
+    assert '"status": "running"' in copies["JSON"]
+
+
+def test_one_whose_type_is_not_declared_here_has_no_address() -> None:
+    fake: Any = Fake()
+    assert [title for title, _ in copies_of(SIGHT, fake.add("x_1", "lost"), fake)] == [
+        "CLI", "JSON",
+    ]  # fmt: skip
+
+
+def test_a_list_names_its_filters_and_the_token_that_it_needs() -> None:
+    fake: Any = Fake()
+    copies = dict(copies_of_list(SIGHT, "stuck", "order", fake))
+    assert copies["CLI"] == "outlive process list --status stuck --type order"
+    assert copies["curl"].endswith("/v1/orders?status=stuck'")
+    fake.access = Access(viewers={"wall": "w" * 20})
+    with_token = dict(copies_of_list(SIGHT, None, "order", fake))["curl"]
+    assert with_token.endswith('-H "Authorization: Bearer $OUTLIVE_TOKEN"')
+    assert "w" * 20 not in with_token
+    assert [title for title, _ in copies_of_list(SIGHT, None, None, fake)] == ["CLI"]
