@@ -331,3 +331,21 @@ async def test_no_step_begins_once_the_lease_may_be_over(place: Place) -> None:
     app = await place.again(app, process(body))
     assert await app.result(begun.id, within=60) == 1
     assert world.log == ["try 1"]
+
+
+async def test_a_lease_that_is_renewed_late_leaves_nobody_behind(place: Place) -> None:
+    """Found by the simulation (seed 3007): what had begun nothing meanwhile was run by nobody until
+    its shard was taken over, for the lease had not been lost."""
+    lives: list[float] = []
+
+    async def body(run: Run) -> int:
+        node: Any = place.apps[-1]._runtime.activations  # type: ignore[union-attr]
+        lives.append(node.trusted_until)
+        if len(lives) == 1:
+            node.trusted_until = 0.0  # until it is renewed
+        return await run(flaky, 1)
+
+    app = await place.open(process(body))
+    begun = await app.begin("thing", b"null")
+    assert await app.result(begun.id, within=60) == 1
+    assert len(lives) >= 2 and world.log == ["try 1"]

@@ -377,6 +377,13 @@ class Activations:
         if self._owns(activation) and not self.draining:
             self.revive_later(activation.id)
 
+    def doubted(self, activation: Activation) -> None:
+        """The lease may be over, so `activation` may begin nothing: it is thrown away. If the lease
+        is renewed all the same, late, it goes on; else whoever has its shard then takes it up."""
+        activation.discard()
+        if self._owns(activation):
+            self.revive_later(activation.id)
+
     def broken(self, activation: Activation, error: Exception) -> None:
         """Our own code failed: pause the process, visibly, instead of running it for ever."""
         log.exception("outlive failed while running a process", exc_info=error)

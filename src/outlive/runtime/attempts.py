@@ -298,7 +298,7 @@ def enter(activation: Activation) -> Callable[[], object]:
     out of `activation.interrupts` behind it. Raises `Discarded` when the lease may be over."""
     node = activation.node
     if node.clock.boot() > node.trusted_until:
-        activation.discard()
+        node.doubted(activation)
         raise Discarded
     # Not the body's task: steps may run beside each other. With the loop, because to look for
     # it costs a system call.
