@@ -62,6 +62,31 @@ HARNESSES = (
         "A death inside the database's own code: that is the power loss harness's.",
     ),
     Harness(
+        "simulation",
+        "L2",
+        "Whole clusters on virtual time: nodes killed between any two turns, frozen, cut off, with"
+        " clocks that jump and answers that are lost; every oracle is asked.",
+        "python -m outlive.testing.simulate --minutes 10 --report json",
+        "json",
+        "PostgreSQL, plain bodies, resumed connections; two releases side by side.",
+    ),
+    Harness(
+        "power loss",
+        "L3",
+        "The power goes at every write of a run, and of a recovery; each call of the disk fails.",
+        "python -m tests.proofs.disks",
+        "json",
+        "Disks that lie about a flush; metadata of the file system beyond names and sizes.",
+    ),
+    Harness(
+        "samples",
+        "L3",
+        "Both samples are killed before and after every commit, and again while they recover.",
+        "python -m tests.proofs.disks kills",
+        "json",
+        "The second death on PostgreSQL.",
+    ),
+    Harness(
         "kills",
         "L4",
         "SIGKILL, SIGSTOP, full disks and drains of real processes under load.",
