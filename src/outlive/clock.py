@@ -47,7 +47,7 @@ class StoreClock(Clock):
 
     What becomes due is reckoned with it, because what is due is decided by the store: a machine
     whose own clock is an hour off waits as long as any other. It lies behind the store's by at most
-    one journey, and never goes back; until the store has said anything it is the machine's own.
+    one journey, and hardly ever goes back; until the store has said anything it is the machine's.
     """
 
     def __init__(self, own: Clock) -> None:
@@ -70,8 +70,11 @@ class StoreClock(Clock):
         return self._own.call_later(seconds, call)
 
     def hear(self, micros: int) -> None:
-        """The store has just said what time it is."""
+        """The store has just said what time it is. Only a clock that had run far ahead is set
+        back."""
         self._ahead = micros - round(self._own.boot() * MICROS)
+        if self._high > micros + MICROS:
+            self._high = micros
 
 
 class ManualClock(Clock):

@@ -87,7 +87,8 @@ class Site:
 
     def new(self, **options: Any) -> Outlive:
         """An application that is not open yet."""
-        app = Outlive(SQLiteStore(self.path, shards=4), **options)
+        store = SQLiteStore(self.path, shards=4, clock=options.get("clock"))
+        app = Outlive(store, **options)
         declare(app, self.world)
         return app
 

@@ -27,7 +27,7 @@ import atexit
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from contextlib import suppress
 from typing import (
     TYPE_CHECKING,
@@ -58,6 +58,8 @@ B = TypeVar("B")
 R = TypeVar("R")
 
 DRAIN_SECONDS = 20.0
+LOOK_SECONDS = 1.0
+"""A Ctrl-C that comes just before a wait is only seen when the wait ends: so long it is deaf."""
 EXIT_SECONDS = 5.0
 """How long the end of the interpreter waits for steps under way."""
 _ENDING_SECONDS = 5.0
@@ -329,6 +331,8 @@ def wait_in(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, R]) -> R:
         work.close()
         raise StoreUnavailable("The application was closed; nothing was done.") from error
     try:
+        while not asked.done():
+            wait((asked,), LOOK_SECONDS)
         return asked.result()
     except CancelledError as error:
         raise OutcomeUnknown(

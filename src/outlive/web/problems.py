@@ -6,7 +6,7 @@ to keep here. What only HTTP knows is declared below, under `HttpError`, with co
     OutliveError
     ├── HttpError               said about the request itself, before any state was touched
     │   ├── NotFound · MethodNotAllowed · InvalidQuery · UnsupportedMediaType · BodyTooLarge
-    │   ├── LocalOnly · ForeignOrigin · SignInNeeded · ViewerOnly · FormUnsealed
+    │   ├── LocalOnly · NotAdmitted · ForeignOrigin · SignInNeeded · ViewerOnly · FormUnsealed
     │   └── NotServing          the application is not open (yet, or any more)
     └── ProcessStuck            the `problem` inside a status; never an answer's own
 
@@ -123,6 +123,15 @@ class LocalOnly(HttpError):
         " front and create the application with open_to_all=True, or name who may see it:"
         " Outlive(dashboard=Access(…))."
     )
+
+
+class NotAdmitted(HttpError):
+    """The caller may not do this, or not any more.
+
+    Nothing was done, and no earlier answer was given."""
+
+    code, slug, status = "OL4009", "not-admitted", 403
+    remedy = "Sign in as somebody who may."
 
 
 class ForeignOrigin(HttpError):

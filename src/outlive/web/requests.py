@@ -55,7 +55,7 @@ from outlive.web.messages import (
     read_body,
     trace_id,
 )
-from outlive.web.problems import HttpError
+from outlive.web.problems import NotAdmitted
 
 if TYPE_CHECKING:
     from outlive.doors.requests import Once, Requests
@@ -78,15 +78,6 @@ UNRECORDED = (401, 403, 408, 413, 415, 422, 429)
 """Statuses that say that nothing was begun: the key is given back."""
 CLAIM = "outlive.once"
 """Where in the scope a handler finds its claim (`once_of`)."""
-
-
-class NotAdmitted(HttpError):
-    """The caller may not do this, or not any more.
-
-    Nothing was done, and no earlier answer was given."""
-
-    code, slug, status = "OL4009", "not-admitted", 403
-    remedy = "Sign in as somebody who may."
 
 
 class Rule(Struct, frozen=True, kw_only=True, dict=True):
