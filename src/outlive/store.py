@@ -162,8 +162,9 @@ class CellStore(KeyedCells, Protocol):
 
         No cell is handed to two callers within the hold. The new version is the fencing token:
         finish with `Require(ref, version)`. At most `limit` ≤ `CLAIM_CELLS_MAX`, the longest
-        overdue first; durable. Not promised: fairness between keys, or any order between two
-        claims.
+        overdue first; durable. When `OutcomeUnknown` is raised, cells may have been claimed by
+        nobody: they come again after their hold. Not promised: fairness between keys, or any order
+        between two claims.
         """
         ...
 

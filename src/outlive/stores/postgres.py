@@ -38,6 +38,7 @@ import asyncpg
 from outlive import ids
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
+    OutcomeUnknown,
     OutliveError,
     ReadOnlyStore,
     SchemaBehind,
@@ -425,7 +426,6 @@ class PostgresStore:
     # --- claims -----------------------------------------------------------------------------------
 
     async def claim(self, spaces: Sequence[str], limit: int, hold_seconds: float) -> list[Cell]:
-        self.demand_open()
         if not spaces:
             return []
         hold, clock = round(hold_seconds * MICROS), self.clock
@@ -445,9 +445,9 @@ class PostgresStore:
                 return await self._working.fetch(link, self.sql[name], *values)
         except _FOREIGN as error:
             if is_cut(error):
-                raise StoreUnavailable(
-                    f"The connection was lost ({error}): {name} may have been done. It is safe to "
-                    "do it again; what was claimed comes again after its hold."
+                kind = OutcomeUnknown if name == "claim" else StoreUnavailable
+                raise kind(
+                    f"The connection was lost ({error}): {name} may have been done; repeat it."
                 ) from error
             raise mapped(error) from error
 
