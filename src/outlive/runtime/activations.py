@@ -17,6 +17,7 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -184,12 +185,12 @@ class Activations:
         batch = Batch(lease, new, puts, (), batch.append)
         gate = self.committer.submit(batch)
         try:
-            committed = await asyncio.shield(gate)
+            committed = await gate
         except OutcomeUnknown:
             self.revive_later(ref.key)  # if it is there it runs, whoever asks again or not
             raise
         except asyncio.CancelledError:  # who asked is gone, and what is committed runs
-            gate.add_done_callback(lambda _: self.revive(ref.key))
+            self.spawn(self._revive_behind(ref.key))
             raise
         activation.journal.times[""] = committed.time
         self.stats.started += 1
@@ -405,6 +406,12 @@ class Activations:
     def revive(self, id: str) -> None:
         if id not in self.live and not self.draining:
             self.spawn(self._revive_now(id))
+
+    async def _revive_behind(self, id: str) -> None:
+        """Revive it when all that was handed over before is committed or refused."""
+        with suppress(OutliveError):
+            await self.committer.submit(Batch(), patient=True)
+        self.revive(id)
 
     async def _revive_now(self, id: str) -> None:
         try:
