@@ -78,6 +78,11 @@ def free_port() -> int:
         return port
 
 
+def _hear_ctrl_c() -> None:
+    """A program that is started in the background is deaf to it, and so is all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def program(
     address: str, *words: str, env: Mapping[str, str] | None = None, folder: Path = ROOT
@@ -94,6 +99,7 @@ def program(
         text=True,
         cwd=folder,
         start_new_session=True,
+        preexec_fn=_hear_ctrl_c,
         env={**os.environ, "PYTHONPATH": paths, "OUTLIVE_STORE": address, **(env or {})},
     )
     try:
