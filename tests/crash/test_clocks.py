@@ -37,8 +37,8 @@ JOBS = 6
 """For each worker in each round."""
 LEASE_SECONDS = 3.0
 WAIT_SECONDS = 4 * 3600
-"""Longer than the clocks are apart: a node reckons the end of a wait on its own clock, and another
-node that takes the process over judges it by the store's."""
+"""Longer than the clocks are apart: the store's clock is the fastest one's, so it may jump by that
+while a wait is under way."""
 # Debian 12's libfaketime 0.9.10 answers EINVAL to an absolute sleep on the monotonic clock, which
 # is what time.sleep is made of; select is not.
 SLEEP = """

@@ -343,3 +343,22 @@ async def test_a_large_value_is_not_kept_in_memory_to_spare_a_read() -> None:
         await applier.apply(sums, Add(("a",)))
     assert store.reads == 3
     await applier.close()
+
+
+class Fresh(Sums):
+    """Refuses where there is anything yet."""
+
+    def decide(self, view: View, command: Add, now: int) -> Decision[list[int]]:
+        if any(view[ref] is not None for ref in self.refs(command)):
+            raise LookupError("there is something")
+        return super().decide(view, command, now)
+
+
+async def test_a_refusal_is_never_given_from_a_belief(store: Counting) -> None:
+    fresh, applier = Fresh(), Applier(store)
+    await applier.apply(fresh, Add(("a",)))
+    await store.commit(Batch(drop=(Ref("sum", "a"),)))
+    assert await applier.apply(fresh, Add(("a",))) == [0], "another process has dropped it"
+    with pytest.raises(LookupError):
+        await applier.apply(fresh, Add(("a",)))
+    await applier.close()

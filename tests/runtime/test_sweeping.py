@@ -118,3 +118,14 @@ async def test_it_sweeps_again_and_again_also_after_the_store_was_away(store: Me
                 calls.pop()()
     await sweeper.stop()
     assert not away
+
+
+async def test_a_kind_that_is_declared_later_is_swept_too(store: MemoryStore) -> None:
+    clock: Any = store._clock
+    kinds: dict[str, Kind[Any, Any]] = {}
+    sweeper = Sweeper(store, kinds.values(), clock)
+    await store.commit(doors(store, 1))
+    clock.advance(1)
+    assert await sweeper.sweep() == 0
+    kinds["doors"] = Doors()
+    assert await sweeper.sweep() == 1

@@ -16,8 +16,8 @@ time, then after a short random wait, at most `ATTEMPTS_MAX` times.
 
 A cell that this process wrote last is *believed* to be as it was written, so a key that only it
 uses costs no read: the commit requires the version, and is refused if the belief was wrong. What
-writes nothing is never answered from a belief, because nothing would check it. Where others write
-too, the cell is read for the next `DOUBTED_ROUNDS`.
+writes nothing, or refuses, is never answered from a belief, because nothing would check it. Where
+others write too, the cell is read for the next `DOUBTED_ROUNDS`.
 
 Not promised: fairness between processes on one cell, an order between commands on different cells,
 or that a caller who stopped waiting has stopped the command.
@@ -26,7 +26,7 @@ or that a caller who stopped waiting has stopped the command.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from msgspec import Struct
@@ -208,7 +208,9 @@ class Applier:
         base, now = await self._look(asked)
         self.rounds += 1
         writing = []
-        for fold in _decided(asked, base, now):
+        folds, again = _decided(asked, base, now, self._believed)
+        self._waiting[:0] = again
+        for fold in folds:
             if fold.written:
                 writing.append(fold)
             elif self._is_believed(fold):
@@ -330,9 +332,15 @@ class Applier:
         self._wake()
 
 
-def _decided(asked: Sequence[_Asked], base: dict[Ref, Cell | None], now: int) -> list[_Fold]:
-    """Decide all of `asked`, each on what those before it made of `base`."""
-    view = dict(base)
+def _decided(
+    asked: Sequence[_Asked],
+    base: dict[Ref, Cell | None],
+    now: int,
+    believed: Container[Ref],
+) -> tuple[list[_Fold], list[_Asked]]:
+    """Decide all of `asked`, each on what those before it made of `base`; and those that are to be
+    decided again on what is read, because they refused what is only `believed`."""
+    view, again = dict(base), list[_Asked]()
     fold_of: dict[Ref, _Fold] = {}
     folds: dict[int, _Fold] = {}
     for one in asked:
@@ -340,7 +348,11 @@ def _decided(asked: Sequence[_Asked], base: dict[Ref, Cell | None], now: int) ->
             decision = one.kind.decide(view, one.command, now)
             _demand_own(one, decision.batch)
         except Exception as error:  # the command's own: those beside it are not concerned
-            _fail((one,), error)
+            if one.believing and any(ref in believed for ref in one.refs):
+                one.believing = False
+                again.append(one)
+            else:
+                _fail((one,), error)
             continue
         fold = _fold_for(one, fold_of, folds)
         fold.replies.append((one, decision.reply))
@@ -354,7 +366,7 @@ def _decided(asked: Sequence[_Asked], base: dict[Ref, Cell | None], now: int) ->
             ref = put.ref
             fold.written[ref] = put
             view[ref] = Cell(ref.space, ref.key, put.value, UNCOMMITTED, put.due)
-    return list(folds.values())
+    return list(folds.values()), again
 
 
 def _demand_own(one: _Asked, batch: Batch) -> None:

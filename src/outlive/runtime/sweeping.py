@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -40,7 +40,8 @@ class Sweeper:
     def __init__(self, store: CellStore, kinds: Iterable[Kind[Any, Any]], clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._of = {space: kind for kind in kinds for space in kind.spaces}
+        self._kinds = kinds
+        """Those there are when it sweeps, also what was declared after it was made."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -55,25 +56,25 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """Carry out what is due now; gives how many cells that were."""
-        swept = 0
+        swept, of = 0, {space: kind for kind in self._kinds for space in kind.spaces}
         for _ in range(PAGES_MAX):
-            cells = await self._store.claim(list(self._of), GROUP_BATCHES_MAX, HOLD_SECONDS)
+            cells = await self._store.claim(list(of), GROUP_BATCHES_MAX, HOLD_SECONDS)
             if cells:
-                await self._carry_out(cells)
+                await self._carry_out(cells, of)
             swept += len(cells)
             if len(cells) < GROUP_BATCHES_MAX:
                 break
         return swept
 
-    async def _carry_out(self, cells: Sequence[Cell]) -> None:
+    async def _carry_out(self, cells: Sequence[Cell], of: Mapping[str, Kind[Any, Any]]) -> None:
         now = await self._store.now()
-        results = await self._store.commit_group([self._batch(cell, now) for cell in cells])
+        batches = [self._batch(of[cell.space], cell, now) for cell in cells]
+        results = await self._store.commit_group(batches)
         for result in results:
             if isinstance(result, OutliveError) and not isinstance(result, Conflict):
                 raise result
 
-    def _batch(self, cell: Cell, now: int) -> Batch:
-        kind = self._of[cell.space]
+    def _batch(self, kind: Kind[Any, Any], cell: Cell, now: int) -> Batch:
         wanted = class_of(kind, cell.space)
         storage = kept_as(wanted, self._store.keeps, f"Space {cell.space}", "the store")
         made = kind.on_due(cell, now)

@@ -161,7 +161,9 @@ class Vault:
     async def erase(self, streams: Sequence[str], batch: Batch) -> Committed:
         """See `Store.erase`; the blobs of what is erased go with it. A death behind the commit
         leaves them to the sweep of what nobody names."""
-        names = [name for stream in streams for name in await self._blobs_of(stream)]
+        names: list[str] = []
+        if await self._store.scan(BLOBS, limit=1):  # mostly there are none, of any stream
+            names = [name for stream in streams for name in await self._blobs_of(stream)]
         kept = await self._kept(batch)
         drop = (*kept.drop, *(Ref(BLOBS, name) for name in names))
         done = await self._store.erase(streams, replace(kept, drop=drop))
