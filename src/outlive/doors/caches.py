@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 from outlive.codec import shapes
 from outlive.doors.cells import Cells
 from outlive.doors.opened import Opened
-from outlive.kinds.caches.rule import NAME_CHARACTERS_MAX, Bounds, Holds, Life
-from outlive.kinds.caches.shared import STAMPS, VALUES
-from outlive.runtime.caches import Cache, Terms
-from outlive.runtime.stamps import Generations
-from outlive.store import KeyedCells
+
+if TYPE_CHECKING:  # loaded by the first cache: most services have none
+    from outlive.kinds.caches.rule import Bounds, Holds, Life
+    from outlive.runtime.caches import Cache, Terms
+    from outlive.runtime.stamps import Generations
+    from outlive.store import KeyedCells
 
 Args = TypeVarTuple("Args")
 R = TypeVar("R")
@@ -54,6 +55,9 @@ class Caches(Opened, Cells):
         When the process dies: values are loaded again; an invalidation that was committed holds.
         Raises `ValueError` for a name that is declared already.
         """
+        from outlive.kinds.caches.rule import Bounds, Life
+        from outlive.runtime.caches import Terms
+
         terms = Terms(
             holds=holds, bounds=bounds or Bounds(), life=life or Life(ttl=ttl), shared=shared,
             load_seconds=load_seconds, loads_max=loads_max, schema=schema,
@@ -74,6 +78,10 @@ class Caches(Opened, Cells):
         return MappingProxyType(self._caches or {})
 
     def _declare_cache(self, name: str, function: Any, terms: Terms, tags: Any, cells: str) -> Any:
+        from outlive.kinds.caches.rule import NAME_CHARACTERS_MAX
+        from outlive.kinds.caches.shared import VALUES
+        from outlive.runtime.caches import Cache
+
         known = self._caches = self._caches or {}
         if name in known:
             raise ValueError(f"cache {name} is declared twice")
@@ -92,6 +100,9 @@ class Caches(Opened, Cells):
 
     def _stamps(self) -> Generations:
         if self._generations is None:
+            from outlive.kinds.caches.shared import STAMPS
+            from outlive.runtime.stamps import Generations
+
             place = self.place(STAMPS)
 
             async def store() -> KeyedCells:

@@ -16,8 +16,6 @@ import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from outlive.errors import StoreUnavailable
-from outlive.runtime.apply import Applier
-from outlive.runtime.sweeping import Sweeper
 
 log = logging.getLogger("outlive.cells")
 
@@ -35,7 +33,9 @@ if TYPE_CHECKING:
     from outlive.kinds.ratelimits import Quota, Slots
     from outlive.kinds.requests.decisions import Mode
     from outlive.model import Storage
+    from outlive.runtime.apply import Applier
     from outlive.runtime.committer import Committer
+    from outlive.runtime.sweeping import Sweeper
     from outlive.store import CellStore, KeyedCells
 
 
@@ -64,6 +64,9 @@ class Place:
         return self._applier
 
     async def _open(self) -> Applier:
+        from outlive.runtime.apply import Applier
+        from outlive.runtime.sweeping import Sweeper
+
         app = self._app
         store: KeyedCells
         clock: Clock = app._clock

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from outlive.doors.cells import Cells
 from outlive.doors.opened import Opened
-from outlive.kinds.breakers.rule import Breaker, RetryBudget
-from outlive.kinds.breakers.standing import BREAKERS
-from outlive.runtime.dependencies import ONCE, Dependency
-from outlive.steps import Retry
+
+if TYPE_CHECKING:  # loaded by the first dependency: most services have none
+    from outlive.kinds.breakers.rule import Breaker, RetryBudget
+    from outlive.runtime.dependencies import Dependency
+    from outlive.steps import Retry
 
 
 class Dependencies(Opened, Cells):
@@ -23,7 +25,7 @@ class Dependencies(Opened, Cells):
         name: str,
         *,
         breaker: Breaker | None = None,
-        retry: Retry = ONCE,
+        retry: Retry | None = None,
         budget: RetryBudget | None = None,
         bulkhead: int | None = None,
         timeout: float | None = None,
@@ -42,14 +44,17 @@ class Dependencies(Opened, Cells):
         what was counted here is forgotten, and the budget begins at its floor. Raises `ValueError`
         for a name that is declared already.
         """
+        from outlive.kinds.breakers.standing import BREAKERS
+        from outlive.runtime.dependencies import ONCE, Dependency
+
         if self._dependencies is None:
             self._dependencies = {}
         place = self.place(BREAKERS)
         if name in self._dependencies:
             raise ValueError(f"dependency {name} is declared twice")
         made = self._dependencies[name] = Dependency(
-            name, breaker=breaker, retry=retry, budget=budget, bulkhead=bulkhead, timeout=timeout,
-            hedge_seconds=hedge_seconds, least_seconds=least_seconds, clock=self._clock,
+            name, breaker=breaker, retry=retry or ONCE, budget=budget, bulkhead=bulkhead,
+            timeout=timeout, hedge_seconds=hedge_seconds, least_seconds=least_seconds, clock=self._clock,
             applier=place.applier, who=lambda: self._runtime.name if self._runtime else "",
         )  # fmt: skip
         place.leaving.append(made.settled)
