@@ -55,7 +55,8 @@ class Dependencies(Opened, Cells):
         made = self._dependencies[name] = Dependency(
             name, breaker=breaker, retry=retry or ONCE, budget=budget, bulkhead=bulkhead,
             timeout=timeout, hedge_seconds=hedge_seconds, least_seconds=least_seconds,
-            clock=self._clock, applier=place.applier, who=lambda: self._runtime.name if self._runtime else "",
+            clock=self._clock, applier=place.applier,
+            who=lambda: self._runtime.name if self._runtime else "",
         )  # fmt: skip
         place.leaving.append(made.settled)
         return made
