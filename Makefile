@@ -69,7 +69,7 @@ soak: $(READY) ## Two hours of load and a kill a minute: what is lost, what grow
 planted: $(READY) servers ## Plant known bugs in a copy; each must be caught (ONLY=03,07)
 	@$(BIN)/python -m tests.planted.run --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
 
-prove-kernel: $(READY) servers ## Run the harnesses and write docs/proofs.md (ONLY=checkers,planted)
+prove-kernel: $(READY) servers ## Run the harnesses and write docs/proofs.md (ONLY=…)
 	@$(BIN)/python -m tests.proofs --write $(if $(ONLY),--only $(ONLY))
 
 check: $(READY) ## Under a minute: lint, format, types, house style

@@ -1,9 +1,12 @@
 """Run the harnesses, and write what they found into docs/proofs.md.
 
     python -m tests.proofs [--only conformance,checkers] [--write]
+    python -m tests.proofs --page          write the page anew, and run nothing
 
-Without `--write` the page is printed. A run that leaves harnesses out, or in which one did not come
-to its end, is marked as partial; what was not measured is not on the page.
+Without `--write` the page of this run is printed. With it the results go into docs/proofs.json,
+each with its commit and its time, in the place of that harness's last; the page is written from all
+that stand there. So harnesses may be run at different times, and the page says of each when, and at
+which commit. What was not measured is not on the page.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,12 +29,15 @@ from xml.etree import ElementTree
 
 import apsw
 from tests.proofs.harnesses import HARNESSES, Harness
-from tests.proofs.page import PAGE, ROOT, Place, Ran, page, track_record
+from tests.proofs.page import PAGE, ROOT, Place, Ran, kept, page, track_record, write_kept
+
+BESIDE = 2
+"""How many of the harnesses that may run beside each other do."""
 
 
 def ran(harness: Harness) -> Ran:
     """Run one harness to its end, or until its time is up."""
-    began = time.monotonic()
+    place, began = here(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         command = [sys.executable if word == "python" else word for word in words(harness, out)]
@@ -42,11 +49,19 @@ def ran(harness: Harness) -> Ran:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             process.communicate()
-            return Ran(harness, False, False, time.monotonic() - began, {})
+            return Ran(harness, place, False, False, time.monotonic() - began, {})
         figures = figures_of(harness, out, said)
     complete = figures is not None and process.returncode in (0, 1)
     seconds = time.monotonic() - began
-    return Ran(harness, complete, process.returncode == 0, seconds, figures or {})
+    return Ran(harness, place, complete, process.returncode == 0, seconds, figures or {})
+
+
+def all_of(harnesses: Sequence[Harness]) -> Iterator[Ran]:
+    """Run them: those that may run beside each other first, then the others one by one."""
+    beside = [harness for harness in harnesses if harness.beside]
+    with ThreadPoolExecutor(BESIDE) as pool:
+        yield from pool.map(ran, beside)
+    yield from (ran(harness) for harness in harnesses if not harness.beside)
 
 
 def words(harness: Harness, out: Path | str) -> list[str]:
@@ -103,22 +118,27 @@ def git(*arguments: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the harnesses.")
     parser.add_argument("--only", default="", help="names, with commas between")
-    parser.add_argument("--write", action="store_true", help="into docs/proofs.md")
+    parser.add_argument("--write", action="store_true", help="into docs/proofs.json and proofs.md")
+    parser.add_argument("--page", action="store_true", help="from docs/proofs.json, run nothing")
     given = parser.parse_args(arguments)
+    if given.page:
+        PAGE.write_text(page(kept(), track_record()), "utf-8")
+        return 0
     names = [name for name in given.only.split(",") if name]
     unknown = set(names) - {harness.name for harness in HARNESSES}
     if unknown:
         parser.error(f"there is no harness {', '.join(sorted(unknown))}")
-    place, found = here(), list[Ran]()
-    for harness in HARNESSES:
-        if not names or harness.name in names:
-            found.append(ran(harness))
-            print(f"{found[-1].verdict}: {harness.name} {found[-1].seconds:.0f} s", flush=True)
-    text = page(place, found, track_record())
+    wanted = [h for h in HARNESSES if (h.name in names if names else not h.outside)]
+    found = list[Ran]()
+    for each in all_of(wanted):
+        found.append(each)
+        print(f"{each.verdict}: {each.harness.name} {each.seconds:.0f} s", flush=True)
+        if given.write:
+            write_kept(each)
     if given.write:
-        PAGE.write_text(text, "utf-8")
+        PAGE.write_text(page(kept(), track_record()), "utf-8")
     else:
-        print(text)
+        print(page(found, track_record()))
     return 0 if all(each.sound for each in found) else 1
 
 

@@ -31,6 +31,10 @@ class Harness(Struct, frozen=True):
     told: Literal["junit", "json"]
     not_covered: str
     seconds_max: int = 1200
+    beside: bool = False
+    """It measures no time and takes one core: another may run beside it."""
+    outside: bool = False
+    """It takes longer than all the others: it is run when it is asked for by name."""
 
 
 HARNESSES = (
@@ -41,6 +45,7 @@ HARNESSES = (
         PYTEST + "tests/conformance",
         "junit",
         "Servers of other versions than those that the tests start.",
+        beside=True,
     ),
     Harness(
         "checkers",
@@ -52,6 +57,7 @@ HARNESSES = (
         "junit",
         "A claim that gives nothing although a cell is due; cells of one batch as one moment;"
         " histories of more than one machine.",
+        beside=True,
     ),
     Harness(
         "deaths",
@@ -60,6 +66,7 @@ HARNESSES = (
         PYTEST + "tests/simulation/test_crash_table.py",
         "junit",
         "A death inside the database's own code: that is the power loss harness's.",
+        beside=True,
     ),
     Harness(
         "simulation",
@@ -69,6 +76,7 @@ HARNESSES = (
         "python -m outlive.testing.simulate --minutes 10 --report json",
         "json",
         "PostgreSQL, plain bodies, resumed connections; two releases side by side.",
+        beside=True,
     ),
     Harness(
         "power loss",
@@ -77,6 +85,7 @@ HARNESSES = (
         "python -m tests.proofs.disks",
         "json",
         "Disks that lie about a flush; metadata of the file system beyond names and sizes.",
+        beside=True,
     ),
     Harness(
         "samples",
@@ -85,6 +94,7 @@ HARNESSES = (
         "python -m tests.proofs.disks kills",
         "json",
         "The second death on PostgreSQL.",
+        beside=True,
     ),
     Harness(
         "kills",
@@ -110,5 +120,16 @@ HARNESSES = (
         "json",
         "Bugs of two places at once; bugs that need a machine of their own to show.",
         seconds_max=2400,
+    ),
+    Harness(
+        "long search",
+        "L2",
+        "The simulation again, for an hour and a half.",
+        "python -m outlive.testing.simulate --seeds 20000-90000 --minutes 90 --report json",
+        "json",
+        "What the simulation does not cover, for longer.",
+        seconds_max=6000,
+        beside=True,
+        outside=True,
     ),
 )

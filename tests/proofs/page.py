@@ -1,18 +1,24 @@
-"""docs/proofs.md: written from what the harnesses counted, and from nothing else."""
+"""docs/proofs.md: written from what the harnesses counted, and from nothing else.
+
+What they counted stands in docs/proofs.json, a result for each harness: its last. Each tells at
+which commit it came to be, so that a page of several runs claims no more than they found.
+"""
 
 from __future__ import annotations
 
+import json
 import shlex
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct, convert
+from msgspec import Struct, convert, to_builtins
 from tests.proofs.harnesses import HARNESSES, Harness
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "proofs.md"
+KEPT = ROOT / "docs" / "proofs.json"
 TRACK_RECORD = ROOT / "docs" / "track-record.toml"
 
 
@@ -29,6 +35,7 @@ class Ran(Struct, frozen=True):
     """What came of one harness."""
 
     harness: Harness
+    place: Place
     complete: bool
     """It came to its end, and said what it counted."""
     sound: bool
@@ -57,16 +64,34 @@ def track_record() -> list[Bug]:
     return convert(told["bug"], list[Bug])
 
 
-def page(place: Place, found: Sequence[Ran], bugs: Sequence[Bug]) -> str:
-    """The page of one run."""
-    parts = [head(place, found), table(found)]
+def kept(path: Path = KEPT) -> list[Ran]:
+    """The last result of each harness that there still is."""
+    told = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return [
+        convert({**told[harness.name], "harness": to_builtins(harness)}, Ran)
+        for harness in HARNESSES
+        if harness.name in told
+    ]
+
+
+def write_kept(ran: Ran, path: Path = KEPT) -> None:
+    """Put a result in the place of that harness's last."""
+    told = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    result = to_builtins(ran)
+    del result["harness"]
+    told[ran.harness.name] = result
+    path.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def page(found: Sequence[Ran], bugs: Sequence[Bug]) -> str:
+    """The page of these results."""
+    parts = [head(found), table(found)]
     parts += [section(ran) for ran in found if ran.complete]
     parts += [uncovered(found), record(bugs)]
     return "\n\n".join(parts) + "\n"
 
 
-def head(place: Place, found: Sequence[Ran]) -> str:
-    changed = " with changes that are not committed" if place.changed else ""
+def head(found: Sequence[Ran]) -> str:
     names = {ran.harness.name for ran in found}
     left = [h.name for h in HARNESSES if h.name not in names]
     broken = [ran.harness.name for ran in found if not ran.complete]
@@ -77,20 +102,30 @@ def head(place: Place, found: Sequence[Ran]) -> str:
         " violation *found by this search*; it shows no safety. What is promised, and what is not,"
         " stands in [promises.md](promises.md).",
         "",
-        f"Commit `{place.commit}`{changed}, {place.when}. {place.machine}.",
+        "`make prove-kernel` repeats all but what is marked; `make prove-kernel ONLY=…` repeats one"
+        " or some by name. The table says when each was run last, and at which commit.",
     ]
+    lines += ["", *sorted({f"On {ran.place.machine}." for ran in found})]
     if left or broken:
-        lines += ["", "**This run is partial.**"]
+        lines += ["", "**This page is partial.**"]
         lines += [f"Not run: {', '.join(left)}."] if left else []
         lines += [f"Not completed: {', '.join(broken)}."] if broken else []
     return "\n".join(lines)
 
 
 def table(found: Sequence[Ran]) -> str:
-    rows = ["| harness | layer | outcome | seconds |", "|---|---|---|---|"]
+    rows = [
+        "| harness | layer | outcome | seconds | begun at | commit |",
+        "|---|---|---|---|---|---|",
+    ]
     for ran in found:
-        name, layer = ran.harness.name, ran.harness.layer
-        rows.append(f"| {name} | {layer} | {ran.verdict} | {ran.seconds:.0f} |")
+        harness, place = ran.harness, ran.place
+        name = f"{harness.name} (by name only)" if harness.outside else harness.name
+        commit = f"`{place.commit}`" + (" with changes not committed" if place.changed else "")
+        rows.append(
+            f"| {name} | {harness.layer} | {ran.verdict} | {ran.seconds:.0f} | {place.when}"
+            f" | {commit} |"
+        )
     return "\n".join(rows)
 
 
