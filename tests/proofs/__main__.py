@@ -29,7 +29,7 @@ from xml.etree import ElementTree
 
 import apsw
 from tests.proofs.harnesses import HARNESSES, Harness
-from tests.proofs.page import PAGE, ROOT, Place, Ran, kept, page, track_record, write_kept
+from tests.proofs.page import KEPT, PAGE, ROOT, Place, Ran, kept, page, track_record, write_kept
 
 BESIDE = 2
 """How many of the harnesses that may run beside each other do."""
@@ -98,7 +98,8 @@ def of_junit(tree: ElementTree.Element) -> dict[str, Any]:
 def here() -> Place:
     """At which commit, when, and on what this runs."""
     commit = git("rev-parse", "--short=12", "HEAD")
-    changed = bool(git("status", "--porcelain", "--untracked-files=no"))
+    written = [f":!{path.relative_to(ROOT)}" for path in (KEPT, PAGE)]
+    changed = bool(git("status", "--porcelain", "--untracked-files=no", "--", ".", *written))
     return Place(
         commit,
         changed,

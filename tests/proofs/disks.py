@@ -41,16 +41,22 @@ def disks() -> dict[str, Any]:
     }
 
 
+FLAWS_MAX = 5
+"""Of one scenario: what is told of it in the page."""
+
+
 def kills() -> dict[str, Any]:
     """Both samples, killed at every commit and again while they recover."""
     counted = dict.fromkeys(("kills", "nested", "lost", "doubled", "stuck", "others"), 0)
+    flaws: list[str] = []
     with TemporaryDirectory(dir=MEMORY) as folder, running_server() as postgres:
         for scenario in SCENARIOS:
             for address in ["sqlite://"] if scenario.sql else ["sqlite://", postgres]:
                 found = kill(scenario, address, Path(folder), nested=address == "sqlite://")
                 for name in counted:
                     counted[name] += getattr(found, name)
-    return dict(counted)
+                flaws += found.flaws[:FLAWS_MAX]
+    return {**counted, "flaws": flaws}
 
 
 def main() -> int:
