@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from tests.runtime import sleeping
 from tests.runtime.sleeping import live, sleepers
 from tests.service import Outside, Place, crash, until
 
-from outlive import Outlive
+from outlive import Outlive, Run, step
 from outlive.clock import ManualClock
 from outlive.errors import OutcomeUnknown, Overloaded
 from outlive.model import Batch
 from outlive.stores.memory import MemoryStore
+from outlive.testing.oracles import facts_of, grammar_flaws
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +67,47 @@ async def test_a_start_that_nobody_waits_for_any_more_runs_all_the_same() -> Non
         await asyncio.wait({starting})
         answered.set()
         await until(lambda: app.stats().ended.get("done", 0) == 1, "it runs")
+
+
+@pytest.mark.parametrize("by", ["a command", "a recovery"])
+async def test_a_process_that_is_read_before_its_start_is_answered_has_one_body(by: str) -> None:
+    """Found by killing the samples on a busy machine: a recovery took up what had just been
+    started, two bodies ran, and a step was recorded twice."""
+    store = Answerless(1)
+    app = Outlive(store)
+    called, open_ = Counter[int](), asyncio.Event()
+
+    @step()
+    async def counted(item: int) -> None:
+        called[item] += 1
+        await open_.wait()
+
+    @app.process("/several", version=1)
+    async def several(run: Run, value: None) -> None:
+        await run.all([1, 2], counted, limit=2)
+
+    async with app:
+        assert app._runtime is not None
+        activations = app._runtime.activations
+        store.waits = answered = asyncio.Event()
+        starting = asyncio.create_task(app.begin("several", b"null"))
+        await until(lambda: store.waits is None, "it is committed")
+        (id,) = activations.starting
+        if by == "a command":
+            await activations.load(id)
+        recovering = asyncio.create_task(
+            activations.recovery.recover(activations.leases[0], crash=True)
+        )
+        await until(lambda: bool(activations.live) or recovering.done(), "it is looked for")
+        answered.set()
+        await starting
+        await until(lambda: called.total() >= 2, "its steps are under way")
+        open_.set()
+        await recovering
+        await until(lambda: app.stats().ended.get("done", 0) == 1, "it has ended")
+        assert called == {1: 1, 2: 1}
+        (journal,) = (await facts_of(store)).processes.values()
+        assert grammar_flaws(journal.journal) == []
 
 
 async def test_two_thousand_sleepers_leave_memory_and_all_wake(place: Place) -> None:

@@ -107,6 +107,8 @@ class Activations:
         self._start_shard = -1
         self._starts = 0
         self.live: dict[str, Activation] = {}
+        self.starting: set[str] = set()
+        """Processes whose start is being committed here: nobody else takes them up."""
         self.next_due: int | None = None
         self.threads: ThreadPoolExecutor = thread_pool()
         self.bodies: ThreadPoolExecutor | None = None
@@ -184,6 +186,7 @@ class Activations:
             puts, new = (*puts, key), (*new, Require(key.ref, ABSENT))
         batch = Batch(lease, new, puts, (), batch.append)
         gate = self.committer.submit(batch)
+        self.starting.add(ref.key)
         try:
             committed = await gate
         except OutcomeUnknown:
@@ -192,8 +195,14 @@ class Activations:
         except asyncio.CancelledError:  # who asked is gone, and what is committed runs
             self.spawn(self._revive_behind(ref.key))
             raise
+        finally:
+            self.starting.discard(ref.key)
         activation.journal.times[""] = committed.time
         self.stats.started += 1
+        if (already := self.live.get(ref.key)) is not None:  # read before this was told of it
+            activation.discard()
+            already.run()
+            return committed
         self._adopt(activation)
         activation.run(value, decoded=True)
         return committed

@@ -111,7 +111,8 @@ class Recovery:
             node.note_due(due)
         if node.leases.get(lease.shard) != lease:
             return []
-        return [cell for cell in found if cell.key not in node.live and not _in_line(cell)]
+        here = node.live.keys() | node.starting
+        return [cell for cell in found if cell.key not in here and not _in_line(cell)]
 
     async def passed(self, id: str) -> None:
         """Wait until a recovery that is under way has gone on with `id`, if it is to."""
