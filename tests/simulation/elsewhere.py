@@ -22,7 +22,9 @@ LITTER_BYTES_MAX = 512
 def littered() -> list[bytearray]:
     """Objects of every small size with holes between them."""
     dice = random.SystemRandom()
-    sizes = [size for size in range(16, LITTER_BYTES_MAX, 16) for _ in range(dice.randrange(LITTER_MAX))]
+    sizes: list[int] = []
+    for size in range(16, LITTER_BYTES_MAX, 16):
+        sizes += [size] * dice.randrange(LITTER_MAX)
     dice.shuffle(sizes)
     return [bytearray(size) for size in sizes][::2]
 
