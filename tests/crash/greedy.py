@@ -25,6 +25,7 @@ app = Outlive(os.environ["OUTLIVE_STORE"])
 
 class Job(Struct):
     name: str
+    seconds: float = 0.0
     greedy: bool = False
 
 
@@ -44,7 +45,7 @@ async def swallow(form: Job) -> str:
             pieces.append(b"g" * PIECE_BYTES)
             await asyncio.sleep(0)  # what others do goes on meanwhile, and dies with it
         raise NonRetryable(f"{len(pieces) * PIECE_BYTES} bytes were had, and nobody minded")
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(form.seconds)
     return form.name
 
 

@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 WORKERS = 2
 NEIGHBOURS = 12
+WORK_SECONDS = 1.5
+"""Of each neighbour: so that they are under way when it happens."""
 ROOM_BYTES = 96 << 20
 """What the workers may take beyond what they had when they served."""
 
@@ -76,7 +78,7 @@ async def begun(url: str, names: list[str]) -> dict[str, str]:
     """Start a job for each of `names`, however often its answer gets lost; gives their ids."""
 
     async def start(client: httpx.AsyncClient, name: str) -> str:
-        form = {"name": name, "greedy": name == "greedy"}
+        form = {"name": name, "seconds": WORK_SECONDS, "greedy": name == "greedy"}
         while True:
             try:
                 key = {"Idempotency-Key": f'"{name}"'}
