@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -228,7 +229,7 @@ class Tourists:
                 said = msgspec.json.encode(f", seen {left.pop(0)}")
                 for _ in range(2):
                     with suppress(CallbackExpired, NoSuchCallback):
-                        await cluster.insist(lambda app, t=token, s=said: app.call_back(t, s))
+                        await cluster.insist(partial(_call_back, token, said))
                         cluster.counts["callbacks"] += 1
             await cluster.pause(4 * cluster.stretch)
 
@@ -256,12 +257,17 @@ class Tourists:
         """All that are done are found by their tag."""
         found, cursor = set[str](), ""
         while True:
-            page: Any = await self.cluster.insist(
-                lambda app, at=cursor: app.processes(
-                    type="tour", tags={"stage": "1 to go"}, limit=200, cursor=at
-                )
-            )
+            page = await self.cluster.insist(partial(_page, cursor))
             found |= {line.id for line in page.items}
             cursor = page.cursor
             if not cursor:
                 return [f"P1: {id} is not found by its tag" for id in sorted(done - found)]
+
+
+async def _call_back(token: str, said: bytes, app: Outlive) -> None:
+    await app.call_back(token, said)
+
+
+async def _page(cursor: str, app: Outlive) -> Any:
+    tags = {"stage": "1 to go"}
+    return await app.processes(type="tour", tags=tags, limit=200, cursor=cursor)
