@@ -45,6 +45,7 @@ test: check servers ## Everything: check, then all tests, most of them in JOBS=2
 
 servers: ## Install the servers and tools that the tests need (as root)
 	$(call installed,libfaketime,ls /usr/lib/*/faketime/libfaketime.so.1)
+	$(call installed,iproute2,ls /usr/sbin/ip /sbin/ip /usr/bin/ip)
 	$(call installed,strace,ls /usr/bin/strace /usr/local/bin/strace)
 	$(call installed,postgresql,ls /usr/lib/postgresql/*/bin/postgres)
 	$(call installed,pgbouncer,ls /usr/sbin/pgbouncer /usr/bin/pgbouncer /usr/local/bin/pgbouncer)

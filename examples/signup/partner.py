@@ -51,6 +51,7 @@ CREATE TABLE IF NOT EXISTS keys (
 CREATE TABLE IF NOT EXISTS effects (
     n INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, what TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS effects_of_key ON effects (kind, key);
 """
 CALLED = """
 INSERT INTO keys VALUES (?, ?, NULL, NULL, 1, 0) ON CONFLICT DO UPDATE SET calls = calls + 1

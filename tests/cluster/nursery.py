@@ -17,6 +17,7 @@ import socket
 import sys
 
 from examples.signup.run import die_with_parent
+from tests.cluster.namespaces import enter
 
 from outlive.commands.serve import listen
 from outlive.commands.target import load
@@ -29,8 +30,11 @@ def say(*words: object) -> None:
     print(*words, flush=True)
 
 
-def bear(target: str, listener: socket.socket, life: int, held: int) -> tuple[int, int]:
-    """Fork a node; gives its pid and the descriptor on which it says that it serves."""
+def bear(
+    target: str, listener: socket.socket, life: int, held: int, namespace: str
+) -> tuple[int, int]:
+    """Fork a node, in a network namespace when one is named; gives its pid and the descriptor on
+    which it says that it serves."""
     read, write = os.pipe()
     pid = os.fork()
     if pid:
@@ -39,6 +43,8 @@ def bear(target: str, listener: socket.socket, life: int, held: int) -> tuple[in
     code = 1
     try:
         die_with_parent()
+        if namespace:
+            enter(namespace)
         os.close(held)
         os.close(read)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -60,6 +66,7 @@ def main(target: str, nodes: int) -> None:
 
     listeners = [listen("127.0.0.1", 0) for _ in range(nodes)]
     life, held = os.pipe()
+    namespaces = [name for name in os.environ.get("NAMESPACES", "").split(",") if name]
     say("ports", *(listener.getsockname()[1] for listener in listeners))
     awaited: dict[int, tuple[int, int]] = {}
     rest = b""
@@ -72,7 +79,8 @@ def main(target: str, nodes: int) -> None:
                 *lines, rest = (rest + heard).split(b"\n")
                 for line in lines:
                     place = int(line.split()[1])
-                    pid, read = bear(target, listeners[place], life, held)
+                    namespace = namespaces[place] if namespaces else ""
+                    pid, read = bear(target, listeners[place], life, held, namespace)
                     awaited[read] = place, pid
                     say("born", place, pid)
             else:

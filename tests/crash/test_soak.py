@@ -20,10 +20,11 @@ async def test_some_seconds_of_it_lose_nothing_and_are_counted(tmp_path: Path) -
 
 def test_what_grows_is_said() -> None:
     def sampled(number: int) -> Sample:
-        return Sample(number, 50_000_000 + number * 10_000_000, 30 + number * 9, 5, 80_000_000, 0.1)
+        memory, files, spent = 50_000_000 + number * 10_000_000, 30 + number * 9, number / 100
+        return Sample(number, memory, files, 5, 80_000_000, 0.1, spent)
 
     nothing: Any = None
     flaws = Soaked(1.0, 0, [sampled(number) for number in range(9)], nothing).flaws()
     assert [flaw.split(" grew")[0] for flaw in flaws] == [
-        "memory", "open files", "the write-ahead log",
+        "memory", "open files", "a registration's work", "the write-ahead log",
     ]  # fmt: skip

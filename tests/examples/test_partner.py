@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apsw
 import httpx
 import pytest
+from examples.signup.partner import LEDGER
 
 PARTNER = Path(__file__).resolve().parents[2] / "examples" / "signup" / "partner.py"
 
@@ -182,3 +184,10 @@ def test_a_taken_port_is_one_clear_line(partner, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_long_ledger_is_read_without_walking_it_once_for_each_key(partner, ledger):
+    """A soak of 40 minutes ended in a ledger of 24,000 keys that nobody could read any more."""
+    plan = apsw.Connection(str(ledger)).execute(f"EXPLAIN QUERY PLAN {LEDGER}")
+    steps = [detail for *_, detail in plan if re.match(r"(SCAN|SEARCH) e\b", detail)]
+    assert steps and all("effects_of_key" in step for step in steps), steps

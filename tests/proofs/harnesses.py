@@ -75,7 +75,10 @@ HARNESSES = (
         " clocks that jump and answers that are lost; every oracle is asked.",
         "python -m outlive.testing.simulate --minutes 10 --report json",
         "json",
-        "PostgreSQL, plain bodies, resumed connections; two releases side by side.",
+        "PostgreSQL: a real server keeps its own time and its own threads, and no seed deals them."
+        " Synchronous bodies: a thread goes on where it was and cannot be dropped. Breakers and"
+        " caches; retention and archives, because the oracles read what they would remove; resumed"
+        " connections; two releases side by side.",
         beside=True,
     ),
     Harness(
@@ -99,7 +102,8 @@ HARNESSES = (
     Harness(
         "kills",
         "L4",
-        "SIGKILL, SIGSTOP, full disks and drains of real processes under load.",
+        "SIGKILL, SIGSTOP, a kernel short of memory, full disks, wrong clocks and drains of real"
+        " processes under load.",
         PYTEST + "tests/crash",
         "junit",
         "More than one machine; a kernel that dies.",
@@ -107,7 +111,7 @@ HARNESSES = (
     Harness(
         "nodes",
         "L5",
-        "Nodes on one PostgreSQL: killed, frozen, cut off, rolled.",
+        "Nodes on one PostgreSQL: killed, frozen, rolled, and cut off in network namespaces.",
         PYTEST + "tests/cluster",
         "junit",
         "Fail-over of the server itself: `make cluster`, whose figures stand in failover.md.",

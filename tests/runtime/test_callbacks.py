@@ -291,3 +291,34 @@ async def test_a_plain_body_has_them_too(place: Place) -> None:
     await until(lambda: "token" in world.effects)
     await app.call_back(world.effects["token"], b'"clean"')
     assert await app.result(id, within=20) == "clean"
+
+
+async def test_a_callback_of_an_era_that_is_over_does_not_speak_for_the_next_one(
+    place: Place,
+) -> None:
+    """Found by the simulation (seed 114): the next era's callback has the same name, and what came
+    to the old address again was taken for it."""
+    tokens: list[str] = []
+
+    def declare(app: Outlive) -> None:
+        @app.process("/watches", version=1)
+        async def watch(run: Run, era: int) -> str:
+            made = await run.callback("scan", within=600)
+            if len(tokens) < era:
+                tokens.append(made.token)
+            said = str(await made)
+            if era < 2:
+                await run.again(era + 1)
+            return said
+
+    app = await place.open(declare)
+    begun = await app.begin("watch", b"1")
+    await until(lambda: len(tokens) == 1)
+    assert await app.call_back(tokens[0], b'"first"') == "taken"
+    await until(lambda: len(tokens) == 2)
+    assert tokens[0] != tokens[1]
+    assert await app.call_back(tokens[0], b'"first"') == "replayed"
+    with pytest.raises(CallbackUsed):
+        await app.call_back(tokens[0], b'"other"')
+    assert await app.call_back(tokens[1], b'"second"') == "taken"
+    assert await app.result(begun.id, within=60) == "second"

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from outlive.clock import ManualClock
+from outlive.clock import MICROS, ManualClock
 from outlive.errors import Fenced, StoreUnavailable
 from outlive.model import Lease
 from outlive.runtime.ownership import LEAVING_SHARDS, QUICK_TICKS, TICK_SECONDS, Ownership, nodes_of
 from outlive.stores.memory import MemoryStore
+from outlive.testing.virtual import VirtualClock
 
 
 class Peer:
@@ -131,6 +132,51 @@ async def test_a_node_that_could_not_renew_stops_by_itself_before_others_may_beg
     await peer.ownership.tick()
     assert peer.demotions == 1
     assert len(peer.ownership.leases) == 8, "it takes them again, at a higher epoch"
+
+
+@pytest.mark.parametrize("verb", ["now", "scan", "owners", "commit"])
+async def test_a_node_whose_store_does_not_answer_stops_all_the_same(verb: str) -> None:
+    """Found by cutting a node's line in a network namespace: a tick waited 28 seconds for a
+    connection that was dead, and with a lease of five the node held itself for the owner."""
+    clock = VirtualClock()
+    store = MemoryStore(8, clock)
+    await store.open()
+    peer = Peer(store, clock, "a")
+    await peer.ownership.join()
+    clock.move_to(clock.wall() + 5 * MICROS)
+    clock.fire()
+    assert peer.demotions == 0
+    answers = asyncio.Event()
+    plain = getattr(store, verb)
+
+    async def silent(*given: Any, **options: Any) -> Any:
+        await answers.wait()
+        return await plain(*given, **options)
+
+    setattr(store, verb, silent)
+    tick = asyncio.create_task(peer.ownership.tick())
+    await asyncio.sleep(0)
+    clock.move_to(clock.wall() + 8 * MICROS)
+    clock.fire()
+    assert peer.demotions == 1 and not peer.ownership.leases and not tick.done()
+    answers.set()
+    await tick
+    await settle(peer)
+    late = verb in ("now", "commit")  # then the answer to the renewal itself came too late
+    assert peer.demotions == 1 + late and len(peer.ownership.leases) == 8
+    assert peer.trusted > clock.boot()
+
+
+async def test_a_node_that_leaves_is_not_demoted_while_its_last_steps_end(
+    store: MemoryStore,
+) -> None:
+    clock = VirtualClock()
+    peer = Peer(store, clock, "a")
+    await peer.ownership.join()
+    peer.ownership.stop_watching()
+    clock.move_to(clock.wall() + 60 * MICROS)
+    clock.fire()
+    assert peer.demotions == 0
 
 
 async def test_a_shard_that_was_taken_away_is_noticed(

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from outlive.testing.faults import KINDS
-from outlive.testing.simulate import repeated
+from outlive.testing.simulate import QUICK, repeated
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = [
@@ -26,11 +28,13 @@ KEPT = [
 RUN_SECONDS_MAX = 240.0
 
 
-def program(*arguments: str, hashes: str = "0") -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
+def program(
+    *arguments: str, hashes: str = "0", root: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join((str(root / "src"), str(root)))
     environment = os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": hashes}
     return subprocess.run(
-        [sys.executable, "-m", *arguments], env=environment, cwd=ROOT, capture_output=True,
+        [sys.executable, "-m", *arguments], env=environment, cwd=root, capture_output=True,
         text=True, timeout=RUN_SECONDS_MAX, check=False,
     )  # fmt: skip
 
@@ -63,6 +67,22 @@ def test_the_same_seed_is_the_same_run_in_another_program() -> None:
     assert len(digests) == 2 and len(set(digests)) == 1, said
     other = program(*options[:2], "24", *options[3:]).stdout
     assert digests[0] not in other and "digest" in other
+
+
+def test_the_same_seed_is_the_same_run_in_another_folder(tmp_path: Path) -> None:
+    """Another copy of the source, another file system for the store, other sets, other memory."""
+    far = tmp_path / ("a-folder-with-a-long-name-" * 6)
+    for name in ("src/outlive", "tests/simulation"):
+        shutil.copytree(ROOT / name, far / name, ignore=shutil.ignore_patterns("__pycache__"))
+    near = Path(tempfile.mkdtemp(dir=QUICK if os.access(QUICK, os.W_OK) else None))
+    try:
+        asked = ("tests.simulation.elsewhere", "{}", "20", "8", "11", "16")
+        here = program(*(word.format(near) for word in asked))
+        there = program(*(word.format(far) for word in asked), hashes="77", root=far)
+    finally:
+        shutil.rmtree(near)
+    assert len(set(here.stdout.split())) == 3, here.stderr
+    assert here.stdout == there.stdout, there.stderr
 
 
 def test_a_planted_bug_is_found_and_made_smaller() -> None:

@@ -35,6 +35,9 @@ SAMPLE_SECONDS = 10.0
 KILL_SECONDS = 60.0
 GROWTH_MAX = 1.25
 """What memory of the last third may be of that of the first one."""
+SPENT_SECONDS_MORE = 0.005
+"""What one registration may cost more of a processor than that: fewer share a commit when fewer
+come, and a worker has its chores."""
 MORE_FILES_MAX = 16
 LOG_BYTES_MAX = 64 * 1024 * 1024
 """The write-ahead log of SQLite, at any moment."""
@@ -50,6 +53,9 @@ class Sample(Struct, frozen=True):
     log: int
     slow: float
     """The 99th percentile of the answers to registrations since the sample before, in seconds."""
+    spent: float
+    """What the worker has had of a processor since then, in seconds for each registration of all:
+    this tells work that grows from a machine that others use too."""
 
 
 class Soaked(Struct, frozen=True):
@@ -68,7 +74,13 @@ class Soaked(Struct, frozen=True):
 
     def line(self) -> str:
         figures: dict[str, int | str] = {"minutes": f"{self.minutes:.1f}"}
-        for name, unit in (("resident", 1e6), ("files", 1), ("threads", 1), ("slow", 1e-3)):
+        for name, unit in (
+            ("resident", 1e6),
+            ("files", 1),
+            ("threads", 1),
+            ("slow", 1e-3),
+            ("spent", 1e-3),
+        ):
             first, last = (round(value / unit, 1) for value in self.thirds(name))
             figures[name] = f"{first:g}→{last:g}"
         figures["log_mb_max"] = f"{max(sample.log for sample in self.samples) / 1e6:.1f}"
@@ -83,6 +95,10 @@ class Soaked(Struct, frozen=True):
         first, last = self.thirds("files")
         if last > first + MORE_FILES_MAX:
             flaws.append(f"open files grew from {first:.0f} to {last:.0f}")
+        first, last = self.thirds("spent")
+        if last > first * GROWTH_MAX + SPENT_SECONDS_MORE:
+            said = f"{first * 1000:.1f} to {last * 1000:.1f} ms of a processor"
+            flaws.append(f"a registration's work grew from {said}")
         if (log := max(sample.log for sample in self.samples)) > LOG_BYTES_MAX:
             flaws.append(f"the write-ahead log grew to {log / 1e6:.0f} MB")
         return flaws
@@ -94,6 +110,7 @@ class Watched(Load):
     def __init__(self, machine: Machine, clients: int) -> None:
         super().__init__(machine, SEED, clients, PAUSE_SECONDS)
         self.seconds: list[float] = []
+        self.ticks = 0
 
     async def _until_answered(
         self, path: str, body: Any, key: str, wanted: tuple[int, ...]
@@ -104,10 +121,14 @@ class Watched(Load):
             self.seconds.append(time.monotonic() - began)
         return answer
 
-    def slow(self) -> float:
-        """The 99th percentile since it was asked last."""
+    def slow_and_spent(self, ticks: int) -> tuple[float, float]:
+        """The 99th percentile since it was asked last, and the processor's seconds for each answer
+        by which its `ticks` have gone up since."""
         seconds, self.seconds = sorted(self.seconds), []
-        return seconds[len(seconds) * 99 // 100] if seconds else 0.0
+        before, self.ticks = self.ticks or ticks, ticks
+        slow = seconds[len(seconds) * 99 // 100] if seconds else 0.0
+        spent = (ticks - before) / os.sysconf("SC_CLK_TCK")
+        return slow, spent / max(1, len(seconds))
 
 
 def sample(machine: Machine, pid: int, load: Watched) -> Sample:
@@ -116,13 +137,16 @@ def sample(machine: Machine, pid: int, load: Watched) -> Sample:
         line.split(":", 1) for line in (proc / "status").read_text().splitlines() if ":" in line
     )
     log = machine.store.with_name(machine.store.name + "-wal")
+    user, system = (proc / "stat").read_text().rpartition(")")[2].split()[11:13]
+    slow, spent = load.slow_and_spent(int(user) + int(system))
     return Sample(
         time.time(),
         int(status["VmRSS"].split()[0]) * 1024,
         len(os.listdir(proc / "fd")),
         int(status["Threads"]),
         log.stat().st_size if log.exists() else 0,
-        load.slow(),
+        slow,
+        spent,
     )
 
 
@@ -179,7 +203,8 @@ def say(samples: list[Sample], began: float) -> None:
         last = samples[-1]
         print(
             f"{(time.monotonic() - began) / 60:6.1f} min  {last.resident / 1e6:.0f} MB  "
-            f"{last.files} files  log {last.log / 1e6:.1f} MB  p99 {last.slow * 1000:.0f} ms",
+            f"{last.files} files  log {last.log / 1e6:.1f} MB  p99 {last.slow * 1000:.0f} ms  "
+            f"{last.spent * 1000:.1f} ms of a processor each",
             file=sys.stderr,
             flush=True,
         )

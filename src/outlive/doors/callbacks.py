@@ -22,7 +22,7 @@ from outlive.errors import (
     TooLarge,
 )
 from outlive.kinds.processes import FINAL, Command, Head
-from outlive.kinds.processes.callbacks import is_token, place_ref, read_place
+from outlive.kinds.processes.callbacks import is_token, key_of, place_ref, read_place
 from outlive.kinds.processes.definition import any_payload
 from outlive.kinds.processes.heard import called_in, same
 
@@ -54,15 +54,20 @@ class Callbacks(Updates):
             head = await self._head(place.id)
         except (NoSuchProcess, ProcessGone):
             raise CallbackExpired from None
-        made, told = called_in(await self.store.events(head.stream), place.of)
+        stream = place.stream or head.stream
+        made, told = called_in(await self.store.events(stream), place.of)
+        if made is None and stream != head.stream:
+            raise CallbackExpired
         if made is None:
             raise NoSuchCallback
         raw = self._callback_payload(head, made.name, payload)
         if told is not None:
             return _again(told, raw)
-        if head.status in FINAL or (made.until is not None and made.until <= self._wall()):
+        late = made.until is not None and made.until <= self._wall()
+        if late or head.status in FINAL or stream != head.stream:
             raise CallbackExpired
-        command = Command("callback", place.id, place.of, raw, place.of)
+        key = key_of(place.of, place.stream)
+        command = Command("callback", place.id, place.of, raw, key)
         try:
             if await self._tell_once(command, "callback "):
                 return "taken"

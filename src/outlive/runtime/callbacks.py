@@ -110,7 +110,7 @@ async def make(run: Run, name: str, wanted: Any, within: float | None) -> Callba
         until = None if within is None else now + round(within * MICROS)
         record = CallbackMade(id, name, run._ask(id), until, node.addresses.base)
         due = (until or now) + KEPT_SECONDS * MICROS
-        place = place_put(token, activation.id, id, due)
+        place = place_put(token, activation.id, id, activation.head.stream, due)
         activation.journal.times[id] = await activation.record(record, puts=(place,))
     run._pass(id)
     return Callback(run, record, token, shape)

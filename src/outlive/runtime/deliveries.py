@@ -21,6 +21,7 @@ from outlive.errors import (
     TooManySignals,
 )
 from outlive.kinds.processes import FINAL, Command
+from outlive.kinds.processes.callbacks import key_of
 from outlive.kinds.processes.heard import same
 from outlive.kinds.processes.vocabulary import (
     HALTED,
@@ -86,6 +87,8 @@ async def callback(
 ) -> None:
     """Take what an outside system says to a callback; the same again changes nothing."""
     journal, of = activation.journal, command.name
+    if command.key not in (of, key_of(of, activation.head.stream)):
+        raise CallbackExpired  # it was made in an era that is over
     made = None if journal.heard is None else journal.heard.callbacks.get(of)
     if journal.heard is None or made is None:
         raise NoSuchCallback

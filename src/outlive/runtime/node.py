@@ -173,6 +173,7 @@ class NodeRuntime:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._loops = []
+        self.ownership.stop_watching()
 
     # --- by hand ----------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from outlive.clock import MICROS, Clock
+from outlive.clock import MICROS, Clock, Later
 from outlive.codec import encode
 from outlive.errors import Fenced, OutliveError, StoreUnavailable
 from outlive.kinds.processes import Node
@@ -49,6 +49,8 @@ SPACE = "node"
 LEASE_SECONDS = 10.0
 RENEW_SHARE = 0.2
 DEMOTE_SHARE = 0.6
+WATCH_SECONDS = 0.02
+"""How long behind the moment at which the lease may be over a node demotes itself at the latest."""
 TICK_SECONDS = 0.2
 QUICK_TICK_SECONDS = 0.05
 """While nodes come and go and shards move."""
@@ -138,6 +140,8 @@ class Ownership:
         """Whether the own lease is over by the store's clock, as all others see it."""
         self._renewed = -self._renew_seconds
         self._trusted = False
+        self._lapses: Later | None = None
+        """Asked for with the clock: the next look whether the lease may be over."""
 
     async def join(self) -> None:
         """Become a node of the store, and take the first shards."""
@@ -149,9 +153,7 @@ class Ownership:
         """Renew, look around, and move towards an even spread by a few shards."""
         now = self._clock.boot()
         if self._trusted and now > self._renewed + self._demote_seconds:
-            self._trusted = False
-            self.leases.clear()
-            self._demoted()
+            self._demote()
         if now - self._renewed >= self._renew_seconds or not self._trusted:
             await self._renew()
         alive, gone = await self._look()
@@ -164,6 +166,12 @@ class Ownership:
         self._note(alive, owners)
         await self._balance(owners, alive)
         await self._bury(gone, owners)
+
+    def stop_watching(self) -> None:
+        """From now on nobody ticks: what is under way may come to its end, fenced by its epoch."""
+        if self._lapses is not None:
+            self._lapses.cancel()
+            self._lapses = None
 
     @property
     def pause_seconds(self) -> float:
@@ -245,6 +253,26 @@ class Ownership:
         await self._store.commit(Batch(put=(put,), storage="relaxed"))
         self._renewed, self._trusted = sent, True
         self._trust(sent + self._demote_seconds)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Be woken when the lease may be over: a tick may wait for a line that is dead, and nobody
+        says so, for longer than that."""
+        self.stop_watching()
+        left = self._renewed + self._demote_seconds - self._clock.boot()
+        self._lapses = self._clock.call_later(max(left, 0) + WATCH_SECONDS, self._lapse)
+
+    def _lapse(self) -> None:
+        self._lapses = None
+        if self._trusted and self._clock.boot() > self._renewed + self._demote_seconds:
+            self._demote()
+        elif self._trusted:
+            self._watch()
+
+    def _demote(self) -> None:
+        self._trusted = False
+        self.leases.clear()
+        self._demoted()
 
     async def _now(self) -> int:
         now = await self._store.now()

@@ -372,7 +372,7 @@ class Cluster:
 
     def _remember(self, appends: Any) -> None:
         for add in appends:
-            if add.kind == "step":
+            if add.kind == "step" and add.data[:1] != b"@":  # a blob: unread here
                 self._recorded.add((add.stream, unpack(add.kind, add.data).id))
 
     def step_begins(self, attempt: Any) -> None:

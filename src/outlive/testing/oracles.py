@@ -85,10 +85,24 @@ async def facts_of(store: Store) -> Facts:
             for cell in cells:
                 head = read_head(cell.value)
                 if head.status != GONE:
-                    journal = tuple(streams.get(head.stream, ()))
+                    journal = await _whole(store, streams.get(head.stream, ()))
                     processes[cell.key] = Process(cell.key, head, cell.due, journal)
     holds = await store.ledger(limit=HOLDS_MAX)
     return Facts(tuple(shards), tuple(holds), tails, processes)
+
+
+async def _whole(store: Store, events: Iterable[Event]) -> tuple[Event, ...]:
+    """A journal with its payloads: one too large for its row is the blob that it names there.
+
+    Raises `KeyError` when such a blob is not there."""
+    found = []
+    for event in events:
+        if event.data[:1] == b"@":
+            data = await store.blobs.get(event.data[1:].decode())
+            found.append(msgspec.structs.replace(event, data=data))
+        else:
+            found.append(event)
+    return tuple(found)
 
 
 # --- what clients and the outside world were told -------------------------------------------------

@@ -3,6 +3,8 @@
     order     steps with retries and undos, a sleep, a wait, branches, a pivot, a child, a row of
               its own table in the transaction of its end; some fail on the way and are rolled back
     parcel    the child: at most two go at once
+    tour      branches, eras, updates, callbacks and what else processes can: see tours.py
+    visits    limits, sessions and requests: see visits.py
     pairs     cells that clients write in pairs, each at the version it has read; durable or relaxed
     work      cells that are claimed, done outside, and finished under the claim's version
 
@@ -29,6 +31,7 @@ from outlive.model import ABSENT, Batch, Put, Ref, Require
 from outlive.runtime.run import Run
 from outlive.steps import Retry, attempt, step
 from outlive.stores import sql
+from outlive.testing import tours, visits
 from outlive.testing.cluster import Cluster, NoAnswer
 from outlive.testing.oracles import (
     Effect,
@@ -52,7 +55,8 @@ HOLD_SECONDS = 4.0
 WAIT_SECONDS = 300.0
 SQL = sql.named(Path(__file__).with_name("workload.sql"))
 
-app = Outlive("memory://", lease_seconds=10.0)
+app = Outlive("memory://", lease_seconds=10.0, public_url=tours.PUBLIC)
+tours.declare(app)
 
 
 class World:
@@ -199,10 +203,13 @@ class Clients:
         self.pairs: list[tuple[str, str, str]] = []
         self.wanted: set[str] = set()
         self.tickets = 0
+        self.tourists = tours.Tourists(cluster)
+        self.visitors = visits.Visitors(cluster)
 
     async def work(self) -> None:
         """Use the cluster until its faults are over, and come to an end with what was begun."""
-        jobs = [self._orders(at) for at in range(ORDERS)]
+        jobs = [self.tourists.work(), self.visitors.work()]
+        jobs += [self._orders(at) for at in range(ORDERS)]
         jobs += [self._pairs(at) for at in range(PAIRS)]
         jobs += [self._workers(at) for at in range(WORKERS)]
         async with asyncio.TaskGroup() as group:
@@ -360,6 +367,8 @@ class Clients:
             ),
             *(f"P1: {name} was done and is not" for name in told),
             *p13_unknown_is_unknown(self.deeds),
+            *await self.tourists.check(facts),
+            *self.visitors.check(),
         ]
 
 

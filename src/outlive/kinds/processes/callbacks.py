@@ -36,6 +36,9 @@ class Place(Struct, frozen=True):
     id: str
     of: str = msgspec.field(name="fingerprint")
     """Which callback of the process."""
+    stream: str = ""
+    """The journal of the era that made it: the next one may make its own under the same name.
+    Empty: made by an older release, for whatever era is under way."""
 
 
 read_place = msgspec.json.Decoder(Place).decode
@@ -52,9 +55,15 @@ def place_ref(token: str) -> Ref:
     return Ref(REQUESTS, f"callback-{hashlib.sha256(token.encode()).hexdigest()}")
 
 
-def place_put(token: str, id: str, of: str, due: int) -> Put:
-    """The cell that leads from `token` to the callback `of` of the process `id`, until `due`."""
-    return Put(place_ref(token), msgspec.json.encode(Place(id, of)), due)
+def place_put(token: str, id: str, of: str, stream: str, due: int) -> Put:
+    """The cell that leads from `token` to the callback `of` of the process `id`, made in the era
+    whose journal is `stream`, until `due`."""
+    return Put(place_ref(token), msgspec.json.encode(Place(id, of, stream)), due)
+
+
+def key_of(of: str, stream: str) -> str:
+    """Under what a call of a callback is kept for its owner: once for each era."""
+    return f"{of} {stream}" if stream else of
 
 
 def is_token(text: str) -> bool:
