@@ -244,6 +244,15 @@ class BlockingOutlive:
             )
         return wait_in(self._opened(), work(self.app))
 
+    async def reach(self, work: Callable[[Outlive], Coroutine[Any, Any, R]]) -> R:
+        """The same as `call`, awaited from any event loop: for libraries that have a face of each
+        kind. Where the application is open in this very loop, nothing is handed over."""
+        home = self.app._home
+        if home is asyncio.get_running_loop() and self.app._store is not None:
+            return await work(self.app)
+        loop = await asyncio.to_thread(self._opened)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(self.app), loop))
+
     # --- opening and closing ----------------------------------------------------------------------
 
     def open(self) -> None:
