@@ -51,6 +51,11 @@ def _sessions() -> Sessions:
     given = dict(getattr(settings, "OUTLIVE_SESSIONS", {}))
     given.setdefault("absolute_seconds", ABSOLUTE_SECONDS)
     given.setdefault("devices_max", DEVICES_MAX)
+    if str(given.get("cells", "")).startswith("memcached"):
+        raise ImproperlyConfigured(
+            "Sessions on memcached: a rotation would be two commits there, and there is no list "
+            "of devices. Use another store, or Django's own cache engine."
+        )
     try:
         return client().app.sessions(
             idle_seconds=given["absolute_seconds"], touch_seconds=0, listed=True, **given
