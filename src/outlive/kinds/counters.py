@@ -100,7 +100,7 @@ class Counters(Kind[Ask | Forget, Count]):
             made, due, reply = _moving(state, command, now)
         else:
             made, due, reply = _sliding(state, command, now)
-        if not (command.amount and reply.counted):
+        if not command.amount or (not reply.counted and made == state):
             return Decision(Batch(), reply)
         value = b" ".join([b"%d" % number for number in made])
         return Decision(Batch(put=(Put(ref, value, due),)), reply)
@@ -137,15 +137,13 @@ def _fixed(state: tuple[int, ...], ask: Ask, now: int) -> tuple[tuple[int, ...],
 
 
 def _moving(state: tuple[int, ...], ask: Ask, now: int) -> tuple[tuple[int, ...], int, Count]:
-    live = [
-        (at, count)
-        for at, count in zip((_sane(at, now) for at in state[0::2]), state[1::2], strict=True)
-        if at >= now - ask.life
-    ]
+    pairs = zip((_sane(at, now) for at in state[0::2]), state[1::2], strict=True)
+    live = [(at, count) for at, count in pairs if at >= now - ask.life]
     total = sum(count for _, count in live)
-    oldest = live[0][0] if live else now
     if ask.most is not None and total + ask.amount > ask.most:
-        return state, 0, Count(False, total, now, oldest, now=now)
+        reply = Count(False, total, now, live[0][0] if live else now, now=now)
+        healed = bool(state) and _sane(state[-2], now) != state[-2]
+        return _flat(live) if healed else state, now + ask.life + 1, reply
     if ask.amount:
         at = max(now, live[-1][0] if live else now)
         if live and live[-1][0] == at:
@@ -154,10 +152,13 @@ def _moving(state: tuple[int, ...], ask: Ask, now: int) -> tuple[tuple[int, ...]
             live.append((at, ask.amount))
         if len(live) > TIMES_MAX:
             live = _coarser(live, max(1, ask.life // SLOTS))
-    made = tuple(number for pair in live for number in pair)
     due = live[-1][0] + ask.life + 1 if live else now
-    oldest = live[0][0] if live else now
-    return made, due, Count(True, total + ask.amount, now, oldest, now=now)
+    reply = Count(True, total + ask.amount, now, live[0][0] if live else now, now=now)
+    return _flat(live), due, reply
+
+
+def _flat(live: list[tuple[int, int]]) -> tuple[int, ...]:
+    return tuple(number for pair in live for number in pair)
 
 
 def _coarser(live: list[tuple[int, int]], part: int) -> list[tuple[int, int]]:
@@ -174,10 +175,12 @@ def _coarser(live: list[tuple[int, int]], part: int) -> list[tuple[int, int]]:
 def _sliding(state: tuple[int, ...], ask: Ask, now: int) -> tuple[tuple[int, ...], int, Count]:
     life, here = ask.life, now // ask.life
     window, current, before = state or (here, 0, 0)
+    healed = False
     if window > here:
         ahead = window * life - now
-        here, now = (here, now) if ahead > AHEAD_MICROS_MAX else (window, window * life)
-        window = here
+        if ahead <= AHEAD_MICROS_MAX:
+            here, now = window, window * life
+        window, healed = here, ahead > AHEAD_MICROS_MAX
     if window < here:
         before = current if window == here - 1 else 0
         current, window = 0, here
@@ -185,5 +188,6 @@ def _sliding(state: tuple[int, ...], ask: Ask, now: int) -> tuple[tuple[int, ...
     reach = before * (ends - now) // life
     reply = Count(True, current + ask.amount, ends, before=before, now=now)
     if ask.most is not None and reach + current + ask.amount > ask.most:
-        return state, 0, Count(False, current, ends, before=before, now=now)
+        made = (window, current, before) if healed else state
+        return made, ends + life, Count(False, current, ends, before=before, now=now)
     return (window, current + ask.amount, before), ends + life, reply
