@@ -131,7 +131,7 @@ def _fixed(state: tuple[int, ...], ask: Ask, now: int) -> tuple[tuple[int, ...],
     if ends <= now:
         count, ends = 0, now + ask.life
     if ask.most is not None and count + ask.amount > ask.most:
-        return state, ends, Count(False, count, ends, now=now)
+        return (count, ends), ends, Count(False, count, ends, now=now)
     count += ask.amount
     return (count, ends), ends, Count(True, count, ends if count else now, now=now)
 
