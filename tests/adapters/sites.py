@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import django
 from django.conf import settings
+from django.test import override_settings as override
 
 from outlive import Outlive
 from outlive.adapters import django as adapter
@@ -15,6 +16,9 @@ app: Outlive | None = None
 if not settings.configured:
     settings.configure(DATABASES={"default": {}})
     django.setup()
+
+
+__all__ = ["app", "forget", "override", "settings"]
 
 
 def forget() -> None:

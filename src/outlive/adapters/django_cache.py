@@ -36,7 +36,7 @@ from django.utils.module_loading import import_string
 from outlive.adapters import django as site
 from outlive.adapters.django_values import JSONValues
 from outlive.clock import MICROS
-from outlive.kinds.entries import (
+from outlive.kinds.caches.entries import (
     ENTRIES,
     NUMBER,
     SPACES,

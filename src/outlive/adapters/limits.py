@@ -31,7 +31,16 @@ from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Sto
 from outlive.app import Outlive
 from outlive.clock import MICROS
 from outlive.errors import OutliveError, StoreUnavailable
-from outlive.kinds.counters import COUNTERS, SPACES, Ask, Count, Forget, Way, prefix_of, ref_of
+from outlive.kinds.ratelimits.counters import (
+    COUNTERS,
+    SPACES,
+    Ask,
+    Count,
+    Forget,
+    Way,
+    prefix_of,
+    ref_of,
+)
 from outlive.stores.address import CELLS_ONLY
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Counters of others: how often something was done lately, for rate limiters that are not ours.
 
 The kind behind the storage that `limits` (so slowapi and Flask-Limiter) keeps its counts in. Ours
-are in `kinds/ratelimits`: they decide several quotas as one and carry use over a change of terms;
+are beside it: they decide several quotas as one and carry use over a change of terms;
 here the library decides by its own strategies, and every question of it is one decision.
 
     fixed     (nothing) ──add──> counted until the end of the window that began with the first one

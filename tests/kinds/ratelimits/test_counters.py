@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlive.kinds.counters import (
+from outlive.kinds.ratelimits.counters import (
     AHEAD_MICROS_MAX,
     COUNTERS,
     SLOTS,
