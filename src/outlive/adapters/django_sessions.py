@@ -35,6 +35,7 @@ from msgspec import Raw
 
 from outlive.adapters.django import client
 from outlive.clock import MICROS
+from outlive.doors.faces import BlockingSessions
 from outlive.doors.sessions import Sessions, draw
 from outlive.kinds.sessions.decisions import Make, Reply, Rotate, Save, is_id, key_of
 
@@ -64,25 +65,10 @@ def _sessions() -> Sessions:
         raise ImproperlyConfigured(f"OUTLIVE_SESSIONS: {error}") from error
 
 
-class BlockingSessions:
-    """Who is signed in where, for synchronous code of a site."""
-
-    def devices(self, subject: Any) -> list[Any]:
-        """See `Sessions.devices`; a subject is the primary key of a user."""
-        return client().call(lambda _: _sessions().devices(str(subject)))
-
-    def revoke(self, key: str) -> bool:
-        """See `Sessions.revoke`."""
-        return client().call(lambda _: _sessions().revoke(key))
-
-    def revoke_all(self, subject: Any, *, but: str = "") -> int:
-        """See `Sessions.revoke_all`; `but` is the `store_key` of a session that stays."""
-        return client().call(lambda _: _sessions().revoke_all(str(subject), but=but))
-
-
 def sessions() -> BlockingSessions:
-    """Who is signed in where."""
-    return BlockingSessions()
+    """Who is signed in where; a subject is the primary key of a user, and `but` the `store_key` of
+    a session that stays."""
+    return client().face(_sessions())
 
 
 class SessionStore(SessionBase):  # the name is Django's
