@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import wraps
@@ -116,6 +117,9 @@ class Requests:
                 "the longest retry of any client"
             )
         self.kind = RequestKind(storage)
+        self.counts: Counter[str] = Counter()
+        """How often what was said of a key: `claimed`, `replay`, `running`, `reused`, `unknown`,
+        `newer`."""
         self.lease_seconds = lease_seconds
         self.retention_seconds = retention_seconds
         self.place = place
@@ -231,6 +235,7 @@ class Requests:
             reply = await self._claimed(claim)
             left = end - clock.boot()
             if reply.said != "running" or left <= 0:
+                self.counts[reply.said] += 1
                 return reply
             attempt += 1
             pause = min(left, LOOK_SECONDS_MAX, LOOK_SECONDS_MIN * 1.5**attempt)

@@ -14,6 +14,7 @@ once if it is ended on this instance, else at the next look (`look_seconds`).
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
@@ -120,6 +121,8 @@ class Sessions:
         self.kind = SessionKind(
             idle_seconds, absolute_seconds, touch_seconds, devices_max, storage, listed is not False
         )
+        self.counts: Counter[str] = Counter()
+        """How often what became of a request's session: each `Outcome`."""
         self.cookie = cookie or Cookie()
         self.principal = principal
         self.unavailable = unavailable

@@ -220,6 +220,9 @@ class RequestKind(Kind[Command, Reply]):
 
     name = "requests"
     marks = (UNKNOWN_MARK, WHO_MARK)
+    needs = ("claim", "select")
+    """Where an item goes by itself when it is due, the end of a lease would free the key of what
+    may have happened; and nobody could look for what is unknown."""
 
     def __init__(self, storage: Storage = "durable") -> None:
         self.spaces: Mapping[str, Storage] = {ONCE: storage}  # type: ignore[misc]
