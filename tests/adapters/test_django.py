@@ -1,5 +1,4 @@
-"""A real Django site with two workers: sessions and cache are one, and a killed worker loses none
-of either."""
+"""A real Django site with two workers: one of sessions, one cache, whichever of them is killed."""
 
 from __future__ import annotations
 

@@ -38,11 +38,21 @@ class Fleet:
         self.ledger.touch()
         self._stack = ExitStack()
         self._threads = self._stack.enter_context(ThreadPoolExecutor(9))
-        words = (PROGRAM, address, cells, str(self.ledger))
-        self.processes = [self._stack.enter_context(program(address, *words)) for _ in range(3)]
+        self._address, self._words = address, (PROGRAM, address, cells, str(self.ledger))
+        self.processes = [self._begin() for _ in range(3)]
         self._turns = [threading.Lock() for _ in range(3)]
         for process in self.processes:
             assert line_of(process) == '"ready"'
+
+    def _begin(self) -> Any:
+        return self._stack.enter_context(program(self._address, *self._words))
+
+    def revive(self) -> None:
+        """Start again what an earlier test has killed."""
+        for number, process in enumerate(self.processes):
+            if process.poll() is not None:
+                self.processes[number] = self._begin()
+                assert line_of(self.processes[number]) == '"ready"'
 
     def ask(self, number: int, *words: Any) -> Any:
         """What a process answers; None when it dies before it does."""
@@ -63,6 +73,11 @@ class Fleet:
     def kill(self, number: int) -> None:
         self.processes[number].kill()
 
+    def killed(self, number: int) -> None:
+        """Kill it, and wait until it is dead."""
+        self.kill(number)
+        self.processes[number].wait(SECONDS)
+
     def noted(self, word: str) -> list[str]:
         return [line for line in self.ledger.read_text().splitlines() if line.startswith(word)]
 
@@ -75,12 +90,15 @@ class Fleet:
 
     def end(self) -> None:
         for number in range(3):
-            self.kill(number)
+            self.killed(number)
         self._stack.close()
 
 
-@pytest.fixture
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+@pytest.fixture(scope="module")
+def started(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
+    tmp_path = tmp_path_factory.mktemp("fleet")
     address, cells = f"sqlite:///{tmp_path}/store.db", ""
     if request.param == "postgres":
         server = request.getfixturevalue("postgres")
@@ -92,14 +110,20 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
     made.end()
 
 
-@pytest.mark.parametrize("fleet", ["memcached", "valkey"], indirect=True)
+@pytest.fixture
+def fleet(started: Fleet) -> Fleet:
+    started.revive()
+    return started
+
+
+@pytest.mark.parametrize("started", ["memcached", "valkey"], indirect=True)
 def test_no_attribute_is_lost_and_a_logout_wins_though_a_process_is_killed(fleet: Fleet) -> None:
     id = fleet.ask(0, "make")
     tries = [fleet.begin(number, "set", id, 40 * number, 40) for number in range(3)]
     assert [one.result(SECONDS) for one in tries] == [0, 0, 0]
     assert len(fleet.ask(1, "read", id)) == 121, "a hundred and twenty, and the first one"
     tries = [fleet.begin(number, "set", id, 200 + 40 * number, 40) for number in range(3)]
-    fleet.kill(2)
+    fleet.killed(2)
     assert all(one.result(SECONDS) == 0 for one in tries[:2])
     kept = fleet.ask(1, "read", id)
     assert {f"n{n}" for n in range(200, 280)} <= set(kept) and len(kept) >= 201
@@ -111,20 +135,20 @@ def test_no_attribute_is_lost_and_a_logout_wins_though_a_process_is_killed(fleet
     assert fleet.ask(0, "read", id) is None is fleet.ask(1, "read", id)
 
 
-@pytest.mark.parametrize("fleet", ["memcached", "postgres", "sqlite", "valkey"], indirect=True)
+@pytest.mark.parametrize("started", ["memcached", "postgres", "sqlite", "valkey"], indirect=True)
 def test_no_more_is_admitted_than_one_process_may_though_one_is_killed(fleet: Fleet) -> None:
     tries = [fleet.begin(number, "limit", 30) for number in range(3)]
     first = sum(one.result(SECONDS) for one in tries)
     assert first == 90
     tries = [fleet.begin(number, "limit", 100) for number in range(3)]
-    fleet.kill(2)
+    fleet.killed(2)
     said = [one.result(SECONDS) or 0 for one in tries]
     said.append(fleet.ask(0, "limit", 20))
     assert 10 <= sum(said) <= 110, "what the dead one used, and nobody was told, stays used"
     assert fleet.ask(1, "limit", 20) == 0
 
 
-@pytest.mark.parametrize("fleet", ["postgres", "sqlite"], indirect=True)
+@pytest.mark.parametrize("started", ["postgres", "sqlite"], indirect=True)
 def test_of_three_hundred_calls_one_probes_and_another_when_that_process_is_killed(
     fleet: Fleet,
 ) -> None:
@@ -141,8 +165,7 @@ def test_of_three_hundred_calls_one_probes_and_another_when_that_process_is_kill
         number for number, process in enumerate(fleet.processes)
         if process.pid == int(first.split()[1])
     )  # fmt: skip
-    fleet.kill(prober)
-    fleet.processes[prober].wait(SECONDS)
+    fleet.killed(prober)
     others = [number for number in range(3) if number != prober]
 
     def next_probe() -> list[str]:
@@ -154,11 +177,12 @@ def test_of_three_hundred_calls_one_probes_and_another_when_that_process_is_kill
     assert second != first
 
 
-@pytest.mark.parametrize("fleet", ["memcached", "postgres", "sqlite", "valkey"], indirect=True)
+@pytest.mark.parametrize("started", ["memcached", "postgres", "sqlite", "valkey"], indirect=True)
 def test_a_key_whose_loader_is_killed_is_loaded_once_by_another(fleet: Fleet) -> None:
     dying = fleet.begin(0, "die", "tea")
     fleet.until(lambda: fleet.noted("load tea"), "it loads")
     tries = [fleet.begin(number, "load", "tea", 60) for number in (1, 2)]
     assert [one.result(SECONDS) for one in tries] == [["TEA"], ["TEA"]]
     assert dying.result(SECONDS) is None
+    fleet.processes[0].wait(SECONDS)
     assert fleet.noted("load tea") == ["load tea"] * 2
