@@ -12,8 +12,9 @@
                           └── (nothing brings it back: a save requires that it is there)
 
 Two clocks, both the store's. `seen` slides, and is written at most once in `touch_seconds`; `end`
-is drawn when somebody signs in, and no write moves it. A deadline that has passed is seen by who
-reads; the sweep only frees the space.
+is drawn when somebody signs in, and no write moves it (but for a framework that says with each save
+how long a session lives, Django: within `absolute_seconds`). A deadline that has passed is seen by
+who reads; the sweep only frees the space.
 
 Attributes are kept one by one as JSON: two requests that overlap and set different ones keep both.
 Of two that set the same one the last commit wins, or is refused when that was asked for
