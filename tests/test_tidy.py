@@ -109,6 +109,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "app": FOUNDATION | {"access", "doors", "handle", "kinds", "runtime", "steps", "stores"},
     "doors": FOUNDATION | {"app", "handle", "kinds", "runtime", "steps", "stores"},
     "testing": FOUNDATION | {"app", "doors", "handle", "kinds", "runtime", "steps", "stores"},
+    "adapters": FOUNDATION | {"app", "doors", "kinds", "runtime", "steps", "stores", "web"},
     "dashboard": FACE,
     "web": FACE | {"dashboard", "doors", "ids"},
     # `outlive db` is about a store as such: it may be frozen, half filled, or not there yet, and no

@@ -2,6 +2,9 @@
 
     Die: answer    when everything is committed, and before the first byte of the answer leaves
     Die: effect    when the effect has happened, and before its outcome is recorded
+    Die: claim     when the key is taken, and before the effect
+    Die: before    before the key is taken
+    Die: middle    when the first byte of the answer has left
 
 Run as `python keyed.py PORT`; prints `ready`. An effect outside of the store is a line in a file.
 """
@@ -58,12 +61,16 @@ def die() -> None:
 
 async def charge(request: Request) -> JSONResponse:
     form = await request.json()
+    if request.headers.get("die") == "claim":
+        die()
     made = await once_of(request).transact(write, form["name"])
     return JSONResponse(made, 201)
 
 
 async def mail(request: Request) -> JSONResponse:
     form = await request.json()
+    if request.headers.get("die") == "claim":
+        die()
     note(form["name"])
     if request.headers.get("die") == "effect":
         die()
@@ -110,10 +117,16 @@ class Mortal:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         wish = dict(scope.get("headers", ())).get(b"die")
 
+        if wish == b"before":
+            die()
+
         async def sent(message: Any) -> None:
             if wish == b"answer":
                 die()
             await send(message)
+            if wish == b"middle" and message["type"] == "http.response.start":
+                await send({"type": "http.response.body", "body": b"{", "more_body": True})
+                die()
 
         await self._inner(scope, receive, sent)
 

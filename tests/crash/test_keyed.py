@@ -156,6 +156,51 @@ async def test_an_effect_outside_of_the_store_is_never_repeated_by_itself(
     assert cluster.kills == 2 and cluster.sent() == {"a": 2, "b": 1}
 
 
+async def test_the_rest_of_the_kill_matrix_has_one_effect_and_one_answer(
+    cluster: Cluster, http: httpx.AsyncClient
+) -> None:
+    """Before the claim, after it, mid-answer; then the retry at another instance and at the same
+    one. (After the effect and after the commit: the tests around this one.)"""
+    for number, die in enumerate(("before", "claim", "middle")):
+        for path in ("/charges", "/mails"):
+            key = f"{die}-{path[1:]}"
+            headers = {"idempotency-key": f'"{key}"'}
+            sent: Any = {"json": {"name": key}}
+            dead = await post(cluster, http, number, path, headers={**headers, "die": die}, **sent)
+            assert dead is None
+            await asyncio.to_thread(cluster.died, number)
+            if (die, path) == ("claim", "/mails"):
+                await unknown_until_resolved(cluster, http, key)
+            other = await insisting(cluster, http, number + 1, path, headers=headers, **sent)
+            cluster.revive()
+            same = await insisting(cluster, http, number, path, headers=headers, **sent)
+            assert (other.status_code, other.content) == (same.status_code, same.content)
+            assert other.status_code == (200 if path == "/charges" else 201)
+            assert same.headers["idempotent-replayed"] == "true"
+            assert ("idempotent-replayed" in other.headers) == (die == "middle")
+            wrong = await post(
+                cluster, http, number, path, headers=headers, json={"name": "another"}
+            )
+            assert wrong is not None and wrong.status_code == 422
+    found = await http.get(f"http://127.0.0.1:{cluster.ports[0]}/charges")
+    deaths = ("before", "claim", "middle")
+    assert found.json() == {f"{die}-charges": 1 for die in deaths}
+    assert cluster.sent() == {f"{die}-mails": 1 for die in deaths} and cluster.kills == 6
+
+
+async def unknown_until_resolved(cluster: Cluster, http: httpx.AsyncClient, key: str) -> None:
+    """Nobody knows whether the mail was sent: an operator, who does, says that it was not."""
+    headers, until = {"idempotency-key": f'"{key}"'}, time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        said = await post(cluster, http, 0, "/mails", json={"name": key}, headers=headers)
+        if said is not None and said.json()["type"].endswith("request-outcome-unknown"):
+            break
+        await asyncio.sleep(0.05)
+    assert said is not None and said.status_code == 409 and cluster.sent()[key] == 0
+    resolved = await post(cluster, http, 0, "/resolve")
+    assert resolved is not None and resolved.json() == [key]
+
+
 async def test_no_attribute_is_lost_and_a_logout_wins_over_kills(
     cluster: Cluster, http: httpx.AsyncClient
 ) -> None:

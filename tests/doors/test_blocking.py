@@ -327,7 +327,7 @@ def test_views_of_forked_workers_start_and_signal(
 
 def test_the_programs_of_the_manual_do_what_they_say(tmp_path: Path) -> None:
     names = written_out("synchronous.md", tmp_path)
-    assert names == ["shop.py", "flask_shop.py", "django_shop.py", "script.py"]
+    assert names == ["shop.py", "flask_shop.py", "django_shop.py", "script.py", "limited.py"]
     with program("", "script.py", folder=tmp_path) as script:
         assert line_of(script) == "tea for 300"
     with program("", "-c", NODE_OF_THE_MANUAL, folder=tmp_path) as manual_node:

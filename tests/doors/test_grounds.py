@@ -9,6 +9,7 @@ from outlive import Outlive
 from outlive.doors.grounds import Ground
 from outlive.errors import StoreRefused
 from outlive.kinds.requests.decisions import Look, RequestKind
+from outlive.kinds.sessions.decisions import SessionKind
 from outlive.stores.memory import MemoryStore
 
 
@@ -34,7 +35,9 @@ async def test_both_carry_commands_out() -> None:
 async def test_a_store_that_keeps_less_is_refused_at_once() -> None:
     with pytest.raises(StoreRefused):
         Ground(Less(), RequestKind("durable"))
-    ground = Ground(Less(), RequestKind("volatile"))
+    with pytest.raises(StoreRefused, match="forgets by itself"):
+        Ground(Less(), RequestKind("volatile"))  # the end of a lease would free the key
+    ground = Ground(Less(), SessionKind(storage="volatile"))
     with pytest.raises(StoreRefused, match="forgets by itself"):
         await ground.sweep()
 

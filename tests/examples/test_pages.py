@@ -105,3 +105,26 @@ def test_the_program_of_a_page_prints_what_it_says(page: str, tmp_path: Path) ->
     text = (DOCS / page).read_text("utf-8")
     (wanted,) = re.findall(r"prints\n\n```text\n(.*?)```", text, re.DOTALL)
     assert ran.stdout == wanted, ran.stderr
+
+
+def test_each_program_of_the_adapters_prints_what_the_page_says(tmp_path: Path) -> None:
+    names = written_out("adapters.md", tmp_path)
+    text = (DOCS / "adapters.md").read_text("utf-8")
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    for name in names:
+        ran = subprocess.run(
+            [sys.executable, name], cwd=tmp_path, env=environment,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        (wanted,) = re.findall(rf"`python {name}` prints\n\n```text\n(.*?)```", text, re.DOTALL)
+        assert ran.stdout == wanted, ran.stderr
+    assert len(names) == 3
+
+
+def test_the_limited_program_of_the_manual_prints_what_it_says(tmp_path: Path) -> None:
+    assert "limited.py" in written_out("synchronous.md", tmp_path)
+    with program("memory://", "limited.py", folder=tmp_path) as running:
+        said, _ = running.communicate(timeout=60)
+    assert said == "[True, True, False]\n3 SENT\n"
+    text = (DOCS / "synchronous.md").read_text("utf-8")
+    assert "It prints `[True, True, False]` and `3 SENT`" in text

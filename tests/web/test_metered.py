@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from tests.web.test_metrics import SAMPLE
 
-from outlive import Outlive, bounded
+from outlive import Keys, NoSlot, Outlive, Quota, SealedSessions, Slots, bounded
 from outlive.errors import BreakerOpen
 from outlive.kinds.breakers.rule import Breaker
-from outlive.web.metered import lines_of_caches, lines_of_dependencies
+from outlive.web.metered import lines_of_caches, lines_of_dependencies, lines_of_requests
 
 
 async def test_calls_are_counted_by_dependency_whatever_its_parts() -> None:
@@ -55,3 +55,34 @@ async def test_a_cache_counts_what_it_was_asked_and_what_it_keeps() -> None:
     assert 'outlive_cache_gone_total{cache="price",cause="invalidated"} 1' in lines
     assert 'outlive_cache_entries{cache="price"} 1' in lines
     assert list(lines_of_dependencies(app)) == []
+
+
+async def test_limits_slots_keys_and_sessions_are_counted_by_name_and_outcome_only() -> None:
+    app = Outlive("memory://")
+    quotas = Quota("burst", 1), Quota("daily", 9)
+    one, same = app.ratelimits(*quotas), app.ratelimits(*quotas)
+    exports, sessions = app.slots(Slots("exports", 1)), app.sessions()
+    sealed = SealedSessions(Keys(Keys.new("2026-11")), place=app)
+    async with app:
+        for caller in ("ada", "ada", "bob"):
+            await one.hit(caller)
+        await same.hit("cy")
+        async with exports.hold("acme"):
+            with pytest.raises(NoSlot):
+                async with exports.hold("acme"):
+                    pass
+        for _ in range(2):
+            async with app.once("mails", "k", 1) as claim:
+                claim.finish(1)
+        sessions.counts["new"] += 2
+        sealed.counts["new"] += 1
+        lines = list(lines_of_requests(app))
+    assert all(line.startswith("# ") or SAMPLE.fullmatch(line) for line in lines), lines
+    assert 'outlive_ratelimit_hits_total{limiter="burst,daily",outcome="admitted"} 3' in lines
+    assert 'outlive_ratelimit_hits_total{limiter="burst,daily",outcome="refused"} 1' in lines
+    assert 'outlive_slots_total{slots="exports",outcome="held"} 1' in lines
+    assert 'outlive_slots_total{slots="exports",outcome="refused"} 1' in lines
+    assert 'outlive_sessions_total{outcome="new"} 3' in lines
+    assert 'outlive_idempotency_keys_total{outcome="claimed"} 1' in lines
+    assert 'outlive_idempotency_keys_total{outcome="replay"} 1' in lines
+    assert not [line for line in lines if "ada" in line or "acme" in line]

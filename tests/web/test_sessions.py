@@ -457,5 +457,5 @@ async def test_it_takes_the_place_of_starlettes_middleware(here: Place) -> None:
 
 
 async def test_a_save_never_makes_a_session(here: Place) -> None:
-    reply = await here.sessions[0]._ask(Save("0" * 64, {}, ()))
+    reply = await here.sessions[0].ask(Save("0" * 64, {}, ()))
     assert reply.found is None and await here.rows() == []

@@ -36,6 +36,7 @@ from typing import (
     Generic,
     ParamSpec,
     TypeVar,
+    TypeVarTuple,
     Unpack,
     overload,
 )
@@ -46,16 +47,32 @@ from outlive.steps import is_transacting
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
+    from outlive.doors.faces import (
+        BlockingCache,
+        BlockingDependency,
+        BlockingOnce,
+        BlockingRateLimiter,
+        BlockingRequests,
+        BlockingSessions,
+        BlockingSlots,
+    )
+    from outlive.doors.ratelimits import RateLimiter, SlotKeeper
+    from outlive.doors.requests import Requests
+    from outlive.doors.sessions import Sessions
     from outlive.doors.within import BlockingWithin
+    from outlive.kinds.caches.rule import Holds
     from outlive.kinds.processes import View
     from outlive.kinds.processes.search import Narrowed, Page
     from outlive.kinds.processes.seen import Seen
     from outlive.kinds.processes.updates import Update
+    from outlive.runtime.caches import Cache
+    from outlive.runtime.dependencies import Dependency
 
 P = ParamSpec("P")
 A = TypeVar("A")
 B = TypeVar("B")
 R = TypeVar("R")
+Args = TypeVarTuple("Args")
 
 DRAIN_SECONDS = 20.0
 LOOK_SECONDS = 1.0
@@ -225,6 +242,45 @@ class BlockingOutlive:
 
         return BlockingWithin(self, connection)
 
+    # --- the kinds that requests need -------------------------------------------------------------
+
+    @overload
+    def face(self, thing: RateLimiter) -> BlockingRateLimiter: ...
+    @overload
+    def face(self, thing: SlotKeeper) -> BlockingSlots: ...
+    @overload
+    def face(self, thing: Sessions) -> BlockingSessions: ...
+    @overload
+    def face(self, thing: Requests) -> BlockingRequests: ...
+    @overload
+    def face(self, thing: Dependency) -> BlockingDependency: ...
+    @overload
+    def face(self, thing: Cache[*Args, R]) -> BlockingCache[*Args, R]: ...
+    def face(self, thing: Any) -> Any:
+        """`thing` (a limiter, slots, sessions, idempotency keys, a dependency or a cache that the
+        application declared) without `await`. Opens nothing. Raises `TypeError` for anything
+        else."""
+        from outlive.doors.faces import face_of
+
+        return face_of(self, thing)
+
+    def once(self, scope: str, key: str, value: Any = None, **options: Any) -> BlockingOnce:
+        """See `Outlive.once`: `with client.once(…) as claim:`."""
+        from outlive.doors.faces import BlockingOnce
+
+        return BlockingOnce(self, self.app.once(scope, key, value, **options))
+
+    def cache(
+        self, holds: Holds, **options: Any
+    ) -> Callable[[Callable[[*Args], R]], BlockingCache[*Args, R]]:
+        """Cache a plain function, which is called in a thread of ours; see `Outlive.cache`."""
+        from outlive.doors.faces import BlockingCache, in_thread
+
+        def declare(function: Callable[[*Args], R]) -> BlockingCache[*Args, R]:
+            return BlockingCache(self, self.app.cache(holds, **options)(in_thread(function)))
+
+        return declare
+
     def nudge(self) -> None:
         """See `Outlive.nudge`."""
         self.call(lambda app: app.nudge())
@@ -243,6 +299,15 @@ class BlockingOutlive:
                 "`client.within(tables)` there. Nothing was done."
             )
         return wait_in(self._opened(), work(self.app))
+
+    async def reach(self, work: Callable[[Outlive], Coroutine[Any, Any, R]]) -> R:
+        """The same as `call`, awaited from any event loop: for libraries that have a face of each
+        kind. Where the application is open in this very loop, nothing is handed over."""
+        home = self.app._home
+        if home is asyncio.get_running_loop() and self.app._store is not None:
+            return await work(self.app)
+        loop = await asyncio.to_thread(self._opened)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(self.app), loop))
 
     # --- opening and closing ----------------------------------------------------------------------
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from outlive.errors import StoreUnavailable
 
@@ -109,11 +111,33 @@ class Place:
             await store.close()
 
 
+class Counted(NamedTuple):
+    """Counters of a limiter, of slots, sessions or keys: what they are of, its name, the counts."""
+
+    family: Literal["ratelimits", "slots", "sessions", "requests"]
+    name: str
+    counts: Counter[str]
+
+
 class Cells:
     """What an application keeps in cells."""
 
     _places: dict[str, Place]
     _requests: Requests | None = None
+
+    @property
+    def counted(self) -> Sequence[Counted]:
+        """What its limiters, slots, sessions and keys have counted in this process."""
+        return tuple(self.__dict__.get("_counted", ()))
+
+    def count_in(
+        self,
+        family: Literal["ratelimits", "slots", "sessions", "requests"],
+        name: str,
+        counts: Counter[str],
+    ) -> None:
+        """Show `counts` among the metrics of this application."""
+        self.__dict__.setdefault("_counted", []).append(Counted(family, name, counts))
 
     def place(self, kind: Kind[Any, Any], cells: str = "") -> Place:
         """Where `kind` is kept: `cells` is the address of a store of cells, the application's own
@@ -147,24 +171,30 @@ class Cells:
         from outlive.doors.ratelimits import RateLimiter
         from outlive.kinds.ratelimits import RATELIMITS
 
-        return RateLimiter(
+        made = RateLimiter(
             self.place(RATELIMITS, cells), quotas, clock=cast("Outlive", self)._clock, scope=scope,
             storage=storage, ahead=ahead, ahead_seconds=ahead_seconds, on_failure=on_failure,
             timeout_seconds=timeout_seconds,
         )  # fmt: skip
+        self.count_in("ratelimits", ",".join(quota.name for quota in quotas), made.counts)
+        return made
 
     def sessions(self, *, cells: str = "", **options: Any) -> Sessions:
         """The sessions of this service; `cells` as for `ratelimits`, see `Sessions` for
         `options`."""
         from outlive.doors.sessions import Sessions
 
-        return Sessions(self, cells=cells, **options)
+        made = Sessions(self, cells=cells, **options)
+        self.count_in("sessions", "", made.counts)
+        return made
 
     def requests(self, **options: Any) -> Requests:
         """The idempotency keys of this service; see `Requests` for `options`."""
         from outlive.doors.requests import Requests
 
-        return Requests(self, **options)
+        made = Requests(self, **options)
+        self.count_in("requests", "", made.counts)
+        return made
 
     def once(
         self,
@@ -195,7 +225,9 @@ class Cells:
         from outlive.kinds.ratelimits import RATELIMITS
 
         clock = cast("Outlive", self)._clock
-        return SlotKeeper(self.place(RATELIMITS, cells), slots, storage, clock)
+        made = SlotKeeper(self.place(RATELIMITS, cells), slots, storage, clock)
+        self.count_in("slots", slots.name, made.counts)
+        return made
 
     async def _open_places(self) -> None:
         """Open what was declared; what does not answer yet is opened at its first use."""

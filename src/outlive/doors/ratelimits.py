@@ -371,6 +371,8 @@ class SlotKeeper:
 
     def __init__(self, place: Place, slots: Slots, storage: Storage, clock: Clock) -> None:
         self._place, self.slots, self._storage, self._clock = place, slots, storage, clock
+        self.counts: Counter[str] = Counter()
+        """How often one was `held`, and `refused`."""
         place.spaces.setdefault(RATELIMITS.name, set()).add(SPACES[storage])
 
     @asynccontextmanager
@@ -383,6 +385,7 @@ class SlotKeeper:
         """
         slot = Slot(self, self.slots.key(keys), ids.token(80))
         held = await slot.take()
+        self.counts["held" if held.held else "refused"] += 1
         if not held.held:
             raise NoSlot(
                 f"All {self.slots.count} slots of {self.slots.name} are taken.",

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import wraps
@@ -29,6 +30,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
@@ -116,6 +118,9 @@ class Requests:
                 "the longest retry of any client"
             )
         self.kind = RequestKind(storage)
+        self.counts: Counter[str] = Counter()
+        """How often what was said of a key: `claimed`, `replay`, `running`, `reused`, `unknown`,
+        `newer`."""
         self.lease_seconds = lease_seconds
         self.retention_seconds = retention_seconds
         self.place = place
@@ -231,6 +236,7 @@ class Requests:
             reply = await self._claimed(claim)
             left = end - clock.boot()
             if reply.said != "running" or left <= 0:
+                self.counts[reply.said] += 1
                 return reply
             attempt += 1
             pause = min(left, LOOK_SECONDS_MAX, LOOK_SECONDS_MIN * 1.5**attempt)
@@ -239,9 +245,31 @@ class Requests:
                 async with asyncio.timeout(pause):
                     await event.wait()
 
+    async def _doubts(self) -> bool:
+        """Whether the store came back empty less than a retention ago: keys that it does not know
+        may have been used."""
+        store: Any = await self._ground.store()
+        emptied = getattr(store, "emptied", None)
+        if emptied is None:
+            return False
+        at: int = await emptied()
+        return bool(at) and at + self.retention_seconds * MICROS > await store.now()
+
+    async def trust(self, *, by: str, why: str) -> None:
+        """Take keys that the store does not know for new again, after it had come back empty.
+
+        Only for a store that may (Redis); on others it does nothing. It is logged.
+        """
+        store: Any = await self._ground.store()
+        if hasattr(store, "trust"):
+            await store.trust()
+            log.warning("keys that the store lost are taken for new: %s (%s)", by, why)
+
     async def _claimed(self, claim: Claim) -> Reply:
         """Ask for the key; where the answer to that was lost, ask again: a claim is known by its
         token. Raises `StoreUnavailable`."""
+        if await self._doubts():
+            claim = replace(claim, doubted=True)
         for attempt in range(1, CLAIM_TRIES_MAX + 1):
             try:
                 return await self.ask(claim)

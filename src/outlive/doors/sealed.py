@@ -19,6 +19,7 @@ session ends that much earlier than it says.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any, Literal
 
 import msgspec
@@ -27,6 +28,7 @@ from msgspec.structs import replace
 
 from outlive import ids
 from outlive.clock import MICROS, Clock
+from outlive.doors.cells import Cells
 from outlive.doors.grounds import Ground
 from outlive.doors.sessions import EPOCH_BITS, Settled, draw
 from outlive.errors import KeysMissing, StoreRefused
@@ -88,6 +90,7 @@ class SealedSessions:
         if not keys.sealing:
             raise ValueError("none of the keys seals: leave seals=False out")
         self.kind = SessionKind(idle_seconds, absolute_seconds, touch_seconds)
+        self.counts: Counter[str] = Counter()
         self.cookie = cookie or Cookie()
         self.principal = principal
         self.unavailable = unavailable
@@ -97,6 +100,8 @@ class SealedSessions:
         self._denials = DenialKind(storage)
         self._ground = None if place is None else Ground(place, self._denials)
         self._clock = clock or (Clock() if self._ground is None else self._ground.clock)
+        if isinstance(place, Cells):
+            place.count_in("sessions", "", self.counts)
         self._bound = b"session\0" + self.cookie.name.encode()
 
     def asgi(self, existing_app: Any) -> Any:

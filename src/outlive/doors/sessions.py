@@ -14,6 +14,7 @@ once if it is ended on this instance, else at the next look (`look_seconds`).
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
@@ -120,6 +121,8 @@ class Sessions:
         self.kind = SessionKind(
             idle_seconds, absolute_seconds, touch_seconds, devices_max, storage, listed is not False
         )
+        self.counts: Counter[str] = Counter()
+        """How often what became of a request's session: each `Outcome`."""
         self.cookie = cookie or Cookie()
         self.principal = principal
         self.unavailable = unavailable
@@ -151,7 +154,7 @@ class Sessions:
             return None
         await self._choose()
         key = key_of(id)
-        reply = await self._ask(Load(key))
+        reply = await self.ask(Load(key))
         record = reply.found
         if record is None or not await self._is_of_epoch(record):
             return None
@@ -172,14 +175,14 @@ class Sessions:
             await self._make(key_of(change.fresh), change, agent)
             return Settled("new", change.fresh)
         if change.end and empty:
-            await self._end(held.key, change.was)
+            await self.end(held.key, change.was)
             return Settled("cleared")
         if change.rotate or change.end or change.subject != change.was:
             await self._rotate(held, change, agent)
             return Settled("rotated", change.fresh)
         if change.set or change.drop:
             seen = change.seen if self._conflicts == "refused" else None
-            reply = await self._ask(Save(held.key, change.set, change.drop, seen))
+            reply = await self.ask(Save(held.key, change.set, change.drop, seen))
             if reply.found is None:
                 raise SessionExpired
             if reply.refused:
@@ -193,15 +196,15 @@ class Sessions:
         """Note that the session was seen, if that was not noted lately; an empty text: the client
         keeps what it has."""
         if held.now - held.record.seen >= self.kind.touch:
-            await self._ask(Touch(held.key))
+            await self.ask(Touch(held.key))
         return ""
 
     # --- from outside a request -------------------------------------------------------------------
 
     async def devices(self, subject: str) -> list[Device]:
         """Where `subject` is signed in, the last seen first. Empty where no list is kept."""
-        keys = (await self._ask(Look(subject))).keys
-        replies = await asyncio.gather(*(self._ask(Load(key)) for key in keys))
+        keys = (await self.ask(Look(subject))).keys
+        replies = await asyncio.gather(*(self.ask(Load(key)) for key in keys))
         found = [
             Device(key, hint_of(key), it.made, it.seen, self.kind.ends(it), it.agent, it.place)
             for key, it in zip(keys, (reply.found for reply in replies), strict=True)
@@ -215,10 +218,10 @@ class Sessions:
         Durable when it returns: whatever is under way with it is answered as signed out.
         """
         await self._choose()
-        record = (await self._ask(Load(key))).found
+        record = (await self.ask(Load(key))).found
         if record is None:
             return False
-        await self._end(key, record.subject)
+        await self.end(key, record.subject)
         return True
 
     async def revoke_all(self, subject: str, *, but: str = "") -> int:
@@ -232,13 +235,13 @@ class Sessions:
         if not self.kind.listed:
             if but:
                 raise ValueError("without a list of devices all of a subject's sessions end")
-            await self._ask(Epoch(subject, ids.token(EPOCH_BITS), renewed=True))
+            await self.ask(Epoch(subject, ids.token(EPOCH_BITS), renewed=True))
             return 0
-        reply = await self._ask(Look(subject))
+        reply = await self.ask(Look(subject))
         for _ in range(TRIES_MAX):
             if not reply.keys:
                 return 0
-            reply = await self._ask(EndAll(subject, reply.keys, but))
+            reply = await self.ask(EndAll(subject, reply.keys, but))
             if not reply.again:
                 for key in reply.keys:
                     self._tell(key)
@@ -281,7 +284,7 @@ class Sessions:
                 later.cancel()
             keys = list(self._watched)
             try:
-                replies = await asyncio.gather(*(self._ask(Load(key)) for key in keys))
+                replies = await asyncio.gather(*(self.ask(Load(key)) for key in keys))
                 for key, reply in zip(keys, replies, strict=True):
                     if reply.found is None or not await self._is_of_epoch(reply.found):
                         self._tell(key)
@@ -300,18 +303,19 @@ class Sessions:
 
     # --- commands ---------------------------------------------------------------------------------
 
-    async def _ask(self, command: Command) -> Reply:
+    async def ask(self, command: Command) -> Reply:
+        """Carry out `command`. Raises what the store raises."""
         return await self._ground.apply(command)
 
     async def _make(self, key: str, change: Change, agent: str) -> None:
         epoch = await self._epoch(change.subject)
 
         async def made(evict: str) -> Reply:
-            return await self._ask(
+            return await self.ask(
                 Make(key, change.subject, change.set, agent, change.place, epoch, evict)
             )
 
-        await self._with_room(made)
+        await self.with_room(made)
 
     async def _rotate(self, held: Held, change: Change, agent: str) -> None:
         fresh, was, subject = key_of(change.fresh), change.was, change.subject
@@ -321,21 +325,21 @@ class Sessions:
         clear = change.end
 
         async def rotated(evict: str) -> Reply:
-            return await self._ask(
+            return await self.ask(
                 Rotate(
                     held.key, fresh, was, subject, change.set, change.drop, clear, agent,
                     change.place, evict,
                 )
             )  # fmt: skip
 
-        reply = await self._with_room(rotated)
+        reply = await self.with_room(rotated)
         if reply.found is None:
             raise SessionExpired
         self._tell(held.key)
 
     async def _rotate_alone(self, held: Held, change: Change, fresh: str, agent: str) -> None:
         """The same in two commits, the old id first: a death in between leaves none."""
-        found = (await self._ask(End(held.key, change.was))).found
+        found = (await self.ask(End(held.key, change.was))).found
         self._tell(held.key)
         if found is None:
             raise SessionExpired
@@ -343,14 +347,14 @@ class Sessions:
         data = {name: raw for name, raw in kept.items() if name not in change.drop} | change.set
         same = change.subject == change.was and not change.end
         epoch = await self._epoch(change.subject)
-        await self._ask(
+        await self.ask(
             Make(
                 fresh, change.subject, data, agent, change.place or found.place, epoch,
                 like=found if same else None,
             )
         )  # fmt: skip
 
-    async def _with_room(self, ask: Callable[[str], Awaitable[Reply]]) -> Reply:
+    async def with_room(self, ask: Callable[[str], Awaitable[Reply]]) -> Reply:
         """Ask, and again with the session that has to go, while a subject has too many."""
         evict = ""
         for _ in range(TRIES_MAX):
@@ -362,9 +366,10 @@ class Sessions:
             evict = reply.evict
         raise Conflict("The subject signs in too often; nothing was written.")
 
-    async def _end(self, key: str, subject: str) -> None:
+    async def end(self, key: str, subject: str) -> None:
+        """Sign the session `key` out, whoever's it is; `subject` is whose it was when read."""
         for _ in range(TRIES_MAX):
-            reply = await self._ask(End(key, subject))
+            reply = await self.ask(End(key, subject))
             if not reply.again or reply.found is None:
                 break
             subject = reply.found.subject
@@ -373,13 +378,13 @@ class Sessions:
     async def _epoch(self, subject: str) -> str:
         if self.kind.listed or not subject:
             return ""
-        return (await self._ask(Epoch(subject, ids.token(EPOCH_BITS)))).epoch
+        return (await self.ask(Epoch(subject, ids.token(EPOCH_BITS)))).epoch
 
     async def _is_of_epoch(self, record: Record) -> bool:
         """Whether no end of all came since it was made; without a list only."""
         if self.kind.listed or not record.subject:
             return True
-        return (await self._ask(Look(record.subject))).epoch == record.epoch != ""
+        return (await self.ask(Look(record.subject))).epoch == record.epoch != ""
 
 
 def agent_of(text: str) -> str:

@@ -88,6 +88,17 @@ class RedisStore:
         self._look()
         return _findings(_facts(await self._line.command("INFO")))
 
+    async def emptied(self) -> int:
+        """When somebody noticed, at a new connection, that the server had lost everything; 0 when
+        nobody has. Not noticed: that it was emptied under connections that stood."""
+        self._look()
+        return int(await self._line.command("HGET", self._line.prefix + b"s", "emptied") or 0)
+
+    async def trust(self) -> None:
+        """Forget that it was emptied."""
+        self._look()
+        await self._line.command("HDEL", self._line.prefix + b"s", "emptied")
+
     # --- writing ----------------------------------------------------------------------------------
 
     async def now(self) -> int:

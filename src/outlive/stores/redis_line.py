@@ -15,6 +15,7 @@ The driver never repeats anything by itself: what it would repeat might have bee
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -27,7 +28,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 from outlive import ids
-from outlive.clock import Clock
+from outlive.clock import MICROS, Clock
 from outlive.errors import (
     BadAddress,
     OutcomeUnknown,
@@ -37,6 +38,8 @@ from outlive.errors import (
 )
 from outlive.model import Batch
 from outlive.stores.lua import script
+
+log = logging.getLogger("outlive.stores")
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
@@ -110,6 +113,8 @@ class RedisLine:
         self.heard, self.heard_at = 0, float("-inf")
         """The last time that the server said, and when that was here."""
         self.trips = 0
+        self.incarnation = b""
+        """What was drawn when the server was empty: another one after it lost everything."""
 
     async def ask(self, name: str, *arguments: Any, changes: bool = False) -> Any:
         """What script `name` gives. Raises `StoreUnavailable` (nothing was written), and
@@ -297,6 +302,7 @@ class RedisLine:
         try:
             await link.connect()
             await self._load(link)
+            await self._recognise(link)
         except BaseException:
             with suppress(*LOST):
                 await link.disconnect()
@@ -310,6 +316,32 @@ class RedisLine:
             for _ in SCRIPTS:
                 await link.read_response()
         self._loaded = True
+
+    async def _recognise(self, link: Any) -> None:
+        """See whether the server still has what it had; write down when it does not."""
+        state, drawn = self.prefix + b"s", ids.token(80)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            calls = [("HSETNX", state, "made", drawn), ("HGET", state, "made"), ("TIME",)]
+            await link.send_packed_command(link.pack_commands(calls), False)
+            said = []
+            for _ in calls:
+                try:
+                    said.append(await link.read_response())
+                except ResponseError as refusal:  # it is full, or a replica: it is not empty then
+                    said.append(refusal)
+            _, made, time = said
+            if isinstance(made, ResponseError | None) or isinstance(time, ResponseError):
+                return
+            if self.incarnation and made != self.incarnation:
+                log.error(
+                    "The Redis store at %s came back empty: what was in it is lost.",
+                    self.prefix.decode(),
+                )
+                micros = int(time[0]) * MICROS + int(time[1])
+                note = ("HSET", state, "emptied", self.given or str(micros))
+                await link.send_packed_command(link.pack_command(*note), False)
+                await link.read_response()
+            self.incarnation = made
 
     async def _hang_up(self) -> None:
         link, self._link = self._link, None

@@ -1,4 +1,4 @@
-"""Metrics of what an application calls and of what it caches, and how a family is written.
+"""Metrics of what an application calls, caches and answers, and how a family is written.
 
 Labels are the names that the code declares, and outcomes: no host, no key, no tag. A dependency
 counts all of its parts together, so a partner with many hosts costs no more lines.
@@ -6,6 +6,7 @@ counts all of its parts together, so a partner with many hosts costs no more lin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,14 @@ from outlive.kinds.breakers.standing import STATES
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
+
+_COUNTED = {
+    "ratelimits": ("outlive_ratelimit_hits", "limiter", "Hits, by what was said."),
+    "slots": ("outlive_slots", "slots", "Slots asked for, by what was said."),
+    "sessions": ("outlive_sessions", "", "Requests, by what became of their session."),
+    "requests": ("outlive_idempotency_keys", "", "Idempotency keys, by what was said."),
+}
+"""Name of the family, the label of a name, and its help."""
 
 Row = tuple[tuple[tuple[str, str], ...], float]
 """Labels and a value."""
@@ -75,6 +84,21 @@ def lines_of_caches(app: Outlive) -> Iterator[str]:
     yield from _family("outlive_cache_gone", total, "Values let go of, by cause.", gone)
     yield from _family("outlive_cache_bytes", gauge, "Bytes kept in memory.", sizes)
     yield from _family("outlive_cache_entries", gauge, "Values kept in memory.", entries)
+
+
+def lines_of_requests(app: Outlive) -> Iterator[str]:
+    """What limits, slots, sessions and idempotency keys have decided here; those of one name are
+    added up."""
+    sums: dict[tuple[str, str], Counter[str]] = {}
+    for family, name, counts in app.counted:
+        sums.setdefault((family, name), Counter()).update(counts)
+    for kind, (metric, label, told) in _COUNTED.items():
+        rows: list[Row] = []
+        for (of, name), found in sorted(sums.items()):
+            if of == kind:
+                named = ((label, name),) if label else ()
+                rows += [((*named, ("outcome", what)), found[what]) for what in sorted(found)]
+        yield from _family(metric, "counter", told, rows)
 
 
 def _family(name: str, kind: str, told: str, rows: list[Row]) -> Iterator[str]:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Literal
 
 from outlive.kinds.processes import COMMIT_SECONDS, Stats
 from outlive.web.messages import Request, Response
-from outlive.web.metered import escape, head, lines_of_caches, lines_of_dependencies
+from outlive.web.metered import (
+    escape,
+    head,
+    lines_of_caches,
+    lines_of_dependencies,
+    lines_of_requests,
+)
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -65,6 +71,7 @@ class Metrics:
                 *_queued(backlog),
                 *lines_of_dependencies(self._app),
                 *lines_of_caches(self._app),
+                *lines_of_requests(self._app),
                 "# EOF",
                 "",
             )

@@ -207,7 +207,9 @@ def _merged(made: Json, wrapped: object) -> Json:
     describe = getattr(wrapped, "openapi", None)
     if not callable(describe):
         return made
-    theirs: Json = describe()
+    theirs: Json | None = describe()
+    if theirs is None:
+        return made
     components = {
         name: {**theirs.get("components", {}).get(name, {}), **made["components"].get(name, {})}
         for name in {*theirs.get("components", {}), *made["components"]}

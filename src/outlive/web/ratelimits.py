@@ -32,6 +32,8 @@ import msgspec
 from outlive.errors import RateLimited
 from outlive.ids import full_jitter
 from outlive.kinds.ratelimits import Answer, Keys
+from outlive.web import guarded
+from outlive.web.guarded import Json
 from outlive.web.messages import ASGI, Headers, Message, Receive, Scope, Send
 from outlive.web.problems import PROBLEM, new_trace_id
 
@@ -69,6 +71,10 @@ class Guard:
         self._app, self._limiter = app, limiter
         self._key = key or by_address()
         self._cost, self._plan = cost, plan
+
+    def openapi(self) -> Json | None:
+        """The description of the application inside, with the fields and refusals of a limit."""
+        return guarded.by_ratelimits(self._app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]

@@ -40,7 +40,8 @@ from outlive.errors import (
 )
 from outlive.kinds.requests.decisions import Answer, Mode, Place
 from outlive.kinds.requests.fingerprints import Asked, fingerprints_of
-from outlive.web import problems
+from outlive.web import guarded, problems
+from outlive.web.guarded import Json
 from outlive.web.messages import (
     ASGI,
     ClientGone,
@@ -170,6 +171,11 @@ class IdempotencyMiddleware:
         self._tenant = tenant or (lambda scope: "")
         self._admit = admit
         self._owners: set[asyncio.Task[None]] = set()
+
+    def openapi(self) -> Json | None:
+        """The description of the application inside, with the key and what it may be answered."""
+        routes = {(rule.method, rule.template): rule.required for rule in self._rules}
+        return guarded.by_keys(self._app, routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -32,7 +32,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from outlive.errors import OutliveError, SessionExpired, StoreUnavailable
-from outlive.web import problems
+from outlive.web import guarded, problems
+from outlive.web.guarded import Json
 from outlive.web.messages import (
     ASGI,
     Headers,
@@ -70,6 +71,10 @@ class SessionMiddleware:
     def __init__(self, app: ASGI, sessions: Sessions | SealedSessions) -> None:
         self._app = app
         self._sessions = sessions
+
+    def openapi(self) -> Json | None:
+        """The description of the application inside, with what a session may answer instead."""
+        return guarded.by_sessions(self._app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -137,6 +142,7 @@ class _Exchange:
                 await self._begin(message)
             except OutliveError as error:
                 self._refused = True
+                self._sessions.counts["refused"] += 1
                 await self._answer(error)
                 return
         await self._send(message)
@@ -166,6 +172,7 @@ class _Exchange:
             headers += await self._seen()
         self._written = change
         self._scope["outlive.session"] = outcome
+        self._sessions.counts[outcome] += 1
         if touched or outcome not in ("unchanged", "expired"):
             headers = _private(headers)
         message["headers"] = headers

@@ -4,6 +4,7 @@
     sketch.py    how often a key was asked for, also when it is not kept
     tinylfu.py   which values stay in memory: bounded in entries and bytes
     shared.py    what the instances share: stamps, leases and values in cells
+    entries.py   a plain cache for a framework that names its keys itself
 
     class                   a value may be served while                             stale by at most
     exact                   its stamps, read at this very call, are those it was    nothing

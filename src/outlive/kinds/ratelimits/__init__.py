@@ -11,6 +11,7 @@ once: those wait in line, what is over a rate limit is refused.
     quotas.py      what is declared           algorithms.py   how use is counted
     answers.py     what is answered           deciding.py     the decisions, on cells
     slots.py       slots, the same
+    counters.py    what the `limits` library counts, by its own strategies
 
 A key's use is one cell; its `due` is when it says nothing any more, and then it is dropped. Several
 quotas are decided as one: all are charged or none. Not promised: see docs/ratelimits.md, which says

@@ -149,6 +149,8 @@ class Claim(Struct, frozen=True):
     token: str
     lease: int
     mode: Mode = "at-most-once"
+    doubted: bool = False
+    """Whether the store has lost what it had: a key that it does not know may have been used."""
 
 
 class Look(Struct, frozen=True):
@@ -220,6 +222,9 @@ class RequestKind(Kind[Command, Reply]):
 
     name = "requests"
     marks = (UNKNOWN_MARK, WHO_MARK)
+    needs = ("claim", "select")
+    """Where an item goes by itself when it is due, the end of a lease would free the key of what
+    may have happened; and nobody could look for what is unknown."""
 
     def __init__(self, storage: Storage = "durable") -> None:
         self.spaces: Mapping[str, Storage] = {ONCE: storage}  # type: ignore[misc]
@@ -246,6 +251,10 @@ class RequestKind(Kind[Command, Reply]):
     def _claim(self, view: View, command: Claim, now: int) -> Decision[Reply]:
         cell = view[ref_of(command.place.name)]
         record = None if cell is None else read_record(cell.value)
+        if record is None and command.doubted and command.mode == "at-most-once":
+            newest = command.fingerprints[NEWEST]
+            made = Record("unknown", newest, command.mode, command.place, made=now, ended=now)
+            return Decision(Batch(put=(put_of(made),)), Reply("unknown", made, now))
         if record is None or (record.state == "done" and record.keep <= now):
             return _taken(command, record, now)
         rule = record.fingerprint.partition(":")[0]

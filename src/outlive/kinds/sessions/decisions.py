@@ -12,8 +12,9 @@
                           └── (nothing brings it back: a save requires that it is there)
 
 Two clocks, both the store's. `seen` slides, and is written at most once in `touch_seconds`; `end`
-is drawn when somebody signs in, and no write moves it. A deadline that has passed is seen by who
-reads; the sweep only frees the space.
+is drawn when somebody signs in, and no write moves it (but for a framework that says with each save
+how long a session lives, Django: within `absolute_seconds`). A deadline that has passed is seen by
+who reads; the sweep only frees the space.
 
 Attributes are kept one by one as JSON: two requests that overlap and set different ones keep both.
 Of two that set the same one the last commit wins, or is refused when that was asked for
@@ -142,6 +143,9 @@ class Make(Struct, frozen=True):
     epoch: str = ""
     evict: str = ""
     like: Record | None = None
+    life: int = 0
+    """Microseconds until it ends, where not the kind but a framework says; so in `Save` and
+    `Rotate`. Never past the kind's own absolute end."""
 
 
 class Save(Struct, frozen=True):
@@ -154,6 +158,7 @@ class Save(Struct, frozen=True):
     set: dict[str, Raw] = {}
     drop: tuple[str, ...] = ()
     seen: dict[str, Raw | None] | None = None
+    life: int = 0
 
 
 class Touch(Struct, frozen=True):
@@ -179,6 +184,7 @@ class Rotate(Struct, frozen=True):
     agent: str = ""
     place: str = ""
     evict: str = ""
+    life: int = 0
 
 
 class End(Struct, frozen=True):
@@ -217,8 +223,9 @@ class Reply(Struct, frozen=True):
     """What became of a command.
 
     `found`: the session as it is now; None when it is not there or past its end. `refused`: an
-    attribute was not as it had been seen. `evict`: the oldest session of the subject, which has too
-    many: ask again with it. `keys`: the sessions of a subject; with `again` others than were given.
+    attribute was not as it had been seen, or a session is there already. `evict`: the oldest
+    session of the subject, which has too many: ask again with it. `keys`: the sessions of a
+    subject; with `again` others than were given.
     """
 
     found: Record | None = None
@@ -355,7 +362,7 @@ class SessionKind(Kind[Command, Reply]):
             if (None if there is None else bytes(there)) != (None if seen is None else bytes(seen)):
                 return Decision(Batch(), Reply(record, refused=name, now=now))
         data = _merged(record.data, command.set, command.drop)
-        record = replace(record, seen=max(now, record.seen), data=data)
+        record = _lasting(replace(record, seen=max(now, record.seen), data=data), command, now)
         return Decision(Batch(put=(self._put(command.key, record),)), Reply(record, now=now))
 
     def _rotate(self, view: View, command: Rotate, now: int) -> Decision[Reply]:
@@ -372,7 +379,8 @@ class SessionKind(Kind[Command, Reply]):
         lists: dict[str, Subject] = {}
         if self.listed and command.was:
             lists[command.was] = _without(self._subject(view, command.was), command.key)
-        return self._made(view, command, made, lists, now, drop=(session_ref(command.key),))
+        drop = () if command.fresh == command.key else (session_ref(command.key),)
+        return self._made(view, command, made, lists, now, drop=drop)
 
     def _made(
         self,
@@ -385,6 +393,9 @@ class SessionKind(Kind[Command, Reply]):
     ) -> Decision[Reply]:
         """What makes the session `record`, and enters it into the list of its subject."""
         key = command.fresh if isinstance(command, Rotate) else command.key
+        if isinstance(command, Make) and self._open(view, key, now) is not None:
+            return Decision(Batch(), Reply(refused=key, now=now))
+        record = _lasting(record, command, now)
         if self.listed and record.subject:
             known = lists.get(record.subject) or self._subject(view, record.subject)
             kept = {name: end for name, end in known.sessions.items() if end > now}
@@ -392,7 +403,7 @@ class SessionKind(Kind[Command, Reply]):
                 drop = (*drop, session_ref(command.evict))
             if len(kept) >= self.devices_max:
                 return Decision(Batch(), Reply(evict=min(kept, key=lambda name: kept[name])))
-            kept[key] = record.end
+            kept[key] = record.made + self.absolute if command.life else record.end
             lists[record.subject] = replace(known, sessions=kept)
         puts, drops = [self._put(key, record)], list(drop)
         for subject, listed in lists.items():
@@ -443,6 +454,10 @@ class SessionKind(Kind[Command, Reply]):
         if now >= self.ends(record):
             return Batch(drop=(cell.ref,))
         return Batch(put=(Put(cell.ref, cell.value, self.ends(record)),))
+
+
+def _lasting(record: Record, command: Make | Save | Rotate, now: int) -> Record:
+    return replace(record, end=now + command.life) if command.life else record
 
 
 def _merged(data: Mapping[str, Raw], set: Mapping[str, Raw], drop: Sequence[str]) -> dict[str, Raw]:
