@@ -22,7 +22,7 @@ PIP := -m pip --disable-pip-version-check --no-input install -qq
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test servers cluster check format bench bench-postgres bench-http bench-scale \
+.PHONY: help run shop test servers cluster check format bench bench-postgres bench-http bench-scale \
   bench-requests bench-memory simulate powerloss crash planted prove-kernel drivers fences sizes \
   sleepers soak clean
 
@@ -32,6 +32,9 @@ help: ## Show this help
 
 run: $(READY) ## Run the sign-up example (PORT=8000, OUTLIVE_STORE=sqlite:///…)
 	@$(BIN)/python examples/signup/run.py
+
+shop: $(READY) ## Run the shop example on three workers (PORT=8000, OUTLIVE_STORE=…)
+	@PYTHONPATH=$(CURDIR) $(BIN)/python -m examples.shop.run
 
 # Those in ALONE measure how soon something happens, on a machine of their own.
 ALONE := tests/crash tests/cluster
