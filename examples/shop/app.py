@@ -50,10 +50,12 @@ keys = app.requests()
 logins = app.ratelimits(
     Quota("attempts", 5, per_seconds=60, per="name"),
     Quota("attempts-from", 200, per_seconds=60, per="address"),
+    on_failure="closed",  # nobody guesses passwords while the store is busy
 )
 searches = app.ratelimits(
     Quota("burst", 5, per_seconds=1, plans={"gold": 50}),
     Quota("daily", 1_000, per_seconds=86_400, algorithm="sliding", plans={"gold": 50_000}),
+    on_failure="closed",  # the default is to let everything pass that could not be counted
 )
 payments = app.dependency(
     "payments",

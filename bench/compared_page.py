@@ -1,0 +1,6 @@
+"""docs/comparison.md."""
+
+Row = dict
+
+
+def write(found): ...
