@@ -23,9 +23,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-LIMIT, WINDOW_SECONDS = 20, 2
+LIMIT, WINDOW_SECONDS = 20, 4
 REST_SECONDS = 1.0
-CALL_SECONDS = 3.0
+CALL_SECONDS = 1.0
 LEASE_SECONDS = 2.0
 
 
@@ -168,7 +168,7 @@ def outlive_breaker(store: str) -> Any:
     return app.asgi(breaking(guarded, partner))
 
 
-# --- limits: 20 in 2 seconds ---------------------------------------------------------------------
+# --- limits: 20 in 4 seconds ---------------------------------------------------------------------
 
 
 def limited(hit: Any) -> Starlette:

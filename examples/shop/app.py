@@ -59,7 +59,7 @@ searches = app.ratelimits(
 )
 payments = app.dependency(
     "payments",
-    breaker=Breaker(calls_min=5, open_seconds=30, share_seconds=0.5),
+    breaker=Breaker(calls_min=5, open_seconds=60, share_seconds=0.5),
     retry=Retry(attempts=3, base_seconds=0.05),  # of what may be asked twice, and within a budget
     timeout=2.0,
 )

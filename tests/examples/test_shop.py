@@ -277,7 +277,7 @@ async def test_the_page_says_what_curl_says_and_a_breaker_is_open_for_all(tmp_pa
     page = (ROOT / "docs" / "shop.md").read_text("utf-8")
     async with running(tmp_path) as shop:
         commands = typed(page)
-        assert len(commands) == 21
+        assert len(commands) == 22
         for command, wanted in commands:
             if "/logout-everywhere" in command:  # the partner is down now
                 await left_alone(shop)
