@@ -106,7 +106,7 @@ bench-http: $(READY) $(RESTATE_READY) ## Measure behind HTTP beside Restate (npm
 bench-scale: $(READY) ## Measure 1, 2 and 4 nodes on one PostgreSQL (WRITE=1 too)
 	@$(BIN)/python bench/scale.py $(if $(WRITE),--write)
 
-bench-requests: $(READY) $(REQUESTS_READY) ## Measure what each request pays beside peers (WRITE=1 too)
+bench-requests: $(READY) $(REQUESTS_READY) ## What each request pays, beside peers (WRITE=1 too)
 	@$(BIN)/python bench/requests.py $(if $(WRITE),--write)
 
 bench-comparison: $(READY) $(COMPARISON_READY) ## Count what goes wrong beside peers (WRITE=1 too)
