@@ -270,7 +270,9 @@ def fastapi_idempotency_key(store: str) -> Any:
 def idemkit(store: str) -> Any:
     from idemkit import HttpConfig, IdempotencyMiddleware, RedisBackend
 
-    config = HttpConfig(lease_ttl_seconds=LEASE_SECONDS, scope_mode="single_tenant")
+    config = HttpConfig(
+        lease_ttl_seconds=LEASE_SECONDS, wait_timeout_seconds=1.0, scope_mode="single_tenant"
+    )
     kept = RedisBackend.from_url(store)
     return IdempotencyMiddleware(Starlette(routes=CHARGES), backend=kept, config=config)
 
