@@ -115,8 +115,8 @@ bench-comparison: $(READY) $(COMPARISON_READY) ## Count what goes wrong beside p
 drivers: $(READY) $(DRIVERS_READY) ## Measure asyncpg against psycopg on a group commit
 	@$(BIN)/python bench/drivers.py
 
-bench-memory: $(READY) $(MEMORY_READY) ## Measure breakers and caches in memory beside peers
-	@$(BIN)/python bench/memory_kinds.py
+bench-memory: $(READY) $(MEMORY_READY) ## Breakers and caches in memory, beside peers (WRITE=1 too)
+	@$(BIN)/python bench/memory_kinds.py $(if $(WRITE),--write)
 
 fences: $(READY) ## Measure two fences on PostgreSQL under a forgotten transaction
 	@$(BIN)/python bench/fences.py
