@@ -1,8 +1,8 @@
 """docs/comparison.md: its words stand there, its tables are written by `bench/comparison.py`.
 
-A table lies between two comments with the name of its group; so does the line that says when and on
-what everything was counted. What a count means is said beside it, by hand: read it again when a
-count has changed.
+A table lies between two comments with the name of its group, with the line that says when and on
+what it was counted, so that each group is counted, and written, by itself. What a count means is
+said beside it, by hand: read it again when a count has changed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from page import measured, table
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "comparison.md"
 PINNED = ROOT / "bench" / "peers" / "compared.txt"
-CARRIERS = ("fastapi", "hiredis", "redis", "starlette", "uvicorn")
-"""What is pinned because the peers stand on it."""
 
 Row = dict[str, Any]
 
@@ -37,11 +35,12 @@ NAMES = {
 
 def write(found: dict[str, dict[str, Row]]) -> None:
     """Put every table of `found` into the page. Raises `ValueError` where it has no place."""
-    text = put(PAGE.read_text("utf-8"), "run", f"{measured()}. {versions()}.")
+    text = PAGE.read_text("utf-8")
     for group, rows in found.items():
         heads = ["", *next(iter(rows.values()))]
         lines = [[NAMES.get(name, name), *map(str, row.values())] for name, row in rows.items()]
-        text = put(text, group, table([heads, *lines]))
+        peers = versions([name for name in rows if not name.startswith("outlive")])
+        text = put(text, group, f"{table([heads, *lines])}\n\n{measured()}; {peers}.")
     PAGE.write_text(text, "utf-8")
 
 
@@ -54,7 +53,11 @@ def put(page: str, name: str, text: str) -> str:
     return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
 
 
-def versions() -> str:
-    """The peers and their versions, without what only carries them."""
+def versions(names: list[str]) -> str:
+    """The packages that these services are made of, with their versions."""
     pinned = re.findall(r"^(\S+)==(\S+)$", PINNED.read_text("utf-8"), re.MULTILINE)
-    return ", ".join(f"{name} {version}" for name, version in pinned if name not in CARRIERS)
+    return ", ".join(
+        f"{package} {version}"
+        for package, version in pinned
+        if package in names or package in {name.partition("-")[0] for name in names}
+    )
