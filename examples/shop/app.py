@@ -154,8 +154,9 @@ def place(db: Any, customer: str, cart: str, lines: dict[str, int]) -> Answer:
 
 @app.process("/settlements", version=1, prefix="ord")
 async def settle(run: Run, cart: str) -> str:
-    """Have the order of `cart` paid. Whoever starts a second one for it changes nothing: the
-    partner knows the order by its id."""
+    """Have the order of `cart` paid. It can be started over HTTP too, and that changes nothing: the
+    partner knows the order by its id. Nobody cancels it from there."""
+    run.pivot()
     order = await run.transact(of_cart, cart)
     try:
         receipt = await run(charge, order.id, order.cents)
