@@ -59,5 +59,5 @@ def versions(names: list[str]) -> str:
     return ", ".join(
         f"{package} {version}"
         for package, version in pinned
-        if package in names or package in {name.partition("-")[0] for name in names}
+        if package != "fastapi" and any(f"{name}-".startswith(f"{package}-") for name in names)
     )
