@@ -76,6 +76,11 @@ async def test_a_cart_is_ordered_once_whatever_the_key(outlive, partner):
     assert (await outlive.app.transact(shop.read_product, "cup")).stock == 999
 
 
+async def test_a_process_for_no_order_ends_and_asks_nobody(outlive, partner):
+    handle = await outlive.start(shop.settle, "no such cart")
+    assert await handle.result() == "there is no such order" and not partner.keys
+
+
 async def test_nobody_cancels_a_payment_from_outside(outlive, partner):
     partner.status = 503
     id = await ordered(outlive)
