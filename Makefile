@@ -15,6 +15,8 @@ DRIVERS := bench/.venv-drivers
 DRIVERS_READY := $(DRIVERS)/.ready
 REQUESTS := bench/.venv-requests
 REQUESTS_READY := $(REQUESTS)/.ready
+COMPARISON := bench/.venv-comparison
+COMPARISON_READY := $(COMPARISON)/.ready
 MEMORY := bench/.venv-memory
 MEMORY_READY := $(MEMORY)/.ready
 PIP := -m pip --disable-pip-version-check --no-input install -qq
@@ -22,9 +24,9 @@ PIP := -m pip --disable-pip-version-check --no-input install -qq
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test servers cluster check format bench bench-postgres bench-http bench-scale \
-  bench-requests bench-memory simulate powerloss crash planted prove-kernel drivers fences sizes \
-  sleepers soak clean
+.PHONY: help run shop test servers cluster check format bench bench-postgres bench-http \
+  bench-scale bench-requests bench-comparison bench-memory simulate powerloss crash planted \
+  prove-kernel drivers fences sizes sleepers soak clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -32,6 +34,9 @@ help: ## Show this help
 
 run: $(READY) ## Run the sign-up example (PORT=8000, OUTLIVE_STORE=sqlite:///…)
 	@$(BIN)/python examples/signup/run.py
+
+shop: $(READY) ## Run the shop example on three workers (PORT=8000, OUTLIVE_STORE=…)
+	@PYTHONPATH=$(CURDIR) $(BIN)/python -m examples.shop.run
 
 # Those in ALONE measure how soon something happens, on a machine of their own.
 ALONE := tests/crash tests/cluster
@@ -102,14 +107,17 @@ bench-http: $(READY) $(RESTATE_READY) ## Measure behind HTTP beside Restate (npm
 bench-scale: $(READY) ## Measure 1, 2 and 4 nodes on one PostgreSQL (WRITE=1 too)
 	@$(BIN)/python bench/scale.py $(if $(WRITE),--write)
 
-bench-requests: $(READY) $(REQUESTS_READY) ## Measure limiter hits beside the limits library
-	@$(BIN)/python bench/requests.py
+bench-requests: $(READY) $(REQUESTS_READY) ## What each request pays, beside peers (WRITE=1 too)
+	@$(BIN)/python bench/requests.py $(if $(WRITE),--write)
+
+bench-comparison: $(READY) $(COMPARISON_READY) ## Count what goes wrong beside peers (WRITE=1 too)
+	@$(BIN)/python bench/comparison.py $(if $(WRITE),--write)
 
 drivers: $(READY) $(DRIVERS_READY) ## Measure asyncpg against psycopg on a group commit
 	@$(BIN)/python bench/drivers.py
 
-bench-memory: $(READY) $(MEMORY_READY) ## Measure breakers and caches in memory beside peers
-	@$(BIN)/python bench/memory_kinds.py
+bench-memory: $(READY) $(MEMORY_READY) ## Breakers and caches in memory, beside peers (WRITE=1 too)
+	@$(BIN)/python bench/memory_kinds.py $(if $(WRITE),--write)
 
 fences: $(READY) ## Measure two fences on PostgreSQL under a forgotten transaction
 	@$(BIN)/python bench/fences.py
@@ -121,7 +129,8 @@ sleepers: $(READY) ## Measure 100,000 sleepers and a process of 10,000 steps (WR
 	@$(BIN)/python bench/sleepers.py $(if $(WRITE),--write)
 
 clean: ## Remove the environments and every cache
-	@rm -rf $(VENV) $(DBOS) $(RESTATE) bench/node_modules $(DRIVERS) $(REQUESTS) $(MEMORY)
+	@rm -rf $(VENV) $(DBOS) $(RESTATE) bench/node_modules $(DRIVERS) $(REQUESTS) $(MEMORY) \
+	  $(COMPARISON)
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -177,6 +186,12 @@ $(MEMORY_READY): bench/memory_kinds.txt
 	$(call environment,$(MEMORY))
 	@echo "setting up $(MEMORY) (a minute the first time)"
 	@$(MEMORY)/bin/python $(PIP) -r bench/memory_kinds.txt
+	@touch $@
+
+$(COMPARISON_READY): bench/peers/compared.txt
+	$(call environment,$(COMPARISON))
+	@echo "setting up $(COMPARISON) (a minute the first time)"
+	@$(COMPARISON)/bin/python $(PIP) -r bench/peers/compared.txt
 	@touch $@
 
 $(DRIVERS_READY): bench/drivers.txt

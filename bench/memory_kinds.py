@@ -10,7 +10,7 @@ Each is measured in an interpreter of its own, in turn; a round is the best of s
 in CPU time of the process, because other programs on the machine would be counted otherwise. Shown
 is the median over the rounds, and the ratio within a round.
 
-    make bench-memory                      five rounds
+    make bench-memory                      five rounds; WRITE=1 puts them into docs/benchmarks.md
     bench/memory_kinds.py --rounds 1       does it run at all?
 """
 
@@ -27,6 +27,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from page import measured, say, short, table, write
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / "bench" / ".venv-memory" / "bin" / "python"
@@ -160,33 +162,53 @@ def run(name: str) -> float:
     return float(json.loads(ran.stdout))
 
 
-def compare(rounds: int) -> None:
-    names = (*BREAKERS, *CACHES)
+def compare(rounds: int) -> list[dict[str, float]]:
+    """What was found in each round."""
     found: list[dict[str, float]] = []
     for number in range(rounds):
         found.append({})
-        for name in names:
-            print(f"round {number + 1}: {name:24}", end="\r", file=sys.stderr)
+        for name in (*BREAKERS, *CACHES):
+            say(f"round {number + 1}: {name}")
             found[-1][name] = run(name)
-    print(f"{'':24}{'CPU µs':>8}{'a second':>12}   (load {os.getloadavg()[0]:.1f})")
-    for name in names:
+    say("")
+    return found
+
+
+def shown(found: list[dict[str, float]]) -> str:
+    """Two tables: the medians, and how much cheaper ours is than a peer's."""
+    rows = [["", "CPU µs", "a second"]]
+    for name in (*BREAKERS, *CACHES):
         spent = median(one[name] for one in found)
-        print(f"{name:24}{spent:8.2f}{1e6 / spent:12,.0f}")
+        rows.append([name, short(spent), short(1e6 / spent)])
+    ratios = [["", "ratio", "in each round"]]
     for other, mine in BARS:
-        ratios = sorted(one[other] / one[mine] for one in found)
-        listed = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        print(f"{other} : {mine}  × {median(ratios):.2f}  ({listed})")
+        each = sorted(one[other] / one[mine] for one in found)
+        listed = ", ".join(f"{ratio:.2f}" for ratio in each)
+        ratios.append([f"{other} ÷ {mine}", f"× {short(median(each))}", listed])
+    return f"{table(rows)}\n\n{table(ratios)}"
+
+
+WHAT = """\
+{measured}. CPU time of the process, not of the wall; median of {rounds} rounds in which all take
+turns, each the best of {spells} short spells, ratios taken within a round. A breaker's figure is
+what it adds to a call while it is closed; a hit is one of 1,000 keys that are there. pybreaker
+1.4.1, purgatory 3.0.1, cashews 7.6.0, cachetools 8.0.1 (which is not asynchronous)."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="put it into docs/benchmarks.md")
     parser.add_argument("--one", metavar="NAME")
     given = parser.parse_args()
     if given.one:
         print(json.dumps(asyncio.run(measure(given.one))))
-    else:
-        compare(given.rounds)
+        return
+    text = shown(compare(given.rounds))
+    print(text, f"\n\nload {os.getloadavg()[0]:.1f}")
+    if given.write:
+        told = WHAT.format(measured=measured(), rounds=given.rounds, spells=SPELLS)
+        write("memory-kinds", "Breakers and caches in memory", f"{told}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, overload
+from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
@@ -290,6 +291,20 @@ def manner_of(function: Callable[..., Any]) -> str:
     `tables` when there is none or an unknown one; see `store.MANNERS`. Raises `TypeError` for a
     class of a driver's that cannot be given.
     """
+    real = inspect.unwrap(function)
+    if not inspect.isfunction(real):
+        return _manner_of(function)
+    known = _manners.get(real)
+    if known is None:
+        known = _manners[real] = _manner_of(function)
+    return known
+
+
+_manners: WeakKeyDictionary[Callable[..., Any], str] = WeakKeyDictionary()
+"""What was found of each function: annotations are slow to read, and do not change."""
+
+
+def _manner_of(function: Callable[..., Any]) -> str:
     parameters = list(inspect.signature(function).parameters.values())
     wanted = parameters[0].annotation if parameters else Any
     if isinstance(wanted, str):

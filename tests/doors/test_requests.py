@@ -98,6 +98,36 @@ async def test_an_effect_that_is_rolled_back_leaves_no_key_behind(app: Outlive) 
         assert not claim.replayed
 
 
+async def test_who_fails_over_the_rows_of_the_faster_one_is_given_its_answer(
+    postgres: str,
+) -> None:
+    address = f"{postgres}?schema=store_{ids.token(40)}"
+    table = f"receipt_{ids.token(40)}"  # the function's own, in which a key stands once
+    begun, done = asyncio.Event(), asyncio.Event()
+
+    async def insert(tables: Any, patiently: bool) -> str:
+        if patiently:  # the key was looked for, and was not there
+            begun.set()
+            await done.wait()
+        await tables.execute(f"INSERT INTO {table} VALUES ('tea')")
+        return ids.token(20)
+
+    async def pay(app: Outlive, patiently: bool = False) -> Any:
+        async with app.once("ada", "k", "tea", mode="transactional") as claim:
+            return await claim.transact(insert, patiently), claim.replayed
+
+    async with Outlive(address) as slow, Outlive(address) as quick:
+        await slow.transact(lambda tables: tables.execute(f"CREATE TABLE {table} (n text UNIQUE)"))
+        waiting = asyncio.create_task(pay(slow, True))
+        await begun.wait()
+        first, replayed = await pay(quick)
+        done.set()
+        assert not replayed and await waiting == (first, True)
+        with pytest.raises(Exception, match="duplicate key"):  # of its own doing: it is raised
+            async with slow.once("ada", "other", "tea", mode="transactional") as claim:
+                await claim.transact(insert, False)
+
+
 async def test_two_callers_with_one_key_are_two(app: Outlive) -> None:
     for who in ("ada", "bob"):
         async with app.once(who, "k", mode="transactional") as claim:

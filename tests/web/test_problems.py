@@ -55,7 +55,7 @@ def test_an_open_breaker_is_a_503_that_names_the_dependency_and_nothing_else() -
     error = errors.BreakerOpen("held by ann: secret", dependency="partner", retry_after=30.0)
     status, problem, headers = told(error)
     assert (status, problem["dependency"], problem["retryable"]) == (503, "partner", True)
-    assert "secret" not in str(problem) and 15 <= int(headers[b"retry-after"]) <= 45
+    assert "secret" not in str(problem) and 30 <= int(headers[b"retry-after"]) <= 38
 
 
 async def test_a_problem_carries_the_callers_trace_id(client: httpx.AsyncClient) -> None:
@@ -93,6 +93,16 @@ def test_the_failure_of_a_process_becomes_its_problem(fake: Fake) -> None:
     plain = problems.of_failure(Failure("Refused", "no"), "failed", "")
     assert plain["type"] == "/outlive/problems/process-failed"
     assert problems.of_failure(None, "stuck", "")["type"] == "/outlive/problems/process-stuck"
+
+
+def test_who_is_told_when_is_never_told_to_come_before() -> None:
+    for seconds in (0.01, 0.9, 1.2, 12.0, 3600.0):
+        error = errors.RateLimited("Refused by burst.", retry_after=seconds)
+        drawn = set()
+        for _ in range(50):
+            _, _, fields = problems.of_error(error, instance="/", root="", trace="")
+            drawn.add(int(dict(fields)[b"retry-after"]))
+        assert seconds <= min(drawn) and max(drawn) <= max(1, seconds * 1.25 + 1)
 
 
 def test_retry_after_is_a_whole_second_with_jitter() -> None:

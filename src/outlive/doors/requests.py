@@ -337,8 +337,9 @@ class Once:
 
         As `Outlive.transact`; the function returns a value of JSON, or an `Answer`. Where another
         request with the key was faster, the function's work is rolled back and the first one's
-        value is given (`replayed`). Raises what the function raises: then nothing was written, nor
-        recorded. Needs `mode="transactional"`.
+        value is given (`replayed`), also when the function failed over what that one had written.
+        Raises what the function raises: then nothing was written, nor recorded. Needs
+        `mode="transactional"`.
         """
         app = self._app()
         if self.answer is not None:
@@ -371,6 +372,9 @@ class Once:
             self._replay(self._checked(other.record))
         except OutcomeUnknown:
             await self._looked_up()
+        except Exception:
+            if not await self._overtaken():
+                raise
         else:
             self.answer = made[0]
         return self.value
@@ -424,6 +428,19 @@ class Once:
             self.answer = reply.record.answer
         else:
             self._replay(self._checked(reply.record))
+
+    async def _overtaken(self) -> bool:
+        """Whether another request has recorded the key since this one looked: then what the
+        function has met is that one's work (a row that is there already), and its answer is
+        given."""
+        try:
+            reply = await self._requests.ask(Look(self.place.name))
+        except (StoreUnavailable, OutcomeUnknown):
+            return False
+        if reply.record is None or reply.record.answer is None:
+            return False
+        self._replay(self._checked(reply.record))
+        return True
 
     # --- the block --------------------------------------------------------------------------------
 

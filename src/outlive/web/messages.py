@@ -45,6 +45,8 @@ DEPTH_MAX = 200
 """How deep the JSON of a body may be nested."""
 
 _BARE_KEY = re.compile(rb"[A-Za-z0-9_*][!#$%&'*+\-.^_`|~:/=@A-Za-z0-9]*")
+_PLAIN_KEY = re.compile(rb'"[ !#-\[\]-~]*"')
+"""A structured-field string (RFC 9651) with nothing escaped in it, and nothing behind it."""
 # The closing quote may be missing: else each quote of a broken text would be looked at from anew.
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -219,7 +221,9 @@ def idempotency_key(request: Request) -> str | None:
     if len(request.lines(b"idempotency-key")) > 1:
         raise MalformedKey("The Idempotency-Key header was sent more than once.")
     value = value.strip(b" \t")
-    if value[:1] == b'"':
+    if _PLAIN_KEY.fullmatch(value):
+        key = value[1:-1].decode("ascii")
+    elif value[:1] == b'"':
         try:
             parsed = http_sf.parse(value, tltype="item")
         except (http_sf.StructuredFieldError, ValueError) as why:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -237,8 +238,9 @@ def of_error(
         problem["dependency"] = error.facts["dependency"]
     headers = [PROBLEM, (b"cache-control", b"no-store")]
     if safe or kind.status in (429, 503):
-        seconds = error.facts.get("retry_after", RETRY_SECONDS)
-        headers.append((b"retry-after", b"%d" % retry_after(seconds)))
+        known = error.facts.get("retry_after")
+        wait = retry_after(RETRY_SECONDS) if known is None else not_before(known)
+        headers.append((b"retry-after", b"%d" % wait))
     return kind.status, msgspec.json.encode(problem), headers
 
 
@@ -276,6 +278,12 @@ def retry_after(base_seconds: float) -> int:
     """Whole seconds for Retry-After: `base_seconds` with jitter between a half and one and a half,
     at least 1."""
     return max(1, round(base_seconds / 2 + full_jitter(base_seconds, base_seconds, 1)))
+
+
+def not_before(seconds: float) -> int:
+    """Whole seconds for Retry-After where it is known when it will go: never earlier, and up to a
+    quarter later, so that clients do not come back together; at least 1."""
+    return max(1, math.ceil(seconds + full_jitter(seconds / 4, 60.0, 1)))
 
 
 def new_trace_id() -> str:

@@ -130,6 +130,11 @@ class Rule(Struct, frozen=True, kw_only=True, dict=True):
         return self.route.partition(" ")[2]
 
     @cached_property
+    def kept(self) -> frozenset[bytes]:
+        """The names of `headers` as they are sent."""
+        return frozenset(name.lower().encode("latin-1") for name in self.headers)
+
+    @cached_property
     def pattern(self) -> re.Pattern[str]:
         """What paths it is for."""
         parts = re.split(r"\{(\w+)(:path)?\}", self.template)
@@ -362,11 +367,12 @@ class _Owner:
             await _quietly(self._request.send, message)
 
     def _kept_headers(self) -> tuple[tuple[str, str], ...]:
-        kept = {name.lower() for name in self._rule.headers}
+        kept = self._rule.kept
+        named = ((name.lower(), value) for name, value in self._start.get("headers", ()))
         return tuple(
-            (name.decode("latin-1").lower(), value.decode("latin-1"))
-            for name, value in self._start.get("headers", ())
-            if name.decode("latin-1").lower() in kept
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in named
+            if name in kept
         )
 
 

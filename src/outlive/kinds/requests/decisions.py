@@ -29,6 +29,7 @@ own key), or that a key is remembered after its retention.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -56,7 +57,7 @@ Said = Literal[
 ]  # fmt: skip
 
 
-class Place(Struct, frozen=True):
+class Place(Struct, frozen=True, dict=True):
     """What an idempotency key is bound to: nobody else's request ever meets it."""
 
     key: str
@@ -65,13 +66,13 @@ class Place(Struct, frozen=True):
     method: str = ""
     route: str = ""
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """The key of its cell."""
+        """The key of its cell; asked for at every turn of a request, and made once."""
         parts = (self.tenant, self.principal, self.method, self.route, self.key)
         return codec.digest(*(part.encode() for part in parts))
 
-    @property
+    @cached_property
     def who(self) -> str:
         """What the records of one principal are found by."""
         return codec.digest(self.tenant.encode(), self.principal.encode())

@@ -52,7 +52,7 @@ def _first(asked: Asked) -> str:
         else:
             if asked.fields and isinstance(value, dict):
                 value = {name: value[name] for name in asked.fields if name in value}
-            body, media = canonical(value), "json"
+            body, media = _spelled(value), "json"
     return _digest(head, media.encode(), body)
 
 
@@ -73,7 +73,11 @@ def fingerprints_of_value(value: Any) -> dict[str, str]:
 
 def canonical(value: Any) -> bytes:
     """The one way to write `value`, whatever the order of members and the kind of numbers."""
-    plain = msgspec.json.decode(codec.encode(value))
+    return _spelled(msgspec.json.decode(codec.encode(value)))
+
+
+def _spelled(plain: Any) -> bytes:
+    """The same of what JSON has given."""
     return msgspec.json.encode(_numbers(plain), order="deterministic")
 
 
