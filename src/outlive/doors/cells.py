@@ -20,6 +20,8 @@ from outlive.errors import StoreUnavailable
 log = logging.getLogger("outlive.cells")
 
 TIMEOUT_SECONDS = 1.0
+DECLARED_MAX = 100
+"""Of one kind so many are known by `declared`: what is made anew for each request is a mistake."""
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -125,6 +127,17 @@ class Cells:
         found.kinds[kind.name] = kind
         return found
 
+    def declares(self, kind: str, made: Any) -> None:
+        """Note that `made` is one of `kind` here, for who shows what there is."""
+        known = self.__dict__.setdefault("_declared", {}).setdefault(kind, [])
+        if len(known) < DECLARED_MAX:
+            known.append(made)
+
+    def declared(self, kind: str) -> tuple[Any, ...]:
+        """What was made of `kind` on this application: sessions, requests, limits, slots; in the
+        order in which it was made, the first `DECLARED_MAX`."""
+        return tuple(self.__dict__.get("_declared", {}).get(kind, ()))
+
     def ratelimits(
         self,
         *quotas: Quota,
@@ -147,11 +160,13 @@ class Cells:
         from outlive.doors.ratelimits import RateLimiter
         from outlive.kinds.ratelimits import RATELIMITS
 
-        return RateLimiter(
+        made = RateLimiter(
             self.place(RATELIMITS, cells), quotas, clock=cast("Outlive", self)._clock, scope=scope,
             storage=storage, ahead=ahead, ahead_seconds=ahead_seconds, on_failure=on_failure,
             timeout_seconds=timeout_seconds,
         )  # fmt: skip
+        self.declares("limits", made)
+        return made
 
     def sessions(self, *, cells: str = "", **options: Any) -> Sessions:
         """The sessions of this service; `cells` as for `ratelimits`, see `Sessions` for
@@ -195,7 +210,9 @@ class Cells:
         from outlive.kinds.ratelimits import RATELIMITS
 
         clock = cast("Outlive", self)._clock
-        return SlotKeeper(self.place(RATELIMITS, cells), slots, storage, clock)
+        made = SlotKeeper(self.place(RATELIMITS, cells), slots, storage, clock)
+        self.declares("slots", made)
+        return made
 
     async def _open_places(self) -> None:
         """Open what was declared; what does not answer yet is opened at its first use."""
