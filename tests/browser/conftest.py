@@ -53,7 +53,7 @@ class Shop:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "outlive.commands", "serve", "tests.browser.shop:app"),
+            *(sys.executable, "-m", "outlive.commands", "serve", "tests.browser.shop:service"),
             *("--port", "0", "--grace-seconds", "3"),
             cwd=ROOT,
             env=self._variables,

@@ -260,7 +260,7 @@ class States:
 
     async def _control(self, request: Request, form: Form) -> dict[str, str]:
         dependency = self._app.dependencies.get(form.get("dependency", ""))
-        part, verb = form.get("part", ""), form.get("verb", "")
+        part, verb = form.get("part", ""), form.get("action", "")
         if dependency is None or verb not in _HOLDS:
             raise InvalidInput("Name a dependency and what to do to it. Nothing was done.")
         what = f"{dependency.name}/{part}" if part else dependency.name

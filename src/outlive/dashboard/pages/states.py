@@ -194,10 +194,15 @@ def cache_line(cache: Any, now: float) -> CacheLine:
     holds = terms.holds
     seconds = f"({holds.seconds:g} s)" if holds.seconds else ""
     return CacheLine(
-        cache.name, f"{holds.name}{seconds}", f"{cache.name}{inspect.signature(cache)}", asked,
+        cache.name, f"{holds.name}{seconds}", signature_of(cache), asked,
         policy.hits / asked if asked else None, len(policy), terms.bounds.entries, policy.bytes,
         terms.bounds.bytes, max((now - entry.began for entry in some), default=None),
         counts.stale, counts.joined, counts.loads, counts.failed, counts.found,
         tuple(sorted(policy.gone.items())), holds.is_stamped, cache.has_tags,
         terms.life.ttl * MICROS,
     )  # fmt: skip
+
+
+def signature_of(cache: Any) -> str:
+    """How a cached function is called; annotations stand as they are written."""
+    return f"{cache.name}{inspect.signature(cache)}".replace("'", "")
