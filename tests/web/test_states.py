@@ -62,7 +62,7 @@ async def place() -> AsyncIterator[Place]:
         for subject, ids in IDS.items():
             for id in ids:
                 data = {"basket": Raw(encode(["tea", "secret-in-the-basket"]))}
-                await found.sessions._ask(Make(key_of(id), subject, data, "Firefox <b>"))
+                await found.sessions._ask(Make(key_of(id), subject, data, "curl <b>"))
         yield found
 
 
@@ -121,7 +121,7 @@ async def test_sessions_are_shown_by_a_piece_of_their_hash_and_nothing_of_what_t
     for id in (*IDS["ada"], *IDS["bob"]):
         assert key_of(id)[:8] in text
         assert id not in text and key_of(id) not in text
-    assert "secret-in-the-basket" not in text and "Firefox &lt;b&gt;" in text
+    assert "secret-in-the-basket" not in text and "curl &lt;b&gt;" in text
     of_ada = await text_of(client, "sessions?subject=ada")
     assert key_of(IDS["ada"][0])[:8] in of_ada and key_of(IDS["bob"][0])[:8] not in of_ada
     assert "is signed in nowhere" in await text_of(client, "sessions?subject=eve")

@@ -141,6 +141,7 @@ def environment() -> jinja2.Environment:
     made.filters |= {
         "rfc3339": rfc3339, "duration": duration, "words": words, "node": short_node,
         "plain": plain_time, "bytes": size,
+        "count": "{:,}".format, "device": device,
     }  # fmt: skip
     made.globals |= {
         "navigation": NAVIGATION,
@@ -188,6 +189,25 @@ def size(number: int) -> str:
             break
         amount, unit = amount / 1024, larger
     return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:.0f} {unit}"
+
+
+def device(agent: str) -> str:
+    """A browser's long name for itself in the words that tell devices apart: `Firefox on Linux`;
+    as it is when nothing in it is known."""
+    browser = next((name for mark, name in _BROWSERS if mark in agent), "")
+    system = next((name for mark, name in _SYSTEMS if mark in agent), "")
+    return f"{browser} on {system}" if browser and system else browser or agent
+
+
+_BROWSERS = (
+    ("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)  # fmt: skip
+_SYSTEMS = (
+    ("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Windows", "Windows"),
+    ("Mac OS", "Mac"), ("CrOS", "ChromeOS"), ("Linux", "Linux"),
+)  # fmt: skip
+"""What stands in a browser's name for itself, the more particular before the common."""
 
 
 def short_node(node: str) -> str:
