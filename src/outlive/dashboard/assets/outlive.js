@@ -96,6 +96,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     return;
   }
   const live = $("#live");
+  if (!live) return;
   const focused = document.activeElement;
   open = new Set([...live.querySelectorAll("details[open]")].map((one) => one.dataset.key ?? one.firstElementChild.textContent));
   filled = [...live.querySelectorAll("input, textarea, select")].filter((one) => one.name && one.type !== "hidden" && (one.type === "radio" ? one.checked : one.value !== one.defaultValue))
@@ -104,6 +105,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 });
 document.addEventListener("htmx:afterSwap", () => {
   const live = $("#live");
+  if (!live) return;
   for (const one of live.querySelectorAll("details")) one.open = open.has(one.dataset.key ?? one.firstElementChild.textContent);
   for (const [id, picked, value] of filled) {
     const one = id && document.getElementById(id);
