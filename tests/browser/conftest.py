@@ -133,7 +133,7 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     """The same, for those who have a token."""
-    made = Shop(tmp_path_factory.mktemp("guarded"), TOKENS="1")
+    made = Shop(tmp_path_factory.mktemp("guarded"), TOKENS="1", PART="1")
     await made.start()
     yield made
     await made.stop()

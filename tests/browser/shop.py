@@ -2,7 +2,8 @@
 
 HOLD names a file: while it is there, the mail of a registration named `slow@…` is not sent.
 Beside the registrations there is something of every other kind, under `/visit`, `/order`, `/fail`.
-TOKENS=1 lets only `ann` (operator) and `wall` (viewer) in.
+PART says how many of many are asked in one commit. TOKENS=1 lets only `ann` (operator) and `wall`
+(viewer) in.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from outlive import (
     bounded,
     step,
 )
+from outlive.doors import bulk
 
 ANN, WALL = "ann-the-operator-0000", "wall-the-viewer-00000"
+bulk.PART = int(os.environ.get("PART", bulk.PART))
 HOLD = Path(os.environ.get("HOLD", "/nonexistent"))
 ACCESS = Access(operators={"ann": ANN}, viewers={"wall": WALL})
 
