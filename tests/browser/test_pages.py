@@ -18,8 +18,8 @@ PATHS = (
     "/caches", "/processes/STUCK",
 )  # fmt: skip
 PICTURES = {
-    "": "overview", "/types/register": "types", "/processes/STUCK": "process", "/limits": "limits",
-    "/requests": "requests",
+    "": "overview", "/types/register": "types",
+    **{f"/{kind}": kind for kind in ("sessions", "requests", "limits", "breakers", "caches")},
 }  # fmt: skip
 NARROW = {"width": 390, "height": 860}
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -63,7 +63,8 @@ async def test_axe_has_nothing_against_any_page_and_none_is_wider_than_its_scree
         await page.emulate_media(color_scheme="light")
         await page.goto(f"{shop.url}/outlive{path.replace('STUCK', stuck)}")
         await expect(page.locator("h1")).to_be_visible()
-        await pictures(page, path)
+        if name := PICTURES.get(path):
+            await picture(page, name)
         await page.evaluate(OPENED)
         said = await violations(page, LEVELS)
         await page.emulate_media(color_scheme="dark")
@@ -74,16 +75,6 @@ async def test_axe_has_nothing_against_any_page_and_none_is_wider_than_its_scree
         if said:
             found[path] = said
     assert found == {}
-
-
-async def pictures(page: Page, path: str) -> None:
-    """Pictures of a page as it is opened, in light and of some in the dark."""
-    if name := PICTURES.get(path):
-        await picture(page, name)
-        if name == "process":
-            await page.emulate_media(color_scheme="dark")
-            await picture(page, f"{name}-dark")
-            await page.emulate_media(color_scheme="light")
 
 
 async def test_a_page_is_read_and_filtered_without_scripts(browser: Browser, shop: Shop) -> None:

@@ -84,7 +84,7 @@ async def processes(
         statuses=STATUSES,
         types=sorted({*desk.app.definitions, *(one.type for one in census.standing)}),
         lessons=[] if items else lessons(),
-        copied=copies_of_list(sight, asked.status, asked.type, desk.app),
+        copied=copies_of_list(sight, kept, desk.app),
         verbs=VERBS,
         many_refused=many_refused(kept),
         refusal=refusal,
