@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ import pytest
 from msgspec import Raw
 from tests.web.conftest import OWN, client_of, sealed, send
 
-from outlive import Access, Outlive, Quota, Slots, best_effort
+from outlive import Access, Keys, Outlive, Quota, SealedSessions, Slots, best_effort
 from outlive.codec import encode
 from outlive.doors.excerpts import LINES_MAX
 from outlive.doors.ratelimits import RateLimiter
@@ -253,6 +254,7 @@ async def test_a_request_in_flight_is_left_alone(place: Place, client: httpx.Asy
             client, "/outlive/requests", "expire", named=claim.place.name, why="it hangs"
         )
         assert answer.status_code == 409 and "nothing was changed" in answer.text
+        assert await noted(place.app) == []
     await done(client, "requests", "expire", named=claim.place.name, why="once more, please")
     async with place.app.once("mails", "slow") as claim:
         assert not claim.replayed
@@ -378,3 +380,32 @@ async def test_a_key_that_is_gone_is_said_to_be(place: Place, client: httpx.Asyn
     answer = await send(client, "/outlive/requests", "expire", named="f" * 32, why="to see")
     assert answer.status_code == 404 and 'role="alert"' in answer.text
     assert await noted(place.app) == []
+
+
+async def test_sessions_in_a_cookie_are_ended_for_a_subject_and_others_in_their_own_store() -> None:
+    async with Outlive("memory://") as app, client_of(app.asgi()) as client:
+        sealed_ones = SealedSessions(Keys(Keys.new("2026")), place=app)
+        other = app.sessions(idle_seconds=600)
+        await other._ask(Make(key_of("d" * 52), "dora"))
+        text = await text_of(client, "sessions")
+        assert "sealed in the cookie" in text and key_of("d" * 52)[:8] in text
+        wrong = await send(
+            client, "/outlive/sessions", "revoke", of="0", named="f" * 16, why="a test"
+        )
+        assert wrong.status_code == 422, "nothing of the sealed ones lies here"
+        await done(client, "sessions", "revoke-all", subject="dora", why="a test")
+        assert await other.devices("dora") == [] and sealed_ones.callable_back
+
+
+async def test_under_a_prefix_every_link_and_form_stays_below_it(place: Place) -> None:
+    async with client_of(place.app.asgi(), peer="203.0.113.9", root="/inner") as client:
+        form = {"seal": await sealed(client, "/outlive/sign-in"), "token": ANN}
+        await client.post("/outlive/sign-in", data=form, headers=OWN)
+        for kind in KINDS:
+            text = await text_of(client, kind)
+            links = re.findall(r'(?:href|action|hx-get|src)="(/[^"]*)"', text)
+            assert links and all(link.startswith("/inner/outlive") for link in links)
+        answer = await send(
+            client, "/outlive/breakers", "control", dependency="bank", action="reset", why="x"
+        )
+        assert answer.headers["location"] == "/inner/outlive/breakers?done=reset"

@@ -96,7 +96,7 @@ class SealedSessions:
         self._skew = round(skew_seconds * MICROS)
         self._denials = DenialKind(storage)
         self._ground = None if place is None else Ground(place, self._denials)
-        declare(place, "sealed", self)
+        declare(place, "sessions", self)
         self._clock = clock or (Clock() if self._ground is None else self._ground.clock)
         self._bound = b"session\0" + self.cookie.name.encode()
 

@@ -27,7 +27,7 @@ import msgspec
 from outlive import codec
 from outlive.dashboard.pages import states
 from outlive.dashboard.pages.states import Shown
-from outlive.errors import InvalidInput, OutcomeUnknown, OutliveError
+from outlive.errors import InvalidInput, NotResolvable, OutcomeUnknown, OutliveError
 from outlive.kinds.requests.decisions import Answer
 from outlive.web.actions import Form, json_of, number_of, sealed_form, who, why
 from outlive.web.messages import Handler, Request, Response
@@ -117,32 +117,30 @@ class States:
 
         doors = self._app.declared("sessions")
         subject = asked.get("subject", "").strip()[:SUBJECT_CHARACTERS_MAX]
-        after = cursor_of(asked)
-        lines: list[tuple[int, Any]] = []
+        after, of = cursor_of(asked), number_of(asked, "of", whole=True)
+        kept = [place for place, door in enumerate(doors) if hasattr(door, "devices")]
+        place = int(of) if of in kept else next(iter(kept), -1)
+        lines: list[Any] = []
         more = ""
         try:
-            for place, door in enumerate(doors):
-                if not hasattr(door, "devices"):  # sealed in the cookie: nothing lies here
-                    continue
-                if subject:
-                    found = await excerpts.sessions_of(door, subject)
-                else:
-                    found, more = await excerpts.sessions_listed(door, after)
-                lines += [(place, line) for line in found]
-                if not subject:
-                    break  # they share a space
+            if place >= 0 and subject:
+                lines = await excerpts.sessions_of(doors[place], subject)
+            elif place >= 0:
+                lines, more = await excerpts.sessions_listed(doors[place], after)
         except OutliveError as error:
             shown = msgspec.structs.replace(shown, missing=error.detail)
+        asked_for = {"subject": subject, "of": str(place) if len(kept) > 1 else ""}
         return states.sessions(
-            self._pages.desk, sight_of(request), shown, doors, lines, subject, more, not after
-        )
+            self._pages.desk, sight_of(request), shown, doors, lines, asked_for, more, not after,
+            kept, place,
+        )  # fmt: skip
 
     async def _revoke(self, request: Request, form: Form) -> dict[str, str]:
         from outlive.doors import excerpts
 
         door, named = self._one("sessions", form), form.get("named", "")
         why(form, needed=True)
-        if not _CURSOR.fullmatch(named):
+        if not _CURSOR.fullmatch(named) or not hasattr(door, "revoke"):
             raise InvalidInput("Choose a session. Nothing was done.")
         key = await excerpts.session_key(door, named)
         if not key:
@@ -150,14 +148,15 @@ class States:
         subject = form.get("subject", "")
         await self._note(request, form, "sign out", f"{named[:8]} {subject}".strip())
         await door.revoke(key)
-        return {"subject": subject}
+        return {"subject": subject, "of": form.get("of", "")}
 
     async def _revoke_all(self, request: Request, form: Form) -> dict[str, str]:
         subject = form.get("subject", "").strip()[:SUBJECT_CHARACTERS_MAX]
         if not subject:
             raise InvalidInput("Name the subject. Nothing was done.")
         await self._note(request, form, "sign out everywhere", subject)
-        for door in self._app.declared("sessions"):
+        doors = sorted(self._app.declared("sessions"), key=lambda it: not hasattr(it, "devices"))
+        for door in doors:  # the listed ones first: a new epoch is written over the list
             if getattr(door, "callable_back", True):
                 await door.revoke_all(subject)
         return {"subject": subject}
@@ -213,9 +212,15 @@ class States:
     async def _checked(
         self, request: Request, form: Form, verb: str, door: Any, name: str
     ) -> str:  # fmt: skip
-        """Note it, once it is known that there is such a key. Raises `NoSuchRequest`."""
+        """Note it, once it is known that there is such a key, and that nobody is carrying it out.
+        Raises `NoSuchRequest`, `NotResolvable`."""
         why(form, needed=True)
-        place = (await door.look(name)).place
+        record = await door.look(name)
+        if record.state == "running" and record.mode != "recovery":
+            raise NotResolvable("It is being carried out right now; nothing was changed.")
+        if record.state == "done" and verb != "forget":
+            raise NotResolvable("What came of it is known; nothing was changed.")
+        place = record.place
         route = f"{place.method} {place.route} ".lstrip()
         return await self._note(request, form, verb, f"{route}{place.key}")
 
@@ -305,7 +310,7 @@ _HOLDS = {
     "reset": "reset",
 }  # fmt: skip
 """What operators do to a breaker, and the method that does it."""
-_KEPT = ("subject", "principal", "tenant")
+_KEPT = ("subject", "of", "principal", "tenant")
 """What a page was asked for, where its form was refused."""
 
 

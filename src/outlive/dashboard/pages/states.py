@@ -104,14 +104,17 @@ def sessions(
     shown: Shown,
     doors: Sequence[Any],
     lines: Sequence[Any],
-    subject: str,
+    asked: Mapping[str, str],
     more: str,
     first: bool,
+    kept: Sequence[int],
+    place: int,
 ) -> str:
-    """Who is signed in: the sessions of `subject`, or the first of all."""
+    """Who is signed in: the sessions of a subject, or the first of all. `kept`: which of `doors`
+    keep them in a store, `place` the one that is shown."""
     return _page(
-        desk, sight, "sessions", shown, doors=doors, lines=lines, subject=subject, more=more,
-        first=first,
+        desk, sight, "sessions", shown, doors=doors, lines=lines, subject=asked["subject"],
+        asked=asked, more=more, first=first, kept=kept, place=place,
     )  # fmt: skip
 
 
