@@ -53,7 +53,7 @@ class Shop:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "outlive.commands", "serve", "tests.browser.shop:app"),
+            *(sys.executable, "-m", "outlive.commands", "serve", "tests.browser.shop:service"),
             *("--port", "0", "--grace-seconds", "3"),
             cwd=ROOT,
             env=self._variables,
@@ -133,7 +133,7 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     """The same, for those who have a token."""
-    made = Shop(tmp_path_factory.mktemp("guarded"), TOKENS="1")
+    made = Shop(tmp_path_factory.mktemp("guarded"), TOKENS="1", PART="1")
     await made.start()
     yield made
     await made.stop()
@@ -183,4 +183,5 @@ async def picture(page: Page, name: str) -> None:
     """A picture for the docs, where pictures are asked for."""
     if os.environ.get("SCREENSHOTS"):
         IMAGES.mkdir(exist_ok=True)
-        await page.screenshot(path=IMAGES / f"{name}.png")
+        # without a style for the caret, which our own policy would refuse
+        await page.screenshot(path=IMAGES / f"{name}.png", caret="initial")

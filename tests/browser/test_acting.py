@@ -8,6 +8,8 @@ from tests.browser.conftest import Shop, Tab, picture
 from tests.browser.shop import ANN, WALL
 from tests.crash.service import until
 
+from outlive.web.actions import PARTS
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
@@ -45,7 +47,11 @@ async def test_every_action_is_done_and_stands_in_the_log(page: Page, guarded: S
     await act(page, shop, first, "Resume", "Resume", why="it is open")
     await expect(page.locator("h1 .is-waiting")).to_be_visible()
     await act(page, shop, first, "Change the deadline", "Set", seconds="7200", why="a day off")
-    await act(page, shop, first, "Fork", "Fork", at="wait confirmed", cancel="1", why="once more")
+    await act(
+        page, shop, first, "Fork", "Fork", at="wait confirmed", cancel="1", why="once more",
+        input='{"email": "ada@other.example", "password": "new"}',
+    )  # fmt: skip
+    await expect(page.locator("pre", has_text="ada@other.example").first).to_be_visible()
     fork = page.url.rpartition("/")[2].partition("?")[0]
     assert fork != first
     await expect(page.get_by_role("link", name=first)).to_be_visible()
@@ -97,17 +103,25 @@ async def test_a_refusal_says_what_was_not_done(tab: Tab, page: Page, guarded: S
 
 async def test_many_are_shown_and_then_asked(page: Page, guarded: Shop) -> None:
     await sign_in(page, guarded, ANN, "/processes")
-    ids = [await guarded.register(f"m{n}@many.example", "waiting") for n in range(3)]
-    await page.locator("#by-status").select_option("waiting")
-    await page.wait_for_url("**status=waiting*")
+    ids = [await guarded.register(f"m{n}@many.example", "waiting") for n in range(PARTS + 1)]
+    other = await guarded.register("n@other.example", "waiting")
+    await page.get_by_label("Tag", exact=True).fill("domain=many.example")
+    await page.get_by_label("Tag", exact=True).press("Enter")
+    await page.wait_for_url("**tag.domain=many.example*")
     await page.locator("#many-verb").select_option("pause")
     await page.get_by_role("button", name="Show which").click()
     await expect(page.get_by_role("heading", level=1)).to_contain_text("Pause")
     for id in ids:
         await expect(page.get_by_role("link", name=id)).to_be_visible()
+    sent: list[str] = []
+    page.on("request", lambda asked: sent.append(asked.method))
     await page.get_by_label("Why").fill("the post is on strike")
     await page.get_by_role("button", name="Pause").click()
-    await expect(page.get_by_role("heading", level=1)).to_contain_text("were asked")
+    await expect(page.get_by_role("heading", level=1)).to_contain_text(
+        f"{len(ids)} of {len(ids)} were asked"
+    )
+    assert sent.count("POST") == 2, "one part after the other, by itself"
+    assert await guarded.status(other) == "waiting"
     for id in ids:
 
         async def paused(id: str = id) -> bool:

@@ -26,6 +26,8 @@ async def test_a_take_over_appears_on_an_open_page(tab: Tab, page: Page, shop: S
     await expect(page.locator(".bar.interrupted")).to_have_count(1)
     assert await page.evaluate("window.before") is True, "without a reload"
     await picture(page, "take-over")
+    await page.emulate_media(color_scheme="dark")
+    await picture(page, "take-over-dark")
     await page.locator("summary", has_text="Send a signal").click()
     await page.get_by_role("button", name="Send").click()
     await expect(page.locator("h1 .is-done")).to_be_visible()

@@ -65,6 +65,9 @@ def test_many_are_shown_and_then_asked_exactly_those(shop, process):
     assert process("pause", next(iter(ids)), "--yes").returncode == 2
     shown = process("pause", "--status", "waiting", "--type", "order", "--preview").stdout
     assert ids == set(shown.splitlines()[:3])
+    assert "0 processes" in process("pause", "--tag", "city=oslo", "--preview").stdout
+    assert "0 processes" in process("pause", "--type=order", "--until=1h", "--preview").stdout
+    assert process("pause", "--tag", "rome", "--preview").returncode == 2
     token = shown.split("--token ")[1].strip()
     later = shop.order()
     assert process("cancel", "--token", token).returncode == 2, "that preview is to pause"

@@ -33,11 +33,17 @@ def test_one_whose_type_is_not_declared_here_has_no_address() -> None:
 
 def test_a_list_names_its_filters_and_the_token_that_it_needs() -> None:
     fake: Any = Fake()
-    copies = dict(copies_of_list(SIGHT, "stuck", "order", fake))
+    copies = dict(copies_of_list(SIGHT, {"status": "stuck", "type": "order"}, fake))
     assert copies["CLI"] == "outlive process list --status stuck --type order"
     assert copies["curl"].endswith("/v1/orders?status=stuck'")
     fake.access = Access(viewers={"wall": "w" * 20})
-    with_token = dict(copies_of_list(SIGHT, None, "order", fake))["curl"]
+    with_token = dict(copies_of_list(SIGHT, {"type": "order"}, fake))["curl"]
     assert with_token.endswith('-H "Authorization: Bearer $OUTLIVE_TOKEN"')
     assert "w" * 20 not in with_token
-    assert [title for title, _ in copies_of_list(SIGHT, None, None, fake)] == ["CLI"]
+    assert [title for title, _ in copies_of_list(SIGHT, {}, fake)] == ["CLI"]
+    narrowed = {"type": "order", "tag.city": "St. Gallen", "startedSince": "2026-11-22T07:00:00Z"}
+    copies = dict(copies_of_list(SIGHT, {**narrowed, "unfinished": "1"}, fake))
+    assert shlex.split(copies["CLI"])[3:] == [
+        "--type", "order", "--since", "2026-11-22T07:00:00Z", "--tag", "city=St. Gallen",
+    ]  # fmt: skip
+    assert "?tag.city=St.+Gallen&startedSince=2026-11-22T07%3A00%3A00Z'" in copies["curl"]

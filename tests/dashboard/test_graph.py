@@ -42,6 +42,12 @@ def test_a_step_again_is_the_same_box_and_a_loop() -> None:
     graph = graph_of([view(("poll", "done"), ("poll#2", "done"), ("poll:x", "done"))])
     assert [box.name for box in graph.boxes] == ["poll"]
     assert [arrow.title for arrow in graph.arrows] == ["poll → poll: 2"]
+    assert graph.left == 0, "there is room for the loop"
+
+
+def test_no_room_is_kept_for_arrows_that_lead_back_where_there_are_none() -> None:
+    graph = graph_of([view(("pay", "done"), ("ship", "done"))])
+    assert 0 < graph.left < graph.boxes[0].x
 
 
 @pytest.mark.parametrize(

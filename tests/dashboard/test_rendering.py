@@ -13,11 +13,13 @@ from outlive.dashboard.rendering import (
     Desk,
     Sight,
     colour,
+    device,
     environment,
     plain_time,
     pretty,
     query,
     short_node,
+    size,
     words,
 )
 
@@ -94,3 +96,13 @@ def test_names_and_times_are_shortened_to_what_people_read() -> None:
     assert short_node("web-7.example-4711-abcdefgh") == "4711-abcdefgh"
     assert (words("rolled_back"), words("no_worker_for_version")) == ("rolled back", "no worker")
     assert plain_time(1_790_000_000_123_456) == "2026-09-21 14:13:20"
+
+
+def test_bytes_and_devices_are_said_in_words() -> None:
+    assert [size(n) for n in (0, 812, 1024, 3_500, 1_048_000, 64 << 20)] == [
+        "0 B", "812 B", "1 KiB", "3.42 KiB", "1023 KiB", "64 MiB",
+    ]  # fmt: skip
+    edge = "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537 Chrome/140.0 Safari/537 Edg/140.0"
+    phone = "Mozilla/5.0 (Linux; Android 15) Chrome/140.0 Mobile Safari/537"
+    assert (device(edge), device(phone)) == ("Edge on Windows", "Chrome on Android")
+    assert device("curl/8.5 <b>") == "curl/8.5 <b>"

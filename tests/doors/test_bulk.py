@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,43 @@ async def test_the_filters_narrow_and_the_limit_is_said(shop: Shop, trial: Trial
     assert (limited.count, limited.more, limited.ids) == (2, True, tuple(new[:0:-1]))
     assert (await app.bulk("pause", type="waits", version=2)).count == 0
     assert (await app.bulk("pause", status="stuck")).count == 0
+
+
+async def test_many_are_chosen_by_their_tags_and_times_alone(trial: Trial) -> None:
+    async def tagged(run: Run, customer: str) -> None:
+        await run.wait("go")
+
+    made = trial.app.process("/tagged", version=1, tags={"customer": lambda it: it})(tagged)
+    ids = {}
+    for customer in ("ada", "bob", "ada"):
+        await trial.advance(hours=1)
+        ids.setdefault(customer, []).append((await trial.start(made, customer)).id)
+    await trial.run_until_idle()
+    preview = await trial.app.bulk("pause", tags={"customer": "ada"})
+    assert preview.ids == tuple(ids["ada"][::-1])
+    started = (await trial.app.view(ids["ada"][1])).started
+    since = datetime.fromtimestamp(started / 1e6, UTC)
+    later = await trial.app.bulk("pause", tags={"customer": "ada"}, started_since=since)
+    assert later.ids == (ids["ada"][1],)
+    assert (await trial.app.bulk("pause", type="tagged", started_until=since)).count == 2
+    none = await trial.app.bulk(
+        "pause", tags={"customer": "ada"}, started_since=since, older_than=1800
+    )
+    assert none.count == 0, "both times hold"
+    await trial.app.carry_out(preview.token)
+    await trial.run_until_idle()
+    assert await statuses(trial, ids["ada"]) == {"paused"}
+    assert await statuses(trial, ids["bob"]) == {"waiting"}
+
+
+async def test_some_parts_are_asked_and_the_same_token_goes_on(shop: Shop, trial: Trial) -> None:
+    await some(trial, waiter(shop), 8)
+    token = (await trial.app.bulk("pause", type="waits")).token
+    first = await trial.app.carry_out(token, parts=2, who="ann", why="a look")
+    assert (first.looked_at, first.asked, first.finished) == (6, 6, False)
+    rest = await trial.app.carry_out(token, parts=2)
+    assert (rest.looked_at, rest.finished) == (8, True)
+    assert await trial.app.carry_out(token, parts=1) == rest
 
 
 @pytest.mark.parametrize(

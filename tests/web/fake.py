@@ -111,6 +111,9 @@ class Fake:
     def queries_of(self, type: str) -> dict[str, Any]:
         return {}
 
+    def declared(self, kind: str) -> tuple[Any, ...]:
+        return ()
+
     def _fail(self) -> None:
         if self.raises is not None:
             raise self.raises

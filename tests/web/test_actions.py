@@ -12,7 +12,7 @@ from tests.service import has_status
 from tests.web.conftest import OWN, client_of, sealed, send
 
 from outlive import Access, Outlive, Retry, Run, step
-from outlive.web.actions import number_of, ours_only
+from outlive.web.actions import PARTS, number_of, ours_only
 
 ANN = "ann-" + "a" * 20
 LIST = "/outlive/processes"
@@ -33,7 +33,9 @@ def give_back(form: dict[str, str], made: object) -> None:
 async def app() -> AsyncIterator[Outlive]:
     made = Outlive("memory://", redact={"secret"}, dashboard=Access(operators={"ann": ANN}))
 
-    @made.process("/orders", version=1, signals={"packed": None})
+    @made.process(
+        "/orders", version=1, signals={"packed": None}, tags={"city": lambda form: form.get("city")}
+    )
     async def order(run: Run, form: dict[str, str]) -> str:
         how = await run(take, form)
         await run.wait("packed", within=86_400)
@@ -215,14 +217,41 @@ async def test_many_are_shown_first_and_then_exactly_they_are_asked(
     assert (await app.view(late)).status == "waiting"
 
 
+async def test_many_are_chosen_as_the_list_is_filtered_and_asked_part_by_part(
+    app: Outlive, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlive.doors.bulk.PART", 1)
+    ids = [await order(app, city=city) for city in ("rome", "oslo", *["rome"] * PARTS)]
+    where = f"{LIST}?tag.city=rome&startedSince=2020-01-01T00%3A00%3A00Z"
+    listed = (await client.get(where)).text
+    assert 'name="tag.city" value="rome"' in listed
+    form = {
+        "seal": await sealed(client, where), "verb": "pause", "tag.city": "rome",
+        "startedSince": "2020-01-01T00:00:00Z", "limit": "1000",
+    }  # fmt: skip
+    preview = (await client.post("/outlive/many", data=form, headers=OWN)).text
+    assert f"Pause {PARTS + 1} processes?" in preview and ids[1] not in preview
+    found = re.search(r'action="(/outlive/many/[a-z0-9]+)"', preview)
+    assert found is not None
+    confirm = {"seal": form["seal"], "verb": "pause", "why": "a strike"}
+    part = (await client.post(found[1], data=confirm, headers=OWN)).text
+    assert f"{PARTS} of {PARTS + 1} so far" in part and 'value="a strike"' in part
+    whole = (await client.post(found[1], data=confirm, headers=OWN)).text
+    assert f"{PARTS + 1} of {PARTS + 1} were asked" in whole
+    await has_status(app, ids[0], "paused")
+    assert (await app.view(ids[1])).status == "waiting"
+    wrong = {**form, "tag.planet": "mars"}
+    assert (await client.post("/outlive/many", data=wrong, headers=OWN)).status_code == 422
+
+
 async def test_nothing_is_asked_of_everything(client: httpx.AsyncClient, app: Outlive) -> None:
     await order(app)
     assert "everything at once" in (await client.get(LIST)).text
-    tagged = (await client.get(f"{LIST}?status=waiting&startedSince=2020-01-01T00:00:00Z")).text
-    assert "take away: startedSince" in tagged
+    merged = (await client.get(f"{LIST}?type=order&unfinished=1")).text
+    assert "not chosen by unfinished" in merged
     seal = await sealed(client, f"{LIST}?status=waiting")
     answer = await client.post("/outlive/many", data={"seal": seal, "verb": "cancel"}, headers=OWN)
-    assert answer.status_code == 422 and "Name a status or a type" in answer.text
+    assert answer.status_code == 422 and "Name a status, a type or a tag" in answer.text
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "1.2.3", "1" * 13, "１", "nan"])

@@ -133,6 +133,12 @@ async def test_many_are_shown_and_then_asked(http: httpx.AsyncClient) -> None:
     assert (report["asked"], report["refused"], report["finished"]) == (3, 0, True)
     for url in urls:
         await reaches(http, url, "cancelled")
+    ended = {"verb": "cancel", "type": "order", "startedSince": "2020-01-01T00:00:00Z"}
+    for more, count in (({}, 3), ({"tags": {"city": "rome"}}, 0)):
+        found = await http.post("/outlive/bulk", json={**ended, **more})
+        assert found.json()["count"] == count
+    past = {**ended, "startedSince": "2020-01-01T00:00:00"}
+    assert (await http.post("/outlive/bulk", json=past)).status_code == 422, "no zone"
     gone = await http.post("/outlive/bulk/nothing")
     assert (gone.status_code, gone.json()["code"]) == (410, "OL2058")
     assert (await http.post("/outlive/bulk", json={"verb": "delete"})).status_code == 422

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import msgspec
 from cyclopts import App, Parameter
 
-from outlive.clock import rfc3339
+from outlive.clock import Clock, rfc3339
 from outlive.commands.client import StoreAddress, ask
 from outlive.commands.exits import DONE, FORBIDDEN, MISUSED, CommandFailed
 from outlive.commands.output import lines
+from outlive.commands.searching import moment_of, pairs_of
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -49,6 +50,12 @@ class Selection:
     """Only those of this type."""
     version: int | None = None
     """Only those of this version."""
+    tag: tuple[str, ...] = ()
+    """Only those with this tag, as NAME=VALUE; several must all be theirs."""
+    since: str | None = None
+    """Only those started since: 2h or 3d (ago), or 2026-11-22T07:00:00Z."""
+    until: str | None = None
+    """Only those started before."""
     older_than: float | None = None
     """Only those that were started at least this many seconds ago."""
     limit: int = 1000
@@ -62,7 +69,7 @@ class Selection:
 
     @property
     def given(self) -> bool:
-        return bool(self.status or self.type or self.token)
+        return bool(self.status or self.type or self.tag or self.token)
 
 
 def register(commands: App) -> None:
@@ -289,9 +296,13 @@ def fork(
 def _many(verb: str, many: Selection | None, why: str, store: str | None) -> int | None:
     """Show which ones a filter finds, or ask them."""
     if many is None or not many.given:
-        raise CommandFailed("name a process by its id, or many by --status or --type", MISUSED)
+        raise CommandFailed(
+            "name a process by its id, or many by --status, --type or --tag", MISUSED
+        )
     if not many.token and many.preview is many.yes:
         raise CommandFailed("say --preview to see which ones, or --yes to do it at once", MISUSED)
+
+    tags, now = pairs_of(many.tag), Clock().wall()
 
     async def question(app: Outlive) -> tuple[Preview | None, Report | None]:
         preview, token = None, many.token
@@ -301,6 +312,9 @@ def _many(verb: str, many: Selection | None, why: str, store: str | None) -> int
                 status=many.status,
                 type=many.type,
                 version=many.version,
+                tags=tags,
+                started_since=moment_of(many.since, now),
+                started_until=moment_of(many.until, now),
                 older_than=many.older_than,
                 limit=many.limit,
             )

@@ -9,6 +9,8 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from outlive.app import Outlive
     from outlive.dashboard.rendering import Sight
     from outlive.kinds.processes import View
@@ -41,18 +43,29 @@ def copies_of(sight: Sight, view: View, app: Outlive) -> Copies:
     return found
 
 
-def copies_of_list(sight: Sight, status: str | None, type: str | None, app: Outlive) -> Copies:
-    """The list as commands."""
-    options = [
-        f"--{name} {shlex.quote(v)}" for name, v in (("status", status), ("type", type)) if v
-    ]
+def copies_of_list(sight: Sight, kept: Mapping[str, str], app: Outlive) -> Copies:
+    """The list as commands; `kept`: what it is narrowed by, as it stands in the address."""
+    options = [f"{_OPTIONS[n]} {shlex.quote(v)}" for n, v in kept.items() if n in _OPTIONS]
+    tags = ((n.removeprefix("tag."), v) for n, v in kept.items() if n.startswith("tag."))
+    options += [f"--tag {shlex.quote(f'{name}={value}')}" for name, value in tags]
     found: Copies = [("CLI", " ".join(("outlive process list", *options)))]
-    definition = app.definitions.get(type or "")
+    definition = app.definitions.get(kept.get("type", ""))
     if definition is not None:
-        asked = f"?{urlencode({'status': status})}" if status else ""
+        rest = {name: value for name, value in kept.items() if name not in _OURS}
+        asked = f"?{urlencode(rest)}" if rest else ""
         url = f"{sight.base}{quote(sight.root + definition.path)}{asked}"
         found.insert(0, ("curl", f"curl -s {shlex.quote(url)}{_bearer(app)}"))
     return found
+
+
+_OURS = ("type", "unfinished")
+"""What stands in the address of the page, and not in that of the list over HTTP."""
+_OPTIONS = {
+    "status": "--status", "type": "--type", "version": "--version", "startedSince": "--since",
+    "startedUntil": "--until", "changedSince": "--changed-since",
+    "changedUntil": "--changed-until",
+}  # fmt: skip
+"""What narrows a list in an address, and on the command line."""
 
 
 def _bearer(app: Outlive, *, public: bool = False) -> str:

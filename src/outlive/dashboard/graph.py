@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BOXES_MAX = 40
 """Steps that are drawn, those that were seen most."""
-WIDTH, BOX_WIDTH, BOX_HEIGHT, PITCH, LEFT = 640, 260, 40, 66, 190
+WIDTH, BOX_WIDTH, BOX_HEIGHT, PITCH, LEFT, MARGIN = 640, 260, 40, 66, 190, 6
 NAME_CHARACTERS_MAX = 34
 FAILED = ("failed", "stuck", "timeout")
 
@@ -61,6 +61,9 @@ class Graph(Struct, frozen=True):
     processes: int
     hidden: int
     """Steps that are not drawn."""
+    left: int = 0
+    """Where the drawing begins: on the left of the boxes there is room for arrows that lead back,
+    if there are any."""
 
 
 class _Seen:
@@ -99,6 +102,7 @@ def graph_of(views: Iterable[View]) -> Graph:
     most = sorted(seen, key=lambda name: (-seen[name].number, seen[name].place))[:BOXES_MAX]
     drawn = sorted(most, key=lambda name: (seen[name].place, name))
     rows = {name: row for row, name in enumerate(drawn)}
+    leads_back = any(rows[b] <= rows[a] for a, b in arrows if a in rows and b in rows)
     return Graph(
         tuple(_box(name, row, seen[name]) for name, row in rows.items()),
         tuple(
@@ -110,6 +114,7 @@ def graph_of(views: Iterable[View]) -> Graph:
         PITCH * len(drawn) + 10,
         processes,
         len(seen) - len(drawn),
+        0 if leads_back else LEFT - MARGIN,
     )
 
 

@@ -53,6 +53,15 @@ NAVIGATION = (
 )
 """The pages: name, path below ours, title."""
 
+STATES = (
+    ("sessions", "/sessions", "Sessions"),
+    ("requests", "/requests", "Requests"),
+    ("limits", "/limits", "Limits"),
+    ("breakers", "/breakers", "Breakers"),
+    ("caches", "/caches", "Caches"),
+)
+"""The pages of other kinds of state; those stand beside that the application declares."""
+
 _HERE = Path(__file__).parent
 
 
@@ -100,11 +109,21 @@ class Desk:
             self._census = now, await self.app.census()
         return self._census[1]
 
+    def declares(self, kind: str) -> bool:
+        """Whether the application has something of a kind of `STATES`."""
+        app = self.app
+        if kind == "breakers":
+            return bool(app.dependencies)
+        if kind == "caches":
+            return bool(app.caches)
+        return bool(app.declared(kind)) or (kind == "limits" and bool(app.declared("slots")))
+
     def render(self, template: str, sight: Sight, **context: Any) -> str:
         """A page, for whoever looks."""
         return self._templates.get_template(template).render(
             sight=sight, root=quote(sight.root), home=sight.home, app=self.app,
-            now=self.clock.wall(), operates=sight.visitor.operates, stamp=self._stamp, **context,
+            now=self.clock.wall(), operates=sight.visitor.operates, stamp=self._stamp,
+            states=[state for state in STATES if self.declares(state[0])], **context,
         )  # fmt: skip
 
 
@@ -121,7 +140,8 @@ def environment() -> jinja2.Environment:
     )
     made.filters |= {
         "rfc3339": rfc3339, "duration": duration, "words": words, "node": short_node,
-        "plain": plain_time,
+        "plain": plain_time, "bytes": size,
+        "count": "{:,}".format, "device": device,
     }  # fmt: skip
     made.globals |= {
         "navigation": NAVIGATION,
@@ -159,6 +179,35 @@ def pretty(value: msgspec.Raw) -> str:
 def words(status: str) -> str:
     """A status in words."""
     return "no worker" if status == "no_worker_for_version" else status.replace("_", " ")
+
+
+def size(number: int) -> str:
+    """So many bytes as people read them: `812 B`, `3.4 KiB`, `64 MiB`."""
+    amount, unit = float(number), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:.0f} {unit}"
+
+
+def device(agent: str) -> str:
+    """A browser's long name for itself in the words that tell devices apart: `Firefox on Linux`;
+    as it is when nothing in it is known."""
+    browser = next((name for mark, name in _BROWSERS if mark in agent), "")
+    system = next((name for mark, name in _SYSTEMS if mark in agent), "")
+    return f"{browser} on {system}" if browser and system else browser or agent
+
+
+_BROWSERS = (
+    ("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)  # fmt: skip
+_SYSTEMS = (
+    ("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Windows", "Windows"),
+    ("Mac OS", "Mac"), ("CrOS", "ChromeOS"), ("Linux", "Linux"),
+)  # fmt: skip
+"""What stands in a browser's name for itself, the more particular before the common."""
 
 
 def short_node(node: str) -> str:

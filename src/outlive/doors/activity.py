@@ -33,6 +33,19 @@ class Activity(Opened):
         cells = await self.store.scan(SPACE, cursor, limit + 1)
         return lines_of(cells[:limit]), cells[limit - 1].key if len(cells) > limit else ""
 
+    async def note(self, who: str, verb: str, *, kind: str, what: str, why: str) -> None:
+        """Keep that `who` is about to do `verb` to `what`, which is of `kind` and no process.
+
+        Durable when this returns, so ask for the deed behind it: when the process dies in between
+        there is a line and no deed, and never a deed without a line. Texts are cut at 200
+        characters, `why` at 500.
+        """
+        line = Noted(
+            await self.store.now(), who[:200], verb[:200], what=what[:200], why=why[:500],
+            kind=kind,
+        )  # fmt: skip
+        await self.store.commit(Batch(put=await self._noting(line)))
+
     async def _noting(self, line: Noted | None) -> tuple[Put, ...]:
         """What a batch puts so that it is noted; takes out what is too old beside."""
         if line is None:

@@ -16,7 +16,9 @@ it; that is then as if the same was asked of it alone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -30,7 +32,7 @@ from outlive.kinds.processes import STATUSES, Command, Summary
 from outlive.kinds.processes.activity import Noted
 from outlive.kinds.processes.bulk import Preview, Refusal, Report
 from outlive.kinds.processes.pending import told
-from outlive.kinds.processes.search import FOREVER, Search
+from outlive.kinds.processes.search import Search, search_of
 from outlive.model import ABSENT, Batch, Cell, Put, Ref, Require
 from outlive.runtime.lists import PAGE_MAX, newest
 
@@ -82,6 +84,11 @@ class Bulk(Forking):
         status: str | None = None,
         type: str | None = None,
         version: int | None = None,
+        tags: Mapping[str, Any] | None = None,
+        started_since: datetime | None = None,
+        started_until: datetime | None = None,
+        changed_since: datetime | None = None,
+        changed_until: datetime | None = None,
         older_than: float | None = None,
         limit: int = BULK_DEFAULT,
         seconds: float | None = None,
@@ -89,14 +96,17 @@ class Bulk(Forking):
         """Show which processes `verb` would be asked of; nothing is done to them.
 
         `verb`: cancel, pause, resume, retry, retry_now, or deadline (`seconds` from when it is
-        carried out, None lifts it). At least one of `status` and `type`; `older_than`: seconds
-        since the start; `limit`: 1 to 10,000, the newest. The preview can be carried out within an
-        hour. Raises `InvalidInput`.
+        carried out, None lifts it). At least one of `status`, `type` and `tags`; they, `version`
+        and the times as for `processes`; `older_than`: seconds since the start; `limit`: 1 to
+        10,000, the newest. The preview can be carried out within an hour. Raises `InvalidInput`,
+        `TagInvalid`.
         """
         if verb not in BULK_VERBS:
             raise InvalidInput(f"{verb[:64]!r} is none of {', '.join(BULK_VERBS)}.")
-        if status is None and type is None:
-            raise InvalidInput("Name a status or a type: everything at once is asked of nobody.")
+        if status is None and type is None and not tags:
+            raise InvalidInput(
+                "Name a status, a type or a tag: everything at once is asked of nobody."
+            )
         if status is not None and status not in STATUSES:
             raise InvalidInput(f"{status[:64]!r} is no status; one of {', '.join(STATUSES)}.")
         if not 1 <= limit <= BULK_MAX:
@@ -105,10 +115,15 @@ class Bulk(Forking):
             raise InvalidInput("older_than must be 0 to 100 years, in seconds.")
         if seconds is not None and not 0 < seconds <= SECONDS_MAX:
             raise InvalidInput("seconds must be above 0, and 100 years at most.")
+        search = search_of(
+            status, type, version, tags, started_since, started_until, changed_since, changed_until
+        )
         now = await self.store.now()
         await self._forget_expired(now)
-        until = FOREVER if older_than is None else max(0, now - round(older_than * MICROS))
-        search = Search(status, type, version, started=(0, until))
+        if older_than is not None:
+            since, until = search.started
+            until = min(until, max(0, now - round(older_than * MICROS)))
+            search = msgspec.structs.replace(search, started=(since, until))
         found = await self._found(search, limit + 1)
         chosen = tuple(line.id for line in found[:limit])
         order = _Order(verb, chosen, now + round(PREVIEW_SECONDS * MICROS), seconds)
@@ -127,11 +142,13 @@ class Bulk(Forking):
         who: str = "",
         why: str = "",
         progress: Callable[[Report], object] | None = None,
+        parts: int | None = None,
     ) -> Report:
         """Ask exactly the processes of a preview; durable when this returns.
 
-        `progress` is called after each part of 100. Called again, also by somebody else, it goes on
-        where it was, under the first `who` and `why`. `verb`: what the caller takes it for. Raises
+        `progress` is called after each part of 100. `parts` (1 or more): stop after so many; the
+        report is then not `finished`. Called again, also by somebody else, it goes on where it was,
+        under the first `who` and `why`. `verb`: what the caller takes it for. Raises
         `PreviewExpired`, `InvalidInput` when it is for another verb.
         """
         refs = (Ref(BULK, token), Ref(BULK, f"{token} progress"))
@@ -146,12 +163,13 @@ class Bulk(Forking):
             report = _report(token, order, past)
             if progress is not None and cell is not None:
                 progress(report)
-            if report.finished:
+            if report.finished or parts == 0:
                 return report
             try:
                 await self._part(order, past, refs[1], cell)
             except Conflict:
                 continue  # somebody else carries out the same: go on behind them
+            parts = None if parts is None else parts - 1
 
     async def _part(self, order: _Order, past: _Progress, ref: Ref, cell: Cell | None) -> None:
         """Ask the next part, and keep in the same commit that it was asked."""

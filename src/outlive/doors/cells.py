@@ -22,6 +22,8 @@ from outlive.errors import StoreUnavailable
 log = logging.getLogger("outlive.cells")
 
 TIMEOUT_SECONDS = 1.0
+DECLARED_MAX = 100
+"""Of one kind so many are known by `declared`: what is made anew for each request is a mistake."""
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -149,6 +151,17 @@ class Cells:
         found.kinds[kind.name] = kind
         return found
 
+    def declares(self, kind: str, made: Any) -> None:
+        """Note that `made` is one of `kind` here, for who shows what there is."""
+        known = self.__dict__.setdefault("_declared", {}).setdefault(kind, [])
+        if len(known) < DECLARED_MAX:
+            known.append(made)
+
+    def declared(self, kind: str) -> tuple[Any, ...]:
+        """What was made of `kind` on this application: sessions, requests, limits, slots; in the
+        order in which it was made, the first `DECLARED_MAX`."""
+        return tuple(self.__dict__.get("_declared", {}).get(kind, ()))
+
     def ratelimits(
         self,
         *quotas: Quota,
@@ -177,6 +190,7 @@ class Cells:
             timeout_seconds=timeout_seconds,
         )  # fmt: skip
         self.count_in("ratelimits", ",".join(quota.name for quota in quotas), made.counts)
+        self.declares("limits", made)
         return made
 
     def sessions(self, *, cells: str = "", **options: Any) -> Sessions:
@@ -227,6 +241,7 @@ class Cells:
         clock = cast("Outlive", self)._clock
         made = SlotKeeper(self.place(RATELIMITS, cells), slots, storage, clock)
         self.count_in("slots", slots.name, made.counts)
+        self.declares("slots", made)
         return made
 
     async def _open_places(self) -> None:

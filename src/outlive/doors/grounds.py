@@ -23,6 +23,13 @@ C = TypeVar("C")
 R = TypeVar("R")
 
 
+def declare(place: Any, kind: str, made: Any) -> None:
+    """Let an application know that `made` is one of `kind` on it; nothing where `place` is a store
+    of cells alone."""
+    if isinstance(place, Cells):
+        place.declares(kind, made)
+
+
 class Ground(Generic[C, R]):
     """Where `kind` is kept; `place` is an `Outlive` (then `cells` may name another store), or an
     open store of cells."""

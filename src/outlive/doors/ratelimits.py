@@ -117,7 +117,7 @@ class RateLimiter:
         or `failed_closed`."""
         self._place, self._clock, self._storage = place, clock, storage
         self._ahead, self._ahead_seconds = (ahead, ahead_seconds) if scope == "hybrid" else (0, 0.0)
-        self._on_failure, self._timeout = on_failure, timeout_seconds
+        self.on_failure, self._timeout = on_failure, timeout_seconds
         self._shadows = any(quota.shadow for quota in quotas)
         self._uses: dict[tuple[Any, str], tuple[Use, ...]] = {}
         self._denied: dict[tuple[Use, ...], tuple[int, float, Answer]] = {}
@@ -217,6 +217,20 @@ class RateLimiter:
         else:
             await self._apply(Reset(uses, self._storage))
 
+    async def reset_use(self, key: str) -> None:
+        """Forget what is used under `key` alone, a quota's name, `/` and a part as it is kept (see
+        `excerpts.limit_uses`). As `reset` otherwise; raises `KeyError` for another's key."""
+        name = key.partition("/")[0]
+        quota = next((one for one in self.quotas if one.name == name), None)
+        if quota is None:
+            raise KeyError(f"no quota of this limiter is named {name[:64]!r}")
+        self._denied.clear()
+        if self.scope == "local":
+            self._local.pop(key, None)
+        else:
+            use = Use(name, key, quota.terms(), quota.shadow)
+            await self._apply(Reset((use,), self._storage))
+
     def asgi(self, app: Any, **options: Any) -> Any:
         """An ASGI application that asks this limiter before `app` is called; see
         `web.ratelimits.RateLimited`."""
@@ -246,7 +260,7 @@ class RateLimiter:
 
     def _unasked(self, uses: tuple[Use, ...], cost: int) -> Answer:
         """What is answered when the store could not be asked."""
-        is_open = self._on_failure == "open" or all(use.shadow for use in uses)
+        is_open = self.on_failure == "open" or all(use.shadow for use in uses)
         self.counts["failed_open" if is_open else "failed_closed"] += 1
         standings = () if is_open else tuple(
             Standing(

@@ -34,7 +34,7 @@ from msgspec.structs import replace
 
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
-from outlive.doors.grounds import Ground
+from outlive.doors.grounds import Ground, declare
 from outlive.doors.within import _carrier, _checked
 from outlive.errors import (
     ClaimLost,
@@ -125,7 +125,10 @@ class Requests:
         self.retention_seconds = retention_seconds
         self.place = place
         self._ground = Ground(place, self.kind)
+        declare(place, "requests", self)
         self._running: dict[str, asyncio.Event] = {}
+        self.counts: Counter[str] = Counter()
+        """What those who came with a key were told here, by `Said`: claimed, replay, running …"""
 
     def once(
         self,
@@ -452,6 +455,7 @@ class Once:
         """
         requests, name = self._requests, self.place.name
         reply = await requests.attached(self._claim, self._wait_seconds)
+        requests.counts[reply.said] += 1
         if reply.said == "claimed":
             if self.mode != "transactional":
                 requests.begun(name)

@@ -29,7 +29,7 @@ from msgspec.structs import replace
 from outlive import ids
 from outlive.clock import MICROS, Clock
 from outlive.doors.cells import Cells
-from outlive.doors.grounds import Ground
+from outlive.doors.grounds import Ground, declare
 from outlive.doors.sessions import EPOCH_BITS, Settled, draw
 from outlive.errors import KeysMissing, StoreRefused
 from outlive.kinds.sessions.cookies import COOKIE_BYTES_MAX, Cookie
@@ -99,10 +99,16 @@ class SealedSessions:
         self._skew = round(skew_seconds * MICROS)
         self._denials = DenialKind(storage)
         self._ground = None if place is None else Ground(place, self._denials)
+        declare(place, "sessions", self)
         self._clock = clock or (Clock() if self._ground is None else self._ground.clock)
         if isinstance(place, Cells):
             place.count_in("sessions", "", self.counts)
         self._bound = b"session\0" + self.cookie.name.encode()
+
+    @property
+    def callable_back(self) -> bool:
+        """Whether a session can be ended before its time: there is a place that keeps the dead."""
+        return self._ground is not None
 
     def asgi(self, existing_app: Any) -> Any:
         """`existing_app` with `request.session`; see `outlive.web.sessions`."""

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from outlive import ids
-from outlive.doors.grounds import Ground
+from outlive.doors.grounds import Ground, declare
 from outlive.errors import (
     Conflict,
     OutliveError,
@@ -129,6 +129,7 @@ class Sessions:
         self.look_seconds = look_seconds
         self._conflicts = conflicts
         self._ground = Ground(place, self.kind, cells)
+        declare(place, "sessions", self)
         self._chooses = listed is None
         self._watched: dict[str, set[asyncio.Event]] = {}
         self._watching: asyncio.Task[None] | None = None

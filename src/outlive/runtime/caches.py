@@ -128,6 +128,11 @@ class Cache(Generic[*Args, R]):
         self._failing: OrderedDict[Any, tuple[int, float]] = OrderedDict()
         self._room = asyncio.Semaphore(terms.loads_max)
 
+    @property
+    def has_tags(self) -> bool:
+        """Whether its values have tags."""
+        return self._tags is not None
+
     # --- asking -----------------------------------------------------------------------------------
 
     async def __call__(self, *args: *Args) -> R:
@@ -353,7 +358,7 @@ class Cache(Generic[*Args, R]):
         plain = is_plain(value)
         entry = Entry(args, len(data) + _weight(args) + ENTRY_BYTES)
         entry.value, entry.is_plain = (value if plain else data), plain
-        entry.ends, entry.origin = began + seconds, origin
+        entry.ends, entry.origin, entry.began = began + seconds, origin, began
         entry.expires = entry.ends + life.behind
         early = -math.log(_drawn()) * life.early * took
         entry.refresh_at = entry.ends - early if life.early else entry.ends

@@ -28,6 +28,7 @@ from outlive.web.access import Gate, demand_same_origin
 from outlive.web.messages import Request, Response, read_body
 from outlive.web.pages import PageRoutes, form_of, page, see_other, sight_of
 from outlive.web.problems import FormUnsealed, NotFound, ReasonNeeded
+from outlive.web.searching import narrowed
 from outlive.web.signing import SEAL, SESSION, cookie, is_sealed, session_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 FORM_BYTES_MAX = 2 * 1024 * 1024
 """A fork's input may have a megabyte, and a form writes some of it as three characters each."""
 WHY_CHARACTERS_MAX = 500
+PARTS = 5
+"""Parts of 100 that one press asks; the page shows how far it is, and goes on."""
 Form = dict[str, str]
 Act = Callable[[Request, Form], Awaitable[str | None]]
 """Does what a form asks; gives the process to show then, if it is another one."""
@@ -154,15 +157,17 @@ class Actions:
     async def preview(self, request: Request) -> Response:
         """`POST /outlive/many`."""
         form = await sealed_form(request)
-        version, limit = number_of(form, "version", whole=True), number_of(form, "limit", True)
+        given = {name: value for name, value in form.items() if value}
+        known = {tag for made in self._app.definitions.values() for tag in made.tags}
         try:
+            limit = number_of(form, "limit", whole=True)
             found = await self._app.bulk(
                 form.get("verb", ""),
-                status=form.get("status") or None,
-                type=form.get("type") or None,
-                version=None if version is None else int(version),
+                status=given.get("status"),
+                type=given.get("type"),
                 older_than=number_of(form, "older_than"),
                 seconds=number_of(form, "seconds"),
+                **narrowed(given, known),
                 **({} if limit is None else {"limit": int(limit)}),
             )
         except OutliveError as error:
@@ -176,11 +181,12 @@ class Actions:
         try:
             said = why(form, needed=True)
             report = await self._app.carry_out(
-                token, verb=form.get("verb") or None, who=who(request), why=said
+                token, verb=form.get("verb") or None, who=who(request), why=said, parts=PARTS
             )
         except OutliveError as error:
             return await self._pages.listed(request, refusal=error)
-        return page(request, many(self._pages.desk, sight_of(request), report=report))
+        sight = sight_of(request)
+        return page(request, many(self._pages.desk, sight, report=report, why=said))
 
     # --- signing in and out -----------------------------------------------------------------------
 

@@ -272,6 +272,7 @@ class Face:
     def _add_dashboard(self, routes: Routes, pages: PageRoutes) -> None:
         from outlive.web.actions import Actions
         from outlive.web.live import Live
+        from outlive.web.states import States
 
         acts = Actions(self._app, pages, self._gate, self._clock)
         local = frozenset(("GET", "HEAD", "POST"))
@@ -291,6 +292,9 @@ class Face:
         }
         for path, handler in read.items():
             routes.add(OURS + path, route(path, GET=handler))
+        for kind, (show, act) in States(self._app, pages).handlers().items():
+            routes.add(f"{OURS}/{kind}", route(f"/{kind}", GET=show))
+            routes.add_branch(f"{OURS}/{kind}", Branch(route(f"/{kind}/{{id}}", POST=act)))
         signing = {"GET": acts.sign_in_page, "POST": acts.sign_in}
         routes.add(f"{OURS}/sign-in", Route(f"{OURS}/sign-in", signing))
         routes.add(f"{OURS}/sign-out", Route(f"{OURS}/sign-out", {"POST": acts.sign_out}))

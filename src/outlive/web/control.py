@@ -16,6 +16,7 @@ All of them change the work of others, so they are served to this machine only, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -49,6 +50,7 @@ T = TypeVar("T")
 
 _Who = Annotated[str, Meta(max_length=WHO_CHARACTERS_MAX)]
 _Why = Annotated[str, Meta(max_length=WHY_CHARACTERS_MAX)]
+_Moment = Annotated[datetime, Meta(tz=True)]
 _Seconds = Annotated[float, Meta(gt=0, le=SECONDS_MAX)]
 _Version = Annotated[float, Meta(ge=1, lt=2**31)]  # JSON may write a whole number as 1.0
 
@@ -86,6 +88,11 @@ class _Bulk(Struct, rename="camel", kw_only=True):
     status: str | None = None
     type: str | None = None
     version: _Version | None = None
+    tags: dict[str, str] = {}
+    started_since: _Moment | None = None
+    started_until: _Moment | None = None
+    changed_since: _Moment | None = None
+    changed_until: _Moment | None = None
     older_than: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] | None = None
     limit: int | UnsetType = UNSET
     seconds: _Seconds | None = None
@@ -194,6 +201,11 @@ class Control:
             status=asked.status,
             type=asked.type,
             version=_whole(asked.version),
+            tags=asked.tags,
+            started_since=asked.started_since,
+            started_until=asked.started_until,
+            changed_since=asked.changed_since,
+            changed_until=asked.changed_until,
             older_than=asked.older_than,
             seconds=asked.seconds,
             **more,

@@ -34,7 +34,7 @@ from outlive.dashboard.pages.problems import problem, problems
 from outlive.dashboard.pages.process import process
 from outlive.dashboard.pages.processes import Asked, processes
 from outlive.dashboard.pages.types import type_page, types
-from outlive.dashboard.rendering import ASSETS, POLICY, Desk, Sight
+from outlive.dashboard.rendering import ASSETS, POLICY, STATES, Desk, Sight
 from outlive.dashboard.samples import sample
 from outlive.errors import MalformedInput, NoSuchProcess, OutliveError, ProcessGone
 from outlive.kinds.processes import STATUSES
@@ -259,6 +259,8 @@ def sight_of(request: Request) -> Sight:
 
 def _page(request: Request) -> str:
     """The page a form stands on."""
+    if (kind := request.path.split("/")[2]) in {name for name, _, _ in STATES}:
+        return f"/outlive/{kind}"
     return f"/outlive/processes/{request.id}" if request.id else "/outlive/processes"
 
 

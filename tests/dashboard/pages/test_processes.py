@@ -9,7 +9,7 @@ from outlive.clock import ManualClock
 from outlive.dashboard.pages.processes import VERBS, Asked, many, many_refused, processes
 from outlive.dashboard.rendering import Desk, Sight
 from outlive.doors.bulk import BULK_VERBS
-from outlive.kinds.processes.bulk import Preview
+from outlive.kinds.processes.bulk import Preview, Report
 
 NONE = dict.fromkeys(("status", "type", "version", "startedSince", "startedUntil"), "")
 
@@ -25,7 +25,9 @@ def test_every_verb_of_many_is_offered() -> None:
         ({"version": "2"}, "everything at once"),
         ({"status": "stuck"}, ""),
         ({"type": "order", "version": "2"}, ""),
-        ({"status": "stuck", "tag.customer": "c"}, "take away: tag.customer"),
+        ({"tag.customer": "c", "startedSince": "2026-11-22T07:00:00Z"}, ""),
+        ({"startedSince": "2026-11-22T07:00:00Z"}, "everything at once"),
+        ({"status": "stuck", "unfinished": "1"}, "not chosen by unfinished"),
     ],
 )
 def test_many_are_asked_only_by_what_a_bulk_call_takes(kept: dict[str, str], said: str) -> None:
@@ -49,3 +51,12 @@ def test_a_preview_escapes_and_asks_for_a_reason() -> None:
     text = many(desk, Sight(seal="s"), Preview("t", "retry_now", 12, ("a<b",), False, 0))
     assert "a&lt;b" in text and "Retry now 12 processes?" in text
     assert "and 11 more" in text and 'name="why" required' in text
+
+
+def test_what_is_not_asked_yet_is_shown_as_progress_with_a_way_to_go_on() -> None:
+    desk = Desk(Fake(), ManualClock())  # type: ignore[arg-type]
+    part, whole = (Report("t", "pause", 900, n, n - 1, 1, ()) for n in (500, 900))
+    text = many(desk, Sight(seal="s"), report=part, why="a <strike>")
+    assert '<progress max="900" value="500"' in text and 'action="/outlive/many/t"' in text
+    assert "500 of 900 so far" in text and 'value="a &lt;strike&gt;"' in text
+    assert "<progress" not in many(desk, Sight(), report=whole, why="x")

@@ -88,6 +88,7 @@ addEventListener("pagehide", leave);
 
 let open = new Set();
 let held = null;
+let filled = [];
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.requestConfig.triggeringEvent?.type === "outlive:look" && busy()) {
     event.detail.shouldSwap = false;
@@ -95,13 +96,22 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     return;
   }
   const live = $("#live");
+  if (!live) return;
   const focused = document.activeElement;
   open = new Set([...live.querySelectorAll("details[open]")].map((one) => one.dataset.key ?? one.firstElementChild.textContent));
+  filled = [...live.querySelectorAll("input, textarea, select")].filter((one) => one.name && one.type !== "hidden" && (one.type === "radio" ? one.checked : one.value !== one.defaultValue))
+    .map((one) => [one.id, one.type === "radio", one.value]);
   held = live.contains(focused) ? { key: focused.closest("[data-key]")?.dataset.key, href: focused.getAttribute("href") } : null;
 });
 document.addEventListener("htmx:afterSwap", () => {
   const live = $("#live");
+  if (!live) return;
   for (const one of live.querySelectorAll("details")) one.open = open.has(one.dataset.key ?? one.firstElementChild.textContent);
+  for (const [id, picked, value] of filled) {
+    const one = id && document.getElementById(id);
+    if (one && picked) one.checked = one.value === value;
+    else if (one) one.value = value;
+  }
   if (held?.href) live.querySelector(`a[href="${CSS.escape(held.href)}"]`)?.focus();
   else if (held?.key) live.querySelector(`[data-key="${CSS.escape(held.key)}"] summary`)?.focus();
   settle();
@@ -144,7 +154,7 @@ function times() {
 let going = false;
 
 function rows(by) {
-  const all = $$("[data-row]").map((row) => row.querySelector("a")).filter(Boolean);
+  const all = $$("[data-row]").map((row) => row.querySelector("a, input")).filter(Boolean);
   if (!all.length) return;
   const at = all.findIndex((one) => one.closest("[data-row]").contains(document.activeElement));
   const next = all[at < 0 ? (by > 0 ? 0 : all.length - 1) : Math.min(all.length - 1, Math.max(0, at + by))];
@@ -160,7 +170,8 @@ document.addEventListener("keydown", (event) => {
   }
   if (going) {
     going = false;
-    const to = { o: "", p: "/processes", t: "/types", n: "/nodes", a: "/activity", h: "/health" }[event.key];
+    const to = { o: "", p: "/processes", t: "/types", n: "/nodes", a: "/activity", h: "/health",
+      s: "/sessions", r: "/requests", l: "/limits", b: "/breakers", c: "/caches" }[event.key];
     if (to !== undefined) location.href = body.dataset.home + to;
     return;
   }

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from outlive import __version__
+from outlive.dashboard.rendering import STATES
 from outlive.dashboard.times import duration
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ async def health(desk: Desk, sight: Sight, examine: bool = False) -> str:
     findings = await desk.app.examine() if examine else None
     return desk.render(
         "health.html", sight, findings=findings, settings=settings_of(desk.app),
-        stats=desk.app.stats(),
+        stats=desk.app.stats(), kinds=STATES,
     )  # fmt: skip
 
 

@@ -27,7 +27,10 @@ VERBS = (
     ("deadline", "change the deadline"),
 )
 """What many can be asked, and how it is said."""
-BULK_TAKES = frozenset(("status", "type", "version", "limit"))
+BULK_TAKES = frozenset(
+    "status type version limit startedSince startedUntil changedSince changedUntil".split()
+)
+"""By what many are chosen, beside tags."""
 
 
 class Asked(Struct, frozen=True):
@@ -81,7 +84,7 @@ async def processes(
         statuses=STATUSES,
         types=sorted({*desk.app.definitions, *(one.type for one in census.standing)}),
         lessons=[] if items else lessons(),
-        copied=copies_of_list(sight, asked.status, asked.type, desk.app),
+        copied=copies_of_list(sight, kept, desk.app),
         verbs=VERBS,
         many_refused=many_refused(kept),
         refusal=refusal,
@@ -99,11 +102,12 @@ async def _unfinished(desk: Desk, asked: Asked) -> list[Any]:
 
 def many_refused(kept: Mapping[str, str]) -> str:
     """Why all that match cannot be asked as they are filtered; empty: they can."""
-    if not kept.get("status") and not kept.get("type"):
-        return "Filter by a status or a type first: everything at once is asked of nobody."
-    beside = sorted(name for name in kept if name not in BULK_TAKES)
+    tagged = any(name.startswith("tag.") for name in kept)
+    if not kept.get("status") and not kept.get("type") and not tagged:
+        return "Filter by a status, a type or a tag first: everything at once is asked of nobody."
+    beside = sorted(name for name in kept if name not in BULK_TAKES and not name.startswith("tag."))
     if beside:
-        return f"Many are chosen by status, type and version; take away: {', '.join(beside)}."
+        return f"Many are not chosen by {', '.join(beside)}; take that away."
     return ""
 
 
@@ -113,9 +117,10 @@ def many(
     preview: Preview | None = None,
     report: Report | None = None,
     refusal: OutliveError | None = None,
+    why: str = "",
 ) -> str:
-    """Which would be asked, or what came of it."""
+    """Which would be asked, or what came of it; where that is not all, `why` is said again."""
     verb = preview.verb if preview is not None else report.verb if report is not None else ""
     return desk.render(
-        "many.html", sight, preview=preview, report=report, refusal=refusal, verb=verb
+        "many.html", sight, preview=preview, report=report, refusal=refusal, verb=verb, why=why
     )

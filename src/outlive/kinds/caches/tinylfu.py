@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -75,6 +75,8 @@ class Entry(Struct, gc=True):
     stamps: tuple[int, ...] = ()
     origin: int = 0
     """When its load began, by the store's clock; 0 where it is not shared."""
+    began: float = 0.0
+    """The same by this instance's clock."""
 
 
 class TinyLFU:
@@ -123,6 +125,11 @@ class TinyLFU:
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries.values()))
+
+    def some(self, limit: int) -> list[Entry]:
+        """At most `limit` entries, those that were put first before the others; tells the policy
+        nothing."""
+        return list(islice(self._entries.values(), limit))
 
     @property
     def find(self) -> Any:

@@ -43,10 +43,12 @@ class Noted(Struct, frozen=True, omit_defaults=True):
     who: str
     verb: str
     id: str = ""
-    """Empty: it was asked of many."""
+    """Empty: it was asked of many, or of something that is no process."""
     what: str = ""
     """The step, signal or number that it was about."""
     why: str = ""
+    kind: str = ""
+    """The kind of state, where it was not processes: sessions, requests, limits …"""
 
 
 _read = msgspec.json.Decoder(Noted).decode
