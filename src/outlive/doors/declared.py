@@ -52,10 +52,12 @@ class DeclaredType(Struct, frozen=True):
 
 class Declared(Struct, frozen=True):
     """Everything that is declared on an application. `kinds`: those beside processes, with the
-    names that are declared of them, if they have names."""
+    names that are declared of them, if they have names. `gives_store`: the program gives a store
+    itself, so OUTLIVE_STORE counts only if it reads that."""
 
     types: tuple[DeclaredType, ...]
     kinds: dict[str, tuple[str, ...]]
+    gives_store: bool = False
 
 
 def declared_by(app: Outlive) -> Declared:
@@ -80,7 +82,7 @@ def declared_by(app: Outlive) -> Declared:
     for name, found in (("breakers", app.dependencies), ("caches", app.caches)):
         if found:
             kinds[name] = tuple(found)
-    return Declared(types, dict(sorted(kinds.items())))
+    return Declared(types, dict(sorted(kinds.items())), app._given is not None)
 
 
 def steps_of(made: Definition, bodies: set[Callable[..., Any]]) -> Iterator[DeclaredStep]:
