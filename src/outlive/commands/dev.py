@@ -223,16 +223,16 @@ class Developer(Supervisor):
             each.cancel()
 
     async def _tell_take_over(self, pid: int) -> None:
-        """Ask the new worker what it has taken over, until it has taken anything."""
-        ends = self.clock.boot() + TAKE_OVER_SECONDS
-        while self.clock.boot() < ends and pid in self.serving:
-            counts = await asyncio.to_thread(_counts, f"{self._address}/metrics")
-            shards = counts.get("outlive_takeovers_total", 0)
-            if shards:
-                went_on = counts.get("outlive_crashes_total", 0)
-                show((f"took over {shards} shards; {went_on} under way went on, nothing is lost",))
-                return
+        """Ask the new worker what it goes on with, until it has gone on with anything."""
+        ends, went_on = self.clock.boot() + TAKE_OVER_SECONDS, 0
+        while not went_on and self.clock.boot() < ends and pid in self.serving:
             await asyncio.sleep(0.1)
+            counts = await asyncio.to_thread(_counts, f"{self._address}/metrics")
+            went_on = counts.get("outlive_crashes_total", 0)
+        if went_on:
+            show((f"take-over: {went_on} that were under way went on where they were",))
+        elif pid in self.serving:
+            show(("take-over: nothing was in the middle of anything; what waits, waits on",))
 
     # --- reloading --------------------------------------------------------------------------------
 

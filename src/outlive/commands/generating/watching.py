@@ -82,11 +82,11 @@ PANELS: tuple[Panel, ...] = (
         (("{{instance}}", "outlive_shards{$job}"),),
     ),
     Panel(
-        "Deaths", "Shards taken over, processes gone on with, commits fenced off: in 5 minutes.",
+        "Deaths", "Processes taken over, those of them after a crash, commits fenced off: in 5 minutes.",
         "short",
         (
             ("taken over", "sum(increase(outlive_takeovers_total{$job}[5m]))"),
-            ("gone on with", "sum(increase(outlive_crashes_total{$job}[5m]))"),
+            ("after a crash", "sum(increase(outlive_crashes_total{$job}[5m]))"),
             ("fenced", "sum(increase(outlive_fenced_total{$job}[5m]))"),
         ),
     ),
