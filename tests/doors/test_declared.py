@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import CodeType, FunctionType
+
 from outlive import Outlive, Quota, Retry, Run, best_effort, step
 from outlive.doors.declared import DeclaredStep, declared_by
 
@@ -100,11 +102,8 @@ def test_a_store_that_the_program_gives_is_told_from_one_it_leaves_open() -> Non
 
 def test_a_body_without_source_has_no_steps_and_is_no_error() -> None:
     app = Outlive("memory://")
-    made: dict[str, object] = {"Run": Run}
-    code = compile("async def typed_in(run: Run) -> None: ...", "<stdin>", "exec")
-    type("Space", (), {})  # only so that nothing else is defined here
-    import types
-
-    function = types.FunctionType(code.co_consts[0], made)
+    code = compile("async def typed_in(run): ...", "<stdin>", "exec")
+    (body,) = (each for each in code.co_consts if isinstance(each, CodeType))
+    function = FunctionType(body, {})
     app.process("/t", version=1, name="typed")(function)
     assert declared_by(app).types[0].steps == ()

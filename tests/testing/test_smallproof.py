@@ -23,6 +23,10 @@ class Order(Struct):
     cents: Annotated[int, Meta(ge=100)]
 
 
+class Odd(Struct):
+    word: Annotated[str, Meta(pattern="^Q{40}$")]
+
+
 @step(undo="pay_back")
 async def pay(order: Order) -> str:
     pathlib.Path("paid").touch()
@@ -39,7 +43,7 @@ async def order(run: Run, form: Order) -> int:
 
 
 @app.process("/odd", version=1)
-async def odd(run: Run, word: Annotated[str, Meta(pattern="^Q{40}$")]) -> None: ...
+async def odd(run: Run, form: Odd) -> None: ...
 """
 
 

@@ -14,7 +14,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -185,5 +185,8 @@ def _resolved(node: ast.expr, names: dict[str, Any]) -> Any:
     if isinstance(node, ast.Name):
         return names.get(node.id)
     if isinstance(node, ast.Attribute):
-        return inspect.getattr_static(_resolved(node.value, names), node.attr, None)
+        holder = _resolved(node.value, names)
+        if isinstance(holder, ModuleType | type):
+            return getattr(holder, node.attr, None)
+        return inspect.getattr_static(holder, node.attr, None)  # no property is run
     return None

@@ -7,6 +7,7 @@ taken before anything else: where nothing fits, that is the remedy.
 
 from __future__ import annotations
 
+import operator
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from outlive.codec import Shape
 
 Json = dict[str, Any]
-
+Texts = tuple[str, ...]
+BOUNDS = {
+    "minimum": operator.ge,
+    "exclusiveMinimum": operator.gt,
+    "maximum": operator.le,
+    "exclusiveMaximum": operator.lt,
+}
 DEPTH_MAX = 8
 ITEMS_MAX = 100
 TEXTS = (
@@ -42,16 +49,23 @@ FORMATS = {
 def specimen(shape: Shape) -> bytes:
     """JSON that `shape` reads. Raises `ValueError` when none could be made."""
     schema, parts = shape.schema()
-    made = msgspec.json.encode(_from(schema, parts, DEPTH_MAX))
-    shape.read(made)
-    return made
+    unfit: ValueError | None = None
+    for at in range(len(TEXTS)):  # some types are plain text to a schema, such as a time of day
+        made = msgspec.json.encode(_from(schema, parts, DEPTH_MAX, TEXTS[at:] + TEXTS[:at]))
+        try:
+            shape.read(made)
+        except ValueError as error:
+            unfit = unfit or error
+            continue
+        return made
+    raise ValueError(f"no specimen was read by its own type: {unfit}; give it examples")
 
 
-def _from(schema: Json, parts: Json, depth: int) -> Any:
+def _from(schema: Json, parts: Json, depth: int, texts: Texts) -> Any:
     if depth == 0:
         raise ValueError("it refers to itself too deeply")
     if "$ref" in schema:
-        return _from(parts.get(schema["$ref"].rpartition("/")[2], {}), parts, depth - 1)
+        return _from(parts.get(schema["$ref"].rpartition("/")[2], {}), parts, depth - 1, texts)
     for several in ("examples", "enum"):
         if schema.get(several):
             return schema[several][0]
@@ -60,14 +74,14 @@ def _from(schema: Json, parts: Json, depth: int) -> Any:
             return schema[given]
     for choice in ("anyOf", "oneOf", "allOf"):
         if schema.get(choice):
-            return _first_of(schema[choice], parts, depth)
+            return _first_of(schema[choice], parts, depth, texts)
     match schema.get("type"):
         case "object":
-            return _object(schema, parts, depth)
+            return _object(schema, parts, depth, texts)
         case "array":
-            return _array(schema, parts, depth)
+            return _array(schema, parts, depth, texts)
         case "string":
-            return _text(schema)
+            return _text(schema, texts)
         case "integer" | "number" as kind:
             return _number(schema, kind == "integer")
         case "boolean":
@@ -75,37 +89,37 @@ def _from(schema: Json, parts: Json, depth: int) -> Any:
     return None
 
 
-def _first_of(choices: list[Json], parts: Json, depth: int) -> Any:
+def _first_of(choices: list[Json], parts: Json, depth: int, texts: Texts) -> Any:
     """The first choice that can be made; a reference to itself is left for a simpler one."""
     for choice in sorted(choices, key=lambda each: "$ref" in each):
         try:
-            return _from(choice, parts, depth - 1)
+            return _from(choice, parts, depth - 1, texts)
         except ValueError:
             continue
     raise ValueError("none of its choices can be made")
 
 
-def _object(schema: Json, parts: Json, depth: int) -> Json:
+def _object(schema: Json, parts: Json, depth: int, texts: Texts) -> Json:
     properties = schema.get("properties", {})
     return {
-        name: _from(properties.get(name, {}), parts, depth - 1)
+        name: _from(properties.get(name, {}), parts, depth - 1, texts)
         for name in schema.get("required", ())
     }
 
 
-def _array(schema: Json, parts: Json, depth: int) -> list[Any]:
-    first = [_from(each, parts, depth - 1) for each in schema.get("prefixItems", ())]
+def _array(schema: Json, parts: Json, depth: int, texts: Texts) -> list[Any]:
+    first = [_from(each, parts, depth - 1, texts) for each in schema.get("prefixItems", ())]
     items = schema.get("items")
     for _ in range(len(first), min(ITEMS_MAX, schema.get("minItems", 0))):
-        first.append(_from(items if isinstance(items, dict) else {}, parts, depth - 1))
+        first.append(_from(items if isinstance(items, dict) else {}, parts, depth - 1, texts))
     return first
 
 
-def _text(schema: Json) -> str:
+def _text(schema: Json, texts: Texts) -> str:
     least, most = schema.get("minLength", 0), schema.get("maxLength", 1_000_000)
     pattern = schema.get("pattern")
-    texts = [FORMATS[schema["format"]]] if schema.get("format") in FORMATS else []
-    for text in (*texts, *TEXTS):
+    named = [FORMATS[schema["format"]]] if schema.get("format") in FORMATS else []
+    for text in (*named, *texts):
         longer = text.ljust(least, text[-1])
         for tried in (text, longer):
             if least <= len(tried) <= most and (not pattern or re.search(pattern, tried)):
@@ -114,16 +128,20 @@ def _text(schema: Json) -> str:
 
 
 def _number(schema: Json, whole: bool) -> float:
-    step = schema.get("multipleOf", 1)
+    """The first of a few numbers that keeps all bounds: 1, those beside a bound, the middle."""
+    step = schema.get("multipleOf", 0)
     low = schema.get("minimum", schema.get("exclusiveMinimum"))
     high = schema.get("maximum", schema.get("exclusiveMaximum"))
-    found: float = 1
-    if low is not None and found <= low:
-        found = low + ("exclusiveMinimum" in schema)
-    elif high is not None and found >= high:
-        found = high - 1
-    if "multipleOf" in schema:
-        found = -(-found // step) * step
-    if low is not None and high is not None and found >= high:  # the bounds lie close together
-        found = high if "maximum" in schema else (low + high) / 2
-    return int(found) if whole else found
+    tries: list[float] = [1, 0]
+    if low is not None:
+        tries += [low, low + 1]
+    if high is not None:
+        tries += [high, high - 1]
+    if low is not None and high is not None:
+        tries.append((low + high) / 2)
+    for tried in tries:
+        found = -(-tried // step) * step if step else tried
+        found = int(found) if whole else found
+        if all(keeps(found, schema[bound]) for bound, keeps in BOUNDS.items() if bound in schema):
+            return found
+    raise ValueError(f"no usual number keeps the bounds {low} and {high}: give it examples")

@@ -82,7 +82,7 @@ PANELS: tuple[Panel, ...] = (
         (("{{instance}}", "outlive_shards{$job}"),),
     ),
     Panel(
-        "Deaths", "Processes taken over, those of them after a crash, commits fenced off: in 5 minutes.",
+        "Deaths", "In 5 minutes: processes taken over, after a crash, and commits fenced off.",
         "short",
         (
             ("taken over", "sum(increase(outlive_takeovers_total{$job}[5m]))"),
