@@ -43,6 +43,7 @@ def test_a_step_longer_than_any_grace_time_and_one_without_a_limit_are_named() -
         ("My_Shop.main:app", "my-shop"),
         ("app:app", "app"),
         ("_9lives:app", "lives"),
+        ("v2:app", "v2"),
         ("a.b.c_d:x", "c-d"),
     ],
 )

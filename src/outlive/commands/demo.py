@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import tempfile
 import webbrowser
 from collections import Counter
@@ -79,8 +80,10 @@ def demo(*, port: Port = 0, once: Flag = False, open: Flag = False) -> int:
 class Demonstration(Supervisor):
     """Two workers, and somebody who tells what becomes of them. `outside` is what steps act on."""
 
-    def __init__(self, listener: object, outside: Path, *, once: bool, open_browser: bool) -> None:
-        super().__init__(f"{MODULE}:app", listener, WORKERS, GRACE_SECONDS)  # type: ignore[arg-type]
+    def __init__(
+        self, listener: socket.socket, outside: Path, *, once: bool, open_browser: bool
+    ) -> None:
+        super().__init__(f"{MODULE}:app", listener, WORKERS, GRACE_SECONDS)
         self.outside = outside
         self.once = once
         self.open_browser = open_browser

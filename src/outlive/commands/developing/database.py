@@ -16,6 +16,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import threading
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
@@ -26,6 +27,8 @@ from outlive.clock import Clock
 from outlive.commands.exits import MISUSED, STORE, CommandFailed
 
 START_SECONDS, STOP_SECONDS, LOOK_SECONDS = 60.0, 20.0, 0.05
+LEAVE_SECONDS = 5.0
+ANSWERS, NO_SERVER = 0, 2
 SOCKET_CHARACTERS_MAX = 100
 """The kernel takes 107 characters for a socket's path, some of which the server adds."""
 PORT = 5432
@@ -74,6 +77,7 @@ class Database:
             self._hand_over()
         self.folder.chmod(0o700)
         files = self.folder / "database"
+        self._demand_alone()
         if not (files / "PG_VERSION").exists():
             shutil.rmtree(files, ignore_errors=True)  # what a kill left half made
             made = ["--auth=trust", "--encoding=UTF8", "--locale=C", f"--username={ROLE}"]
@@ -94,7 +98,7 @@ class Database:
                 start_new_session=True, preexec_fn=partial(_end_with_us, signal.SIGINT),
             )  # fmt: skip
         ends = self._clock.boot() + START_SECONDS
-        while not self._answers():
+        while self._state() != ANSWERS:
             if self._process.poll() is not None or self._clock.boot() > ends:
                 self.stop()
                 said = _last(log.read_bytes()[begins:])
@@ -115,10 +119,22 @@ class Database:
             process.send_signal(signal.SIGQUIT)
             process.wait()
 
-    def _answers(self) -> bool:
-        return (
-            self._run("pg_isready", "-q", "-h", str(self.folder), "-p", str(PORT)).returncode == 0
-        )
+    def _demand_alone(self) -> None:
+        """Wait a moment for a server that ends with its command; raise `CommandFailed` when one
+        stays."""
+        ends = self._clock.boot() + LEAVE_SECONDS
+        while self._state() != NO_SERVER:
+            if self._clock.boot() > ends:
+                raise CommandFailed(
+                    f"another command serves {self.folder}: end it, or use its database by "
+                    f"--store '{self.address}'",
+                    STORE,
+                )
+            threading.Event().wait(LOOK_SECONDS)
+
+    def _state(self) -> int:
+        """What `pg_isready` says: 0 it answers, 1 it starts or ends, 2 there is none."""
+        return self._run("pg_isready", "-q", "-h", str(self.folder), "-p", str(PORT)).returncode
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(

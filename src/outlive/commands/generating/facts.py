@@ -32,7 +32,7 @@ Database = Literal["sqlite", "postgres"]
 
 GRACE_SECONDS_MIN, GRACE_SECONDS_MAX, GRACE_MARGIN_SECONDS = 20, 3600, 2
 SETTLE_SECONDS, HANGING_SECONDS = 5, 10
-NAME_CHARACTERS_MAX = 40
+NAME_CHARACTERS_MAX, LABEL_CHARACTERS_MAX = 40, 60
 UID = 10_001
 STORE = "sqlite:////data/store.db"
 ROLE = "outlive"
@@ -159,7 +159,7 @@ def name_of(target: str) -> str:
 def _label(text: str) -> str:
     """`text` as a DNS label: a name that every platform takes."""
     plain = re.sub("[^a-z0-9]+", "-", text.lower())
-    return plain.strip("-0123456789" if plain[:1].isdigit() else "-")[:60].strip("-")
+    return plain.lstrip("-0123456789")[:LABEL_CHARACTERS_MAX].rstrip("-")
 
 
 def _tag(image: str) -> str:
