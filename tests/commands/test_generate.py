@@ -262,6 +262,7 @@ def test_files_are_written_and_never_over_others(generate, tmp_path):
     [
         ("k8s", "--image", 'a" b'),
         ("k8s", "--name", "Bad Name"),
+        ("k8s", "--name", "on"),
         ("k8s", "--replicas", "0"),
         ("k8s", "--volume", "much"),
         ("k8s", "--port", "80"),

@@ -139,6 +139,12 @@ class Developer(Supervisor):
         if looked.failure:
             raise CommandFailed(looked.failure, looked.code or MISUSED)
         show([f"outlive dev · {self.target}", *telling.found(looked)])
+        if looked.declared and looked.declared.gives_store and os.environ.get("OUTLIVE_STORE"):
+            warn(
+                (
+                    "the app gives its store itself: OUTLIVE_STORE (--store, --postgres) may not count",
+                )
+            )
         warn(telling.differences(looked))
         self._address = self.url  # the listener is closed before the last line is printed
         self._bear(self._watch())
@@ -319,7 +325,12 @@ class Developer(Supervisor):
         """Let `work` run beside; what goes wrong in it is seen, and ends nothing."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            say(f"a defect of outlive dev: {type(error).__name__}: {error}")
 
 
 async def _all_of(descriptor: int) -> bytes:

@@ -33,6 +33,7 @@ Database = Literal["sqlite", "postgres"]
 GRACE_SECONDS_MIN, GRACE_SECONDS_MAX, GRACE_MARGIN_SECONDS = 20, 3600, 2
 SETTLE_SECONDS, HANGING_SECONDS = 5, 10
 NAME_CHARACTERS_MAX, LABEL_CHARACTERS_MAX = 40, 60
+NO_NAMES = frozenset("y n yes no on off true false null".split())
 UID = 10_001
 STORE = "sqlite:////data/store.db"
 ROLE = "outlive"
@@ -190,5 +191,7 @@ def _demand(asked: Asked, name: str, image: str) -> None:
     for option, value, pattern, wanted in tries:
         if not pattern.match(value):
             raise CommandFailed(f"{option} {value!r}: it is {wanted}", MISUSED)
+    if name in NO_NAMES:
+        raise CommandFailed(f"--name {name!r}: YAML takes that for another value", MISUSED)
     if len(name) > NAME_CHARACTERS_MAX:
         raise CommandFailed(f"--name has at most {NAME_CHARACTERS_MAX} characters", MISUSED)
