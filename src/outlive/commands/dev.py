@@ -140,11 +140,7 @@ class Developer(Supervisor):
             raise CommandFailed(looked.failure, looked.code or MISUSED)
         show([f"outlive dev · {self.target}", *telling.found(looked)])
         if looked.declared and looked.declared.gives_store and os.environ.get("OUTLIVE_STORE"):
-            warn(
-                (
-                    "the app gives its store itself: OUTLIVE_STORE (--store, --postgres) may not count",
-                )
-            )
+            warn(("the app gives its store itself: --store and --postgres may not count",))
         warn(telling.differences(looked))
         self._address = self.url  # the listener is closed before the last line is printed
         self._bear(self._watch())
