@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def tests_of(folder: Path, *which: str) -> subprocess.CompletedProcess[str]:
+def ran_in(folder: Path, *which: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join((str(ROOT / "src"), os.environ.get("PYTHONPATH", "")))
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", *which],
@@ -29,7 +29,7 @@ def test_what_is_made_passes_its_own_tests(outlive, tmp_path, template):
     assert all(len(line.split()) > 2 for line in done.stdout.splitlines() if line[:5] == "shop/")
     # The process and its tests are the same files in all of them: once is enough.
     which = () if template == "starlette" else ("test_app.py",)
-    ran = tests_of(tmp_path / "shop", *which)
+    ran = ran_in(tmp_path / "shop", *which)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert not (tmp_path / "shop" / ".outlive").exists(), "its tests leave no store behind"
 
