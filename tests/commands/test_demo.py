@@ -1,6 +1,7 @@
 """The demonstration, to its end: what it tells is what happened."""
 
 import re
+import socket
 from pathlib import Path
 
 
@@ -19,6 +20,9 @@ def test_it_kills_takes_over_counts_and_leaves_nothing_behind(outlive, tmp_path)
 
 
 def test_a_taken_port_is_one_clear_line(outlive):
-    done = outlive("demo", "--port", "1", "--once")
-    if done.returncode:  # root may listen there, and then it is simply served
-        assert done.stderr.startswith("outlive: cannot listen on 127.0.0.1:1")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = outlive("demo", "--port", port, "--once")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"outlive: cannot listen on 127.0.0.1:{port}:")
+    assert len(done.stderr.splitlines()) == 1
