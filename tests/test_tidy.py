@@ -113,8 +113,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "dashboard": FACE,
     "web": FACE | {"dashboard", "doors", "ids"},
     # `outlive db` is about a store as such: it may be frozen, half filled, or not there yet, and no
-    # application can hold it then.
-    "commands": FACE | {"stores"},
+    # application can hold it then. `outlive dev` and `generate` read what a program declares.
+    "commands": FACE | {"doors", "stores"},
     "prove": FACE,
     "audit": frozenset(("errors",)),
     "__init__": FOUNDATION

@@ -59,12 +59,14 @@ def alive(pid: int) -> bool:
 class Running:
     """A process that was started by a test, with everything it has said."""
 
-    def __init__(self, folder: Path, name: str, *command: str, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, name: str, *command: str, cwd: Path | None = None, **environment: str
+    ) -> None:
         self.out, self.err = folder / f"{name}.out", folder / f"{name}.err"
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
                 command,
-                cwd=folder,
+                cwd=cwd or folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
                 stdout=out,
                 stderr=err,
@@ -107,9 +109,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start a Python process in the test's own folder; whatever still runs is ended afterwards."""
     started: list[Running] = []
 
-    def run(*arguments: str, **environment: str) -> Running:
+    def run(*arguments: str, cwd: Path | None = None, **environment: str) -> Running:
         name = f"run{len(started)}"
-        started.append(Running(tmp_path, name, sys.executable, *arguments, **environment))
+        command = (sys.executable, *arguments)
+        started.append(Running(tmp_path, name, *command, cwd=cwd, **environment))
         return started[-1]
 
     yield run

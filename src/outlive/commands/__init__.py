@@ -1,5 +1,9 @@
 """The command line: one file per verb, loaded only when it is asked for.
 
+    outlive new NAME               a small project that runs, with its tests
+    outlive dev MODULE:APP         serve, and reload when the code changes; keys to kill and prove
+    outlive demo                   see a take-over without writing a file
+    outlive generate WHAT …        the files of a deployment, worked out from the app
     outlive serve MODULE:APP       run a service: restarts what dies, ends in order
     outlive process …              look at processes, signal, cancel, pause, retry, skip, fork them
     outlive db …                   migrate, check, back up, restore and move a store
@@ -29,6 +33,10 @@ __all__ = ["main"]
 
 _GROUPS = ("process", "db")
 _VERBS = {
+    "new": "Make a small project that runs, with its tests.",
+    "dev": "Serve, and reload when the code changes; keys to kill the worker and to prove it.",
+    "demo": "See a process go on after kill -9, without writing a file.",
+    "generate": "Write the files of a deployment, worked out from the app.",
     "serve": "Run a service until it is told to end.",
     "process": "Look at processes; signal, cancel, pause, retry, skip and fork them.",
     "db": "Migrate, check, back up, restore and move a store.",

@@ -115,8 +115,8 @@ def diff(
     if ids or not which:
 
         async def question(app: Outlive) -> list[Difference]:
-            chosen = ids or await _chosen(app, wanted, type, limit)
-            return await _of_processes(code, app, chosen, strict=bool(ids))
+            picked = ids or await chosen(app, wanted, type, limit)
+            return await compared(code, app, picked, strict=bool(ids))
 
         found += ask(address_of(store or code.store_address), question)
     if output == "json":
@@ -126,7 +126,8 @@ def diff(
     return DONE if all(one.fits for one in found) else FAILED
 
 
-async def _chosen(app: Outlive, wanted: list[str], type: str | None, limit: int) -> list[str]:
+async def chosen(app: Outlive, wanted: list[str], type: str | None, limit: int) -> list[str]:
+    """The ids of at most `limit` processes in one of the states `wanted`, the newest of each."""
     ids: dict[str, None] = {}
     for status in wanted:
         cursor = ""
@@ -142,7 +143,7 @@ async def _of_files(code: Outlive, files: Iterable[str]) -> list[Difference]:
     return [await code.diff(_text_of(Path(file))) for file in files]
 
 
-async def _of_processes(
+async def compared(
     code: Outlive, app: Outlive, ids: Iterable[str], *, strict: bool
 ) -> list[Difference]:
     """The differences of what has begun; `strict`: each of them must be there."""

@@ -153,10 +153,22 @@ class Supervisor:
                 return
             served = report is not None and report.ready
             pause = PAUSE_SECONDS if served else min(PAUSE_SECONDS_MAX, pause * 2)
-            say(f"worker {process.pid} {end_of(status)}; another takes its place")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self.leaving.wait()
+            self.tell_death(process.pid, status)
+            await self.rest(pause, served)
+
+    def tell_death(self, pid: int, status: int) -> None:
+        """Say that a worker has ended which was not asked to."""
+        say(f"worker {pid} {end_of(status)}; another takes its place")
+
+    def tell_successor(self, pid: int) -> None:
+        """Say that a worker serves in the place of one that has ended."""
+        say(f"worker {pid} is ready")
+
+    async def rest(self, seconds: float, served: bool) -> None:
+        """Wait before a worker that has ended is replaced; `served`: it had begun to serve."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.leaving.wait()
 
     async def _start(self) -> tuple[asyncio.subprocess.Process, Report | None]:
         """Start a worker and wait until it serves (or cannot, or died)."""
@@ -185,10 +197,10 @@ class Supervisor:
         if report is not None and report.ready:
             self.serving.append(process.pid)
             if self.announced:
-                say(f"worker {process.pid} is ready")
+                self.tell_successor(process.pid)
             elif len(self.serving) == self.workers:
                 self.announced = True
-                self._announce(report.store)
+                self.announce(report.store)
             return
         reason = report.failure if report else ""
         if self.announced:
@@ -200,7 +212,8 @@ class Supervisor:
         status = await process.wait()
         say(reason or f"the worker {end_of(status)} before it could serve")
 
-    def _announce(self, store: str) -> None:
+    def announce(self, store: str) -> None:
+        """Say that all workers serve: where, who, and on which store."""
         host, port = self.listener.getsockname()[:2]
         place = f"[{host}]" if ":" in host else host
         pids = ", ".join(str(pid) for pid in sorted(self.serving))

@@ -1,0 +1,46 @@
+"""Files that a command makes: none over another one unless that is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from outlive.commands.exits import FORBIDDEN, CommandFailed
+
+
+def rendered(template: str, facts: Mapping[str, Any]) -> str:
+    """A template below commands/templates, filled in; a fact that is missing is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # What is made is no page: it is read by programs that know no HTML, and quoted for them.
+    made = Environment(
+        loader=PackageLoader("outlive.commands"), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
+    )  # fmt: skip
+    made.filters["tojson"] = _json
+    return made.get_template(template).render(facts)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def write(folder: Path, files: Mapping[str, str], *, force: bool) -> Iterator[str]:
+    """Write `files` below `folder`; gives a line for each. Raises `CommandFailed` before anything
+    is written when one is there and `force` is not given."""
+    there = [name for name in files if (folder / name).exists()]
+    if there and not force:
+        raise CommandFailed(
+            f"{folder / there[0]} is there already; nothing was written (--force writes over it)",
+            FORBIDDEN,
+        )
+    for name, text in files.items():
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+        except OSError as error:
+            raise CommandFailed(f"{path} cannot be written: {error.strerror}") from error
+        yield str(path)
