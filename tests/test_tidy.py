@@ -113,7 +113,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "web": FACE | {"dashboard", "doors", "ids"},
     # `outlive db` is about a store as such: it may be frozen, half filled, or not there yet, and no
     # application can hold it then.
-    "commands": FACE | {"stores"},
+    "commands": FACE | {"doors", "stores"},
     "prove": FACE,
     "audit": frozenset(("errors",)),
     "__init__": FOUNDATION

@@ -2,10 +2,13 @@
 
     outlive serve MODULE:APP       run a service: restarts what dies, ends in order
     outlive process …              look at processes, signal, cancel, pause, retry, skip, fork them
+    outlive node, type, session, limit, breaker, cache, request …    the other nouns: list, and act
+    outlive context list           services elsewhere, for --context
     outlive db …                   migrate, check, back up, restore and move a store
     outlive doctor                 is the store sound, and what to do if not
     outlive explain [CODE]         what an error means and what to do
     outlive openapi MODULE:APP     the API's description, without a store
+    outlive completion SHELL       what completes all this in bash, zsh or fish
     outlive version
 
 Results go to stdout, everything said about them to stderr; output that is not for a terminal is
@@ -27,14 +30,23 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_GROUPS = ("process", "db")
+_GROUPS = frozenset("process node type session limit breaker cache request context db".split())
 _VERBS = {
     "serve": "Run a service until it is told to end.",
     "process": "Look at processes; signal, cancel, pause, retry, skip and fork them.",
+    "node": "Look at the nodes that serve the store.",
+    "type": "Look at types of process: what is under way, who runs them.",
+    "session": "Look at sessions, and sign out.",
+    "limit": "Look at what is used of rate limits, and reset it.",
+    "breaker": "Look at breakers; hold them open or closed, reset them.",
+    "cache": "Look at caches, and make their values old.",
+    "request": "Look at idempotency keys; resolve or forget them.",
+    "context": "Look at the services that --context knows.",
     "db": "Migrate, check, back up, restore and move a store.",
     "doctor": "Check the store and say what to do.",
     "explain": "Explain an error code, or list them all.",
     "openapi": "Print an app's OpenAPI document; needs no store.",
+    "completion": "Print what completes commands in bash, zsh or fish.",
     "version": "Print the versions that matter in a report.",
 }
 

@@ -1,4 +1,4 @@
-"""Options that several commands share: how much is listed, and for whom."""
+"""Options that several commands share: how much is listed, for whom; and why a thing is done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ LIST_MAX = 100_000
 """Processes one command lists."""
 
 ListFormat = Annotated[
-    Literal["text", "json", "ids"],
-    Parameter(name=["--output", "-o"], help="text for people, json or ids for programs."),
+    Literal["table", "json", "ids", "csv"],
+    Parameter(name=["--output", "-o"], help="table for people; json, ids, csv for programs."),
 ]
+Reason = Annotated[str, Parameter(name=["--reason", "--why"], help="Why; kept with your name.")]
 Limit = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=LIST_MAX))]

@@ -27,7 +27,8 @@ LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 86_400.0
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 Holders = dict[str, int]
 """Until when each holder has its slot, in microseconds of the store's clock."""
-_read: Any = msgspec.json.Decoder(Holders).decode
+holders_of: Any = msgspec.json.Decoder(Holders).decode
+"""Who holds a slot, of the value of a cell."""
 
 
 class Slots(Struct, frozen=True):
@@ -92,7 +93,7 @@ class Held(Struct, frozen=True, gc=False):
 
 def decide_slot(ref: Ref, cell: Cell | None, command: Acquire | Release, now: int) -> Decision[Any]:
     """Decide on the slots in `cell`."""
-    found: Holders = {} if cell is None else _read(cell.value)
+    found: Holders = {} if cell is None else holders_of(cell.value)
     holders = {name: until for name, until in found.items() if until > now}
     had = command.holder in holders
     if isinstance(command, Release):
