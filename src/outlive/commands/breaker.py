@@ -13,7 +13,7 @@ from outlive.commands.client import At, ask, desk_of
 from outlive.commands.control import who
 from outlive.commands.listing import Listing, Watch, show
 from outlive.commands.many import each
-from outlive.commands.options import Limit, ListFormat, Reason
+from outlive.commands.options import Limit, ListFormat, OrStdin, Reason
 from outlive.commands.output import Format, document, lines, time_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def show_breaker(name: str, /, *, at: At = None, output: Format = "text") -> Non
 
 @commands.command
 def force(
-    name: str,
+    name: Annotated[str, OrStdin],
     state: Annotated[Literal["open", "closed"], Parameter(help="open: call nobody; closed: all.")],
     /,
     *,
@@ -94,7 +94,7 @@ def force(
 
 
 @commands.command
-def release(name: str, /, *, reason: Reason = "", at: At = None) -> int:
+def release(name: Annotated[str, OrStdin], /, *, reason: Reason = "", at: At = None) -> int:
     """Hold a dependency no longer: it goes on as it stood.
 
     Parameters
@@ -106,7 +106,7 @@ def release(name: str, /, *, reason: Reason = "", at: At = None) -> int:
 
 
 @commands.command
-def reset(name: str, /, *, reason: Reason = "", at: At = None) -> int:
+def reset(name: Annotated[str, OrStdin], /, *, reason: Reason = "", at: At = None) -> int:
     """Close it now, hold it no longer, and begin to count anew.
 
     Parameters

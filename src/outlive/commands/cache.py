@@ -14,7 +14,7 @@ from outlive.commands.control import read_json, who
 from outlive.commands.exits import MISUSED, CommandFailed
 from outlive.commands.listing import Listing, Watch, show
 from outlive.commands.many import each
-from outlive.commands.options import ListFormat, Reason
+from outlive.commands.options import ListFormat, OrStdin, Reason
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -36,7 +36,7 @@ def list_caches(*, at: At = None, output: ListFormat = "table", watch: Watch = F
 
 @commands.command
 def invalidate(
-    name: str,
+    name: Annotated[str, OrStdin],
     /,
     *,
     tag: str = "",

@@ -31,7 +31,7 @@ from outlive.clock import rfc3339
 from outlive.commands.client import At, ask
 from outlive.commands.exits import FORBIDDEN, MISUSED, CommandFailed
 from outlive.commands.many import each, progress
-from outlive.commands.options import Reason
+from outlive.commands.options import OrStdin, Reason
 from outlive.commands.output import lines
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def register(commands: App) -> None:
 
 
 def cancel(
-    id: str | None = None,
+    id: Annotated[str | None, OrStdin] = None,
     /,
     *,
     reason: Reason = "",
@@ -99,7 +99,7 @@ def cancel(
 
 
 def pause(
-    id: str | None = None,
+    id: Annotated[str | None, OrStdin] = None,
     /,
     *,
     why: Reason = "",
@@ -123,7 +123,7 @@ def pause(
 
 
 def resume(
-    id: str | None = None,
+    id: Annotated[str | None, OrStdin] = None,
     /,
     *,
     why: Reason = "",
@@ -147,7 +147,7 @@ def resume(
 
 
 def retry(
-    id: str | None = None,
+    id: Annotated[str | None, OrStdin] = None,
     /,
     *,
     now: bool = False,
@@ -222,7 +222,9 @@ def skip(
     lines((f"{id} is asked to skip {step or 'the step that fails'}",))
 
 
-def deadline(id: str, seconds: str, /, *, why: Reason = "", at: At = None) -> int:
+def deadline(
+    id: Annotated[str, OrStdin], seconds: str, /, *, why: Reason = "", at: At = None
+) -> int:
     """Say anew when a process must have ended.
 
     Parameters

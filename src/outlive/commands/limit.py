@@ -5,7 +5,7 @@ Of limits in the application's own store: not of those kept with `cells=`, or in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App
 
@@ -13,7 +13,7 @@ from outlive.commands.client import At, desk_of
 from outlive.commands.control import who
 from outlive.commands.listing import Listing, Watch, show
 from outlive.commands.many import each
-from outlive.commands.options import Limit, ListFormat, Reason
+from outlive.commands.options import Limit, ListFormat, OrStdin, Reason
 from outlive.commands.output import time_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def list_limits(
 
 
 @commands.command
-def reset(key: str, /, *, reason: Reason = "", at: At = None) -> int:
+def reset(key: Annotated[str, OrStdin], /, *, reason: Reason = "", at: At = None) -> int:
     """Forget what is used under a key; of slots, who holds them.
 
     Parameters

@@ -26,7 +26,7 @@ from outlive.commands.exits import MISUSED, CommandFailed
 from outlive.commands.listing import Listing, Watch, watched
 from outlive.commands.listing import show as show_list
 from outlive.commands.many import each
-from outlive.commands.options import Limit, ListFormat
+from outlive.commands.options import Limit, ListFormat, OrStdin
 from outlive.commands.output import Format, lines, text_of, time_of
 from outlive.commands.searching import Narrowing
 from outlive.kinds.processes import STATUSES
@@ -176,7 +176,7 @@ def signal(
 
 
 @commands.command
-def notify(id: str, /, *, at: At = None) -> int:
+def notify(id: Annotated[str, OrStdin], /, *, at: At = None) -> int:
     """Tell the end of a process once more, to whoever asked to be told.
 
     Parameters

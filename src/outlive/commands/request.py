@@ -15,7 +15,7 @@ from outlive.commands.control import who
 from outlive.commands.exits import MISUSED, CommandFailed
 from outlive.commands.listing import Listing, Watch, show
 from outlive.commands.many import each
-from outlive.commands.options import Limit, ListFormat, Reason
+from outlive.commands.options import Limit, ListFormat, OrStdin, Reason
 from outlive.commands.output import Format, document, lines, time_of
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def show_request(id: str, /, *, at: At = None, output: Format = "text") -> None:
 
 @commands.command
 def resolve(
-    id: str,
+    id: Annotated[str, OrStdin],
     /,
     *,
     status: Annotated[int | None, Parameter(validator=validators.Number(gte=200, lte=599))] = None,
@@ -123,7 +123,7 @@ def resolve(
 
 
 @commands.command
-def expire(id: str, /, *, reason: Reason = "", at: At = None) -> int:
+def expire(id: Annotated[str, OrStdin], /, *, reason: Reason = "", at: At = None) -> int:
     """Forget a key: the next request with it is a first one.
 
     Parameters

@@ -5,7 +5,7 @@ Of sessions in the application's own store: not of those sealed in cookies, or k
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App
 
@@ -14,7 +14,7 @@ from outlive.commands.control import who
 from outlive.commands.exits import DONE, MISUSED, CommandFailed
 from outlive.commands.listing import Listing, Watch, show
 from outlive.commands.many import each
-from outlive.commands.options import Limit, ListFormat, Reason
+from outlive.commands.options import Limit, ListFormat, OrStdin, Reason
 from outlive.commands.output import time_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def list_sessions(
 
 @commands.command
 def revoke(
-    key: str | None = None,
+    key: Annotated[str | None, OrStdin] = None,
     /,
     *,
     subject: str = "",
