@@ -7,6 +7,8 @@ with 5.
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +20,8 @@ from outlive.commands import command_line, main
 APART = {("serve",), ("openapi",)}
 """They run a program; what is wrong with its name is tried in their own tests."""
 HUGE = "9" * 5000
-STRANGE = (
-    "", " ", "-", "--", "-1", "--=", "--bogus", "-oxml", "\u202e\u0000".replace("\0", ""), "\ud800",
-    "é" * 3000, HUGE, "[" * 2000, "a\nb", "\x1b[2J", "../../etc/passwd", "sqlite:///\ud800",
-)  # fmt: skip
-VALUES = ("", "no", "1e400", "-1", HUGE, "\ud800", "{")
+STRANGE = ("", "-", "--bogus", "é" * 3000, HUGE, "[" * 2000, "a\nb\x1b[2J\u202e")
+VALUES = ("no", HUGE)
 
 
 def verbs(app: App, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -44,6 +43,7 @@ VERBS = sorted(verbs(command_line()))
 @pytest.fixture(autouse=True)
 def nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     monkeypatch.setenv("OUTLIVE_STORE", f"sqlite:///{tmp_path}/none.db")
     monkeypatch.setenv("OUTLIVE_CONTEXTS", str(tmp_path / "none.toml"))
 
@@ -59,6 +59,7 @@ def options(words: tuple[str, ...]) -> list[str]:
 def typed(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for strange in STRANGE:
         yield (*words, strange)
+    for strange in STRANGE[2:5]:
         yield (*words, "x", strange)
     yield words
     yield (*words, *["x"] * 40)
@@ -80,7 +81,7 @@ def test_nothing_that_is_typed_shows_a_traceback(
         told = capsys.readouterr()
         assert code in range(6), line
         assert "Traceback" not in told.err, line
-        if code > 1:
+        if code:
             (said,) = told.err.splitlines()
             assert said.startswith("outlive: "), line
             assert len(said) < 2000 and said.isprintable(), line
@@ -89,3 +90,8 @@ def test_nothing_that_is_typed_shows_a_traceback(
 def test_every_noun_is_tried() -> None:
     assert {words[0] for words in VERBS} >= {"process", "node", "session", "db", "doctor"}
     assert len(VERBS) > 40
+
+
+def test_bytes_that_are_no_text_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["process", "import", "\udcff"]) == 2
+    assert capsys.readouterr().err == "outlive: an argument is not text in UTF-8; nothing was done\n"

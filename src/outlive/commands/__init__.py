@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError
 
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if not all(_is_text(word) for word in given):
+        return _end("an argument is not text in UTF-8; nothing was done", MISUSED)
     if given == ["--version"]:
         given = ["version"]
     try:
@@ -81,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         sys.stdout.flush()
     except CycloptsError as error:
-        return _end(" ".join(str(error).split()), MISUSED)
+        return _end(str(error), MISUSED)
     except CommandFailed as error:
         return _end(str(error), error.code)
     except OutliveError as error:
@@ -90,11 +92,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has seen enough (`… list | head`): nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _end(f"{place}{error.strerror or error}", FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
     return result if isinstance(result, int) else 0
 
 
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _end(message: str, code: int) -> int:
-    print(f"outlive: {message}", file=sys.stderr, flush=True)
+    from outlive.commands.output import one_line
+
+    print(f"outlive: {one_line(message)}", file=sys.stderr, flush=True)
     return code

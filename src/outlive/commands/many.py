@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from outlive.commands.client import At, ask
 from outlive.commands.exits import DONE, MISUSED, CommandFailed, exit_code
+from outlive.commands.output import one_line
 from outlive.errors import OutliveError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ async def _asked(
                 code = error.code if isinstance(error, CommandFailed) else exit_code(error)
                 assert isinstance(code, int)
                 codes.append(code)
-                print(f"outlive: {id[:80]}: {error}", file=sys.stderr)
+                print(f"outlive: {one_line(f'{id[:80]}: {error}')}", file=sys.stderr)
             done(1)
 
     with progress(len(ids), "asked") as done:

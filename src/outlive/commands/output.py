@@ -40,8 +40,19 @@ STYLES = {
 """The colours of words that say how it stands."""
 
 
+LINE_CHARACTERS_MAX = 1000
 TIMES = frozenset("at began changed due ended expires since started time".split())
 """Fields that hold a time in integer microseconds."""
+
+
+def one_line(message: str) -> str:
+    """`message` on one line that a terminal can show, at most `LINE_CHARACTERS_MAX` of it."""
+    joined = " ".join(message.split())
+    shown = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in joined[: LINE_CHARACTERS_MAX + 1]
+    )
+    return shown if len(shown) <= LINE_CHARACTERS_MAX else shown[:LINE_CHARACTERS_MAX] + "…"
 
 
 def time_of(micros: int | None) -> str:
