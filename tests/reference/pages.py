@@ -109,7 +109,11 @@ def http_api() -> str:
     ]
     components = described["components"]
     for path, methods in described["paths"].items():
+        shared = methods.get("parameters", [])
         for method, one in methods.items():
+            if method == "parameters":
+                continue
+            one = {**one, "parameters": [*shared, *one.get("parameters", ())]}
             parts.append("\n".join(_described(method.upper(), path, one, components)))
     parts.append("\n".join(_operations()))
     return "\n\n".join(parts) + "\n"
