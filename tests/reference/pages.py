@@ -45,8 +45,12 @@ SECTIONS = {
 
 def cli() -> str:
     """Every command, from the parser."""
-    text = command_line().generate_docs(output_format="markdown", recursive=True)
+    text = command_line().generate_docs(
+        output_format="markdown", recursive=True, usage_name="outlive"
+    )
     text = text.partition("**Commands**:")[2].partition("\n## ")[2]
+    # It says how this very process was started in the usage of what is nested.
+    text = re.sub(r"^(outlive[a-z ]*?)(?: -m \S+)( .*)?$", r"\1\2", text, flags=re.MULTILINE)
     text = re.sub(r"^```console\noutlive", "```text\noutlive", f"## {text}", flags=re.MULTILINE)
     shared = "Exit codes, `--store`, `--context` and formats: [the command line](../cli.md)."
     return f"# Every command\n\n{NOTE}\n\n{shared}\n\n{text.strip()}\n"
