@@ -50,7 +50,9 @@ def test_a_script_for_each_shell_is_one_that_the_shell_can_read(
     assert "breaker" in script and "invalidate" in script
     if shutil.which(shell):  # fish and zsh are on few machines; bash is asked above
         (tmp_path / "script").write_text(script)
-        done = subprocess.run([shell, "-n", "script"], cwd=tmp_path, capture_output=True, timeout=60)
+        done = subprocess.run(
+            [shell, "-n", "script"], cwd=tmp_path, capture_output=True, timeout=60
+        )
         assert done.returncode == 0, done.stderr
 
 

@@ -30,8 +30,10 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 def test_a_token_is_read_from_a_file_beside_or_the_environment_and_is_not_shown(
     write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write('[a]\nurl = "https://a.example/shop/"\ntoken_file = "a.token"\n[b]\n'
-          'url = "http://localhost:8000"\ntoken_env = "B_TOKEN"\n[c]\nurl = "http://[::1]:8000"\n')
+    write(
+        '[a]\nurl = "https://a.example/shop/"\ntoken_file = "a.token"\n[b]\n'
+        'url = "http://localhost:8000"\ntoken_env = "B_TOKEN"\n[c]\nurl = "http://[::1]:8000"\n'
+    )
     (tmp_path / "a.token").write_text(f"{TOKEN}\n")
     (tmp_path / "a.token").chmod(0o600)
     monkeypatch.setenv("B_TOKEN", TOKEN)

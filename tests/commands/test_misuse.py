@@ -94,4 +94,6 @@ def test_every_noun_is_tried() -> None:
 
 def test_bytes_that_are_no_text_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["process", "import", "\udcff"]) == 2
-    assert capsys.readouterr().err == "outlive: an argument is not text in UTF-8; nothing was done\n"
+    assert (
+        capsys.readouterr().err == "outlive: an argument is not text in UTF-8; nothing was done\n"
+    )

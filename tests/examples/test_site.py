@@ -28,7 +28,7 @@ RUN = {
     "breakers.md": "examples/test_pages.py",
     "caches.md": "examples/test_pages.py",
     "callbacks.md": "http/test_manual.py",
-    "children.md": "http/test_manual.py",
+    "children.md": "doors/test_publishing.py",
     "control.md": "doors/test_controlling.py",
     "dashboard.md": "examples/test_pages.py",
     "events.md": "doors/test_publishing.py",
@@ -51,7 +51,7 @@ RUN = {
     "tutorial.md": "examples/test_tutorial.py",
     "updates.md": "http/test_manual.py",
     "versions.md": "testing/test_journals.py",
-    "webhooks.md": "doors/test_publishing.py",
+    "webhooks.md": "http/test_manual.py",
 }
 """Pages whose Python programs are all run, and what runs them."""
 

@@ -32,7 +32,9 @@ from tests.doors.programs import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "tutorial.md"
-BLOCK = re.compile(r"^```console\n(.*?)^```|^```python\n# (\S+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(
+    r"^```console\n(.*?)^```|^```python\n# (\S+)\n(.*?)^```", re.DOTALL | re.MULTILINE
+)
 SERVICES = ("make run", ".venv/bin/outlive serve")
 DEADLINE_SECONDS = 120.0
 WHOLE_SECONDS = 600.0
