@@ -1,5 +1,4 @@
-"""The manual as a whole: every page is in its place, every link leads somewhere, every block is
-accounted for.
+"""The manual as a whole: pages have their place, links lead somewhere, blocks are accounted for.
 
 `make docs` builds the site and is strict about links too; this needs no generator. A fenced block
 is run by some test (`RUN` says which), or its commands are given to the parser, or it stands in
