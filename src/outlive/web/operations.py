@@ -17,15 +17,14 @@ from urllib.parse import parse_qs
 import msgspec
 from msgspec import UNSET, Raw
 
-from outlive.doors.desk import Desk
-from outlive.doors.operations import OPERATIONS, Forked, Operation
 from outlive.errors import InvalidInput, MalformedInput
 from outlive.web.access import ANYBODY
 from outlive.web.messages import JSON, Request, Response, demand_json, read_json
 from outlive.web.problems import MethodNotAllowed, NotFound, UnsupportedMediaType
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the table and the desk are loaded by the first who asks
     from outlive.app import Outlive
+    from outlive.doors.operations import Operation
 
 ARGUMENTS_BYTES_MAX = 1024 * 1024
 _encode = msgspec.json.Encoder().encode
@@ -54,6 +53,9 @@ class Operations:
         )
 
     async def _perform(self, request: Request, operation: Operation, body: bytes) -> Response:
+        from outlive.doors.desk import Desk
+        from outlive.doors.operations import Forked
+
         try:
             asked = msgspec.json.decode(body, type=operation.asks)
         except msgspec.ValidationError as error:
@@ -79,6 +81,8 @@ class Operations:
 
 
 def _named(request: Request, *, changes: bool) -> Operation:
+    from outlive.doors.operations import OPERATIONS
+
     found = OPERATIONS.get(request.id)
     if found is None:
         raise NotFound(f"There is no operation {request.id[:64]}.")
