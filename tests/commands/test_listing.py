@@ -299,6 +299,23 @@ def test_watching_on_a_terminal_draws_over_and_gives_the_screen_back(town: Town)
     assert b"Traceback" not in said
 
 
+def test_a_bar_is_drawn_on_the_terminal_of_stderr_and_nowhere_else(town: Town) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    words = ("limit", "reset", "-", "--store", town.address)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm-256color"}
+    done = subprocess.run(
+        [sys.executable, "-m", "outlive.commands", *words], input=b"a\nb\nc\n",
+        stdout=subprocess.PIPE, stderr=theirs, env=environment, timeout=60,
+    )  # fmt: skip
+    os.close(theirs)
+    said = os.read(ours, 65_536)
+    os.close(ours)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert b"3/3" in said and said.count(b"OL0020") == 3
+
+
 def test_a_list_of_nothing_is_no_line_and_no_error(tmp_path: Path) -> None:
     asyncio.run(filled_with_nothing(f"sqlite:///{tmp_path}/empty.db"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

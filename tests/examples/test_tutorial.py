@@ -159,7 +159,11 @@ def typed() -> Iterator[tuple[str, str, list[str]]]:
 def test_the_tutorial_prints_what_it_says(clone: Path) -> None:
     ports = {"8000": free_port(), "8001": free_port(), "8002": free_port()}
     kept = {"HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHON", "TMPDIR"}
-    environment = {name: value for name, value in os.environ.items() if name in kept}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in kept or name.startswith("PIP_") or name.lower().endswith("_proxy")
+    }
     environment |= {"PORT": str(ports["8000"]), "PYTHON": sys.executable}
 
     def here(text: str) -> str:
