@@ -48,11 +48,19 @@ TIMES = frozenset("at began changed due ended expires since started time".split(
 def one_line(message: str) -> str:
     """`message` on one line that a terminal can show, at most `LINE_CHARACTERS_MAX` of it."""
     joined = " ".join(message.split())
-    shown = "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in joined[: LINE_CHARACTERS_MAX + 1]
-    )
+    shown = printable(joined[: LINE_CHARACTERS_MAX + 1])
     return shown if len(shown) <= LINE_CHARACTERS_MAX else shown[:LINE_CHARACTERS_MAX] + "…"
+
+
+def printable(text: str) -> str:
+    """`text` without what would move the cursor or end the line: a browser's name for itself, a
+    tag or a subject may be anybody's choice."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def time_of(micros: int | None) -> str:
@@ -100,6 +108,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def plain_table(rows: Sequence[Sequence[str]]) -> str:
     """`rows`, one a line, their columns aligned by spaces."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     made = []
     for row in rows:
@@ -118,5 +127,5 @@ def drawn_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for head in heads:
         drawn.add_column(head, overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        drawn.add_row(*(Text(printable(cell), style=STYLES.get(cell, "")) for cell in row))
     return drawn

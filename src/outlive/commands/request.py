@@ -16,7 +16,7 @@ from outlive.commands.exits import MISUSED, CommandFailed
 from outlive.commands.listing import Listing, Watch, show
 from outlive.commands.many import each
 from outlive.commands.options import Limit, ListFormat, OrStdin, Reason
-from outlive.commands.output import Format, document, lines, time_of
+from outlive.commands.output import Format, document, lines, printable, time_of
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -79,7 +79,8 @@ def show_request(id: str, /, *, at: At = None, output: Format = "text") -> None:
         document(found)
         return
     lines(
-        (
+        printable(line)
+        for line in (
             f"{found.id}  {found.state}",
             f"  request    {found.method} {found.route}".rstrip(),
             f"  key        {found.key}",
