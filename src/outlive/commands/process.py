@@ -27,12 +27,14 @@ from outlive.commands.listing import Listing, Watch, watched
 from outlive.commands.listing import show as show_list
 from outlive.commands.many import each
 from outlive.commands.options import Limit, ListFormat, OrStdin
-from outlive.commands.output import Format, lines, text_of, time_of
+from outlive.commands.output import Format, lines, printable, text_of, time_of
 from outlive.commands.searching import Narrowing
 from outlive.kinds.processes import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rich.console import RenderableType
 
     from outlive.app import Outlive
     from outlive.kinds.processes import Entry, StepView, Summary, View
@@ -140,8 +142,13 @@ def show(
     if not watch:
         sys.stdout.write(text(ask(at, question)))
         return
-    drawn = None if output == "json" else text
-    watched(question, at, text, drawn)
+
+    def drawn(found: tuple[View, list[Entry]]) -> RenderableType:
+        from rich.text import Text
+
+        return Text("\n".join(printable(line) for line in text(found).splitlines()))
+
+    watched(question, at, text, None if output == "json" else drawn)
 
 
 @commands.command
