@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from outlive.commands import main
 
@@ -119,3 +124,53 @@ def test_what_needs_the_store_itself_is_not_sent(
 ) -> None:
     assert said("process", "signal", "ord_1", "paid", "--app", "shop:app")[0] == 2
     assert other.asked == []
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate of `localhost` that signs itself, with its key, in one file."""
+    now = datetime.now(UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path = folder / "localhost.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
+    return path
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_over_https_a_certificate_is_verified_before_the_token_is_sent(
+    trusted: bool,
+    other: Other,
+    said: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    other.server.socket = context.wrap_socket(other.server.socket, server_side=True)
+    (tmp_path / "contexts.toml").write_text(
+        f'[it]\nurl = "https://localhost:{other.server.server_port}"\ntoken = "a-token-of-sixteen"'
+    )
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    code, line = said("node", "list")
+    assert code == (0 if trusted else 5), line
+    assert ("certificate" in line) is not trusted
+    assert len(other.asked) == trusted
