@@ -128,7 +128,7 @@ class Remote:
 def _arguments(operation: Operation, args: tuple[Any, ...], named: dict[str, Any]) -> bytes:
     fields = {field.name: field for field in msgspec.structs.fields(operation.asks)}
     given = dict(zip(fields, args, strict=False)) | named
-    if unknown := {name for name in given.keys() - fields.keys() if given[name] is not None}:
+    if unknown := {name for name in given.keys() - fields.keys() if given[name]}:
         raise CommandFailed(
             f"{sorted(unknown)[0]} needs the store itself: give --store, not --context", MISUSED
         )

@@ -332,11 +332,11 @@ class Desk:
 
 def _limit_line(cell: Cell, storage: str, now: int) -> LimitLine:
     from outlive.kinds.ratelimits.algorithms import read_state, used
-    from outlive.kinds.ratelimits.slots import holders_of
+    from outlive.kinds.ratelimits.slots import read_holders
 
     due = cell.due or now
     if cell.value.startswith(b"{"):
-        held = sum(until > now for until in holders_of(cell.value).values())
+        held = sum(until > now for until in read_holders(cell.value).values())
         return LimitLine(cell.key, "slots", held, 0, storage, due)
     much, whole = used(read_state(cell.value), now)
     return LimitLine(cell.key, "quota", much, whole, storage, due)

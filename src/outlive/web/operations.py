@@ -62,10 +62,12 @@ class Operations:
             raise InvalidInput(f"{operation.name}: {error}. Nothing was done.") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedInput(f"{operation.name}: {error}. Nothing was done.") from None
+        usual = {one.name: one.default for one in msgspec.structs.fields(operation.asks)}
         given: dict[str, Any] = {
             name: bytes(value) if isinstance(value, Raw) else value
             for name, value in msgspec.structs.asdict(asked).items()
             if value is not UNSET
+            and (name == "who" or isinstance(value, Raw) or value != usual[name])
         }
         visitor = request.visitor
         if "who" in given and visitor is not None and visitor is not ANYBODY:

@@ -27,8 +27,8 @@ LEASE_SECONDS_MIN, LEASE_SECONDS_MAX = 1.0, 86_400.0
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
 Holders = dict[str, int]
 """Until when each holder has its slot, in microseconds of the store's clock."""
-holders_of: Any = msgspec.json.Decoder(Holders).decode
-"""Who holds a slot, of the value of a cell."""
+read_holders: Any = msgspec.json.Decoder(Holders).decode
+"""The value of a cell."""
 
 
 class Slots(Struct, frozen=True):
@@ -93,7 +93,7 @@ class Held(Struct, frozen=True, gc=False):
 
 def decide_slot(ref: Ref, cell: Cell | None, command: Acquire | Release, now: int) -> Decision[Any]:
     """Decide on the slots in `cell`."""
-    found: Holders = {} if cell is None else holders_of(cell.value)
+    found: Holders = {} if cell is None else read_holders(cell.value)
     holders = {name: until for name, until in found.items() if until > now}
     had = command.holder in holders
     if isinstance(command, Release):
