@@ -19,6 +19,8 @@ COMPARISON := bench/.venv-comparison
 COMPARISON_READY := $(COMPARISON)/.ready
 MEMORY := bench/.venv-memory
 MEMORY_READY := $(MEMORY)/.ready
+DOCS := .venv-docs
+DOCS_READY := $(DOCS)/.ready
 PIP := -m pip --disable-pip-version-check --no-input install -qq
 
 export PORT
@@ -26,7 +28,7 @@ export PORT
 .DEFAULT_GOAL := help
 .PHONY: help run shop test servers cluster check format bench bench-postgres bench-http \
   bench-scale bench-requests bench-comparison bench-memory simulate powerloss crash planted \
-  prove-kernel drivers fences sizes sleepers soak clean
+  prove-kernel drivers fences sizes sleepers soak docs clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -128,9 +130,14 @@ sizes: $(READY) ## Measure whether a gigabyte of history costs anything (WRITE=1
 sleepers: $(READY) ## Measure 100,000 sleepers and a process of 10,000 steps (WRITE=1 too)
 	@$(BIN)/python bench/sleepers.py $(if $(WRITE),--write)
 
+docs: $(READY) $(DOCS_READY) ## Build the manual into ./site; a link that leads nowhere fails
+	@$(BIN)/python -m tests.reference >/dev/null
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	@echo "the manual is at site/index.html"
+
 clean: ## Remove the environments and every cache
 	@rm -rf $(VENV) $(DBOS) $(RESTATE) bench/node_modules $(DRIVERS) $(REQUESTS) $(MEMORY) \
-	  $(COMPARISON)
+	  $(COMPARISON) $(DOCS) site
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -198,4 +205,10 @@ $(DRIVERS_READY): bench/drivers.txt
 	$(call environment,$(DRIVERS))
 	@echo "setting up $(DRIVERS) (a minute the first time)"
 	@$(DRIVERS)/bin/python $(PIP) -r bench/drivers.txt
+	@touch $@
+
+$(DOCS_READY): docs/site.txt
+	$(call environment,$(DOCS))
+	@echo "setting up $(DOCS) (a minute the first time)"
+	@$(DOCS)/bin/python $(PIP) -r docs/site.txt
 	@touch $@

@@ -36,7 +36,14 @@ TEST_SLEEP_SECONDS_MAX = 0.1
 LONG_FUNCTIONS: Mapping[str, int] = {}
 LONG_MODULES: Mapping[str, int] = {}
 UNTESTED: Mapping[str, str] = {
-    "commands.options": "two options: tests/commands/test_process.py types them",
+    **{
+        f"commands.{noun}": "tests/commands/test_listing.py asks it at a store and elsewhere"
+        for noun in ("breaker", "cache", "limit", "many", "node", "request", "session")
+    },
+    "commands.type": "tests/commands/test_listing.py asks it at a store and elsewhere",
+    "commands.context": "tests/commands/test_contexts.py lists what is right and what is wrong",
+    "doors.replies": "values and errors: tests/doors/test_requests.py is given them",
+    "doors.operations": "a table: tests/web/test_operations.py and test_listing.py go through it",
     "store": "only promises: the conformance suite holds every store to them",
     "kinds.processes.bulk": "values: tests/doors/test_bulk.py is shown and told them",
     "runtime.forks": "asked for and begun by tests/doors/test_forking.py",
@@ -84,6 +91,7 @@ TEST_FOLDERS_OF_THEIR_OWN = frozenset(
         "http",
         "planted",
         "proofs",
+        "reference",
         "simulation",
         "typing",
     )

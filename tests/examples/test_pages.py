@@ -128,3 +128,19 @@ def test_the_limited_program_of_the_manual_prints_what_it_says(tmp_path: Path) -
     assert said == "[True, True, False]\n3 SENT\n"
     text = (DOCS / "synchronous.md").read_text("utf-8")
     assert "It prints `[True, True, False]` and `3 SENT`" in text
+
+
+def test_the_dashboard_of_the_manual_lets_in_whom_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert written_out("dashboard.md", tmp_path) == ["seen.py"]
+    monkeypatch.chdir(tmp_path)
+    for name in ("WALL", "ANN", "BOB"):
+        monkeypatch.setenv(f"{name}_TOKEN", f"{name}-0123456789abcdef")
+    asked = "from seen import app; print(app.access, app.access.login.__name__)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    ran = subprocess.run(
+        [sys.executable, "-c", asked], env=environment,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.stdout == "Access(login) who\n", ran.stderr

@@ -6,10 +6,13 @@
     outlive generate WHAT …        the files of a deployment, worked out from the app
     outlive serve MODULE:APP       run a service: restarts what dies, ends in order
     outlive process …              look at processes, signal, cancel, pause, retry, skip, fork them
+    outlive node, type, session, limit, breaker, cache, request …    the other nouns: list, and act
+    outlive context list           services elsewhere, for --context
     outlive db …                   migrate, check, back up, restore and move a store
     outlive doctor                 is the store sound, and what to do if not
     outlive explain [CODE]         what an error means and what to do
     outlive openapi MODULE:APP     the API's description, without a store
+    outlive completion SHELL       what completes all this in bash, zsh or fish
     outlive version
 
 Results go to stdout, everything said about them to stderr; output that is not for a terminal is
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_GROUPS = ("process", "db")
+_GROUPS = frozenset("process node type session limit breaker cache request context db".split())
 _VERBS = {
     "new": "Make a small project that runs, with its tests.",
     "dev": "Serve, and reload when the code changes; keys to kill the worker and to prove it.",
@@ -39,10 +42,19 @@ _VERBS = {
     "generate": "Write the files of a deployment, worked out from the app.",
     "serve": "Run a service until it is told to end.",
     "process": "Look at processes; signal, cancel, pause, retry, skip and fork them.",
+    "node": "Look at the nodes that serve the store.",
+    "type": "Look at types of process: what is under way, who runs them.",
+    "session": "Look at sessions, and sign out.",
+    "limit": "Look at what is used of rate limits, and reset it.",
+    "breaker": "Look at breakers; hold them open or closed, reset them.",
+    "cache": "Look at caches, and make their values old.",
+    "request": "Look at idempotency keys; resolve or forget them.",
+    "context": "Look at the services that --context knows.",
     "db": "Migrate, check, back up, restore and move a store.",
     "doctor": "Check the store and say what to do.",
     "explain": "Explain an error code, or list them all.",
     "openapi": "Print an app's OpenAPI document; needs no store.",
+    "completion": "Print what completes commands in bash, zsh or fish.",
     "version": "Print the versions that matter in a report.",
 }
 
@@ -69,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError
 
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if not all(_is_text(word) for word in given):
+        return _end("an argument is not text in UTF-8; nothing was done", MISUSED)
     if given == ["--version"]:
         given = ["version"]
     try:
@@ -77,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         sys.stdout.flush()
     except CycloptsError as error:
-        return _end(" ".join(str(error).split()), MISUSED)
+        return _end(str(error), MISUSED)
     except CommandFailed as error:
         return _end(str(error), error.code)
     except OutliveError as error:
@@ -86,11 +100,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has seen enough (`… list | head`): nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _end(f"{place}{error.strerror or error}", FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
     return result if isinstance(result, int) else 0
 
 
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _end(message: str, code: int) -> int:
-    print(f"outlive: {message}", file=sys.stderr, flush=True)
+    from outlive.commands.output import one_line
+
+    print(f"outlive: {one_line(message)}", file=sys.stderr, flush=True)
     return code

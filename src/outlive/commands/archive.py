@@ -18,6 +18,7 @@ from cyclopts import App
 
 from outlive.clock import Clock
 from outlive.commands.exits import MISUSED, CommandFailed
+from outlive.commands.listing import listed
 from outlive.commands.options import Limit, ListFormat
 from outlive.commands.output import Format, document, lines
 from outlive.commands.searching import Narrowing
@@ -39,7 +40,7 @@ def list_archived(
     type: str | None = None,
     narrowing: Narrowing | None = None,
     limit: Limit = 50,
-    output: ListFormat = "text",
+    output: ListFormat = "table",
 ) -> None:
     """List archived processes, those that ended on the last days first.
 
@@ -54,13 +55,14 @@ def list_archived(
     limit
         At most this many (1 to 100000).
     """
-    from outlive.commands.process import listed
+    from outlive.commands.process import listing_of
 
     if status is not None and status not in FINAL:
         raise CommandFailed(f"{status!r} is no end; one of {', '.join(sorted(FINAL))}", MISUSED)
     search = search_of(status, type, **(narrowing or Narrowing()).narrowed(Clock()))
     found = (_summary(one) for one in _archived(folder, type))
-    listed(list(islice((line for line in found if search.holds(line)), limit)), output)
+    chosen = list(islice((line for line in found if search.holds(line)), limit))
+    listed(listing_of(chosen), output)
 
 
 @commands.command

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 from cyclopts import Parameter
 
-from outlive.commands.exits import STORE, CommandFailed
+from outlive.commands.exits import MISUSED, STORE, CommandFailed
 from outlive.commands.target import service
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
+    from outlive.doors.desk import Desk
 
 T = TypeVar("T")
 DEFAULT = "sqlite:///.outlive/store.db"
@@ -27,6 +29,40 @@ FILE = "sqlite:///"
 StoreAddress = Annotated[
     str | None, Parameter(name="--store", help="The store's address (OUTLIVE_STORE).")
 ]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Where:
+    """Where a command looks: in a store, or at a service elsewhere (contexts.py).
+
+    Parameters
+    ----------
+    store
+        The store's address (OUTLIVE_STORE).
+    context
+        A service elsewhere, by its name in the file of contexts (OUTLIVE_CONTEXT).
+    """
+
+    store: str | None = None
+    context: str | None = None
+
+    @property
+    def chosen(self) -> str | None:
+        """The context that is meant; None for a store. Raises `CommandFailed` when both are."""
+        if self.store and self.context:
+            raise CommandFailed("--store or --context, not both", MISUSED)
+        elsewhere = os.environ.get("OUTLIVE_CONTEXT")
+        if self.store or self.context or not elsewhere:
+            return self.context
+        if os.environ.get("OUTLIVE_STORE"):
+            raise CommandFailed(
+                "OUTLIVE_STORE and OUTLIVE_CONTEXT are both set; say --store or --context", MISUSED
+            )
+        return elsewhere
+
+
+At = Where | None
 
 
 def address_of(given: str | None) -> str:
@@ -45,16 +81,20 @@ def address_of(given: str | None) -> str:
 
 
 def ask(
-    store: str | None, question: Callable[[Outlive], Awaitable[T]], target: str | None = None
+    where: At | str, question: Callable[[Outlive], Awaitable[T]], target: str | None = None
 ) -> T:
-    """Open the store, put the question, close the store; gives the answer.
+    """Open the store, put the question, close the store; gives the answer. A service elsewhere is
+    asked without any store.
 
     With `target` the question is put to that app, which knows its declarations and may name its
     own store; without it to one that declares nothing.
     """
+    at = where if isinstance(where, Where) else Where(where)
+    if elsewhere := at.chosen:
+        return _ask_elsewhere(elsewhere, question, target)
     from outlive.app import Outlive
 
-    address = address_of(store)
+    address = address_of(at.store)
     if target is None:
         app = Outlive(address)
     else:
@@ -70,3 +110,27 @@ def ask(
             await app.close()
 
     return asyncio.run(asked())
+
+
+def _ask_elsewhere(name: str, question: Callable[[Outlive], Awaitable[T]], target: str | None) -> T:
+    from outlive.commands.contexts import context_of
+    from outlive.commands.remote import Remote
+
+    if target is not None:
+        raise CommandFailed(
+            "--app is for a store; the service elsewhere knows what it declares", MISUSED
+        )
+    app = cast("Outlive", Remote(context_of(name)))
+
+    async def asked() -> T:
+        return await question(app)
+
+    return asyncio.run(asked())
+
+
+def desk_of(app: Outlive) -> Desk:
+    """What is asked about the small kinds, of an open store or of a service elsewhere."""
+    from outlive.commands.remote import Remote
+    from outlive.doors.desk import Desk
+
+    return cast("Desk", app) if isinstance(app, Remote) else Desk(app)

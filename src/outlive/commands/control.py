@@ -11,7 +11,8 @@
     cancel --status stuck --type order --yes          both at once
 
 `cancel`, `pause`, `resume` and `retry` take a filter in the place of the id. Who asked is the name
-of who is logged in; why is `--why`.
+of who is logged in; why is `--reason`. With `-` in the place of the id, the
+ids are read from stdin.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ import msgspec
 from cyclopts import App, Parameter
 
 from outlive.clock import Clock, rfc3339
-from outlive.commands.client import StoreAddress, ask
-from outlive.commands.exits import DONE, FORBIDDEN, MISUSED, CommandFailed
+from outlive.commands.client import At, ask
+from outlive.commands.exits import FORBIDDEN, MISUSED, CommandFailed
+from outlive.commands.many import each, progress
+from outlive.commands.options import OrStdin, Reason
 from outlive.commands.output import lines
 from outlive.commands.searching import moment_of, pairs_of
 
@@ -44,7 +47,7 @@ AppName = Annotated[str | None, Parameter(name="--app")]
 class Selection:
     """Which processes, where no id is given."""
 
-    status: str | None = None
+    status: Annotated[str | None, Parameter(name=["--status", "--state"])] = None
     """Only those in this state."""
     type: str | None = None
     """Only those of this type."""
@@ -79,91 +82,93 @@ def register(commands: App) -> None:
 
 
 def cancel(
-    id: str | None = None,
+    id: Annotated[str | None, OrStdin] = None,
     /,
     *,
-    reason: str = "",
+    reason: Reason = "",
     many: Selection | None = None,
-    store: StoreAddress = None,
+    at: At = None,
 ) -> int | None:
     """Cancel a process: what it did is undone, unless it is past its pivot.
 
     Parameters
     ----------
     id
-        The public id; without it a filter.
+        The public id; - for those on stdin, one a line; without it a filter.
     reason
-        Why; kept in its journal with your name.
+        Kept in its journal with your name.
     """
     if id is None:
-        return _many("cancel", many, reason, store)
+        return _many("cancel", many, reason, at)
     return _one(
-        id, many, store, lambda app: app.cancel(id, reason=reason, who=who()), "is asked to cancel"
+        id, many, at, lambda app, id: app.cancel(id, reason=reason, who=who()), "is asked to cancel"
     )
 
 
 def pause(
-    id: str | None = None,
+    id: Annotated[str | None, OrStdin] = None,
     /,
     *,
-    why: str = "",
+    why: Reason = "",
     many: Selection | None = None,
-    store: StoreAddress = None,
+    at: At = None,
 ) -> int | None:
     """Let a process stop at its next durable point; a step under way ends and is recorded.
 
     Parameters
     ----------
     id
-        The public id; without it a filter.
+        The public id; - for those on stdin, one a line; without it a filter.
     why
         Kept in its journal with your name.
     """
     if id is None:
-        return _many("pause", many, why, store)
-    return _one(id, many, store, lambda app: app.pause(id, why=why, who=who()), "is asked to pause")
+        return _many("pause", many, why, at)
+    return _one(
+        id, many, at, lambda app, id: app.pause(id, why=why, who=who()), "is asked to pause"
+    )
 
 
 def resume(
-    id: str | None = None,
+    id: Annotated[str | None, OrStdin] = None,
     /,
     *,
-    why: str = "",
+    why: Reason = "",
     many: Selection | None = None,
-    store: StoreAddress = None,
+    at: At = None,
 ) -> int | None:
     """Let a paused process go on where it was.
 
     Parameters
     ----------
     id
-        The public id; without it a filter.
+        The public id; - for those on stdin, one a line; without it a filter.
     why
         Kept in its journal with your name.
     """
     if id is None:
-        return _many("resume", many, why, store)
+        return _many("resume", many, why, at)
     return _one(
-        id, many, store, lambda app: app.resume(id, why=why, who=who()), "is asked to go on"
+        id, many, at, lambda app, id: app.resume(id, why=why, who=who()), "is asked to go on"
     )
 
 
 def retry(
-    id: str | None = None,
+    id: Annotated[str | None, OrStdin] = None,
     /,
     *,
     now: bool = False,
     step: str = "",
-    why: str = "",
+    why: Reason = "",
     many: Selection | None = None,
-    store: StoreAddress = None,
+    at: At = None,
 ) -> int | None:
     """Go on with a process that is stuck or paused, what gave up tried afresh.
 
     Parameters
     ----------
     id
-        The public id; without it a filter.
+        The public id; - for those on stdin, one a line; without it a filter.
     now
         Instead: make the next attempt of what waits for one at once.
     step
@@ -172,12 +177,12 @@ def retry(
         Kept in its journal with your name.
     """
     if id is None:
-        return _many("retry_now" if now else "retry", many, why, store)
+        return _many("retry_now" if now else "retry", many, why, at)
     return _one(
         id,
         many,
-        store,
-        lambda app: app.retry(id, now=now, step=step, why=why, who=who()),
+        at,
+        lambda app, id: app.retry(id, now=now, step=step, why=why, who=who()),
         "is asked to go on",
     )
 
@@ -190,9 +195,9 @@ def skip(
     value: str = "null",
     error: str | None = None,
     undo: bool = True,
-    why: str = "",
+    why: Reason = "",
     app: AppName = None,
-    store: StoreAddress = None,
+    at: At = None,
 ) -> None:
     """Declare a step that is stuck or between attempts as settled; an undo, as done.
 
@@ -215,7 +220,7 @@ def skip(
     """
     given = read_json("value", value)
     ask(
-        store,
+        at,
         lambda asked: asked.skip(
             id, step, value=given, error=error, with_undo=undo, why=why, who=who()
         ),
@@ -224,7 +229,9 @@ def skip(
     lines((f"{id} is asked to skip {step or 'the step that fails'}",))
 
 
-def deadline(id: str, seconds: str, /, *, why: str = "", store: StoreAddress = None) -> None:
+def deadline(
+    id: Annotated[str, OrStdin], seconds: str, /, *, why: Reason = "", at: At = None
+) -> int:
     """Say anew when a process must have ended.
 
     Parameters
@@ -244,8 +251,8 @@ def deadline(id: str, seconds: str, /, *, why: str = "", store: StoreAddress = N
         ) from None
     if wanted is not None and not wanted > 0:
         raise CommandFailed(f"{seconds} seconds is no deadline: it must be above 0", MISUSED)
-    ask(store, lambda app: app.deadline(id, wanted, why=why, who=who()))
-    lines((f"{id} is asked to end {'whenever' if wanted is None else f'within {wanted:g} s'}",))
+    said = f"is asked to end {'whenever' if wanted is None else f'within {wanted:g} s'}"
+    return each(id, at, lambda app, one: app.deadline(one, wanted, why=why, who=who()), said)
 
 
 def fork(
@@ -256,9 +263,9 @@ def fork(
     input: str | None = None,
     version: int | None = None,
     cancel: bool = False,
-    why: str = "",
+    why: Reason = "",
     app: AppName = None,
-    store: StoreAddress = None,
+    where: At = None,
 ) -> None:
     """Start a process that goes on with what another has done before a step; prints its id.
 
@@ -287,13 +294,13 @@ def fork(
         )
         return handle.id
 
-    lines((ask(store, question, app),))
+    lines((ask(where, question, app),))
 
 
 # --- many -----------------------------------------------------------------------------------------
 
 
-def _many(verb: str, many: Selection | None, why: str, store: str | None) -> int | None:
+def _many(verb: str, many: Selection | None, why: str, at: At) -> int | None:
     """Show which ones a filter finds, or ask them."""
     if many is None or not many.given:
         raise CommandFailed(
@@ -321,10 +328,14 @@ def _many(verb: str, many: Selection | None, why: str, store: str | None) -> int
             token = preview.token
         if many.preview:
             return preview, None
-        report = await app.carry_out(token, verb=verb, who=who(), why=why, progress=_progress)
+        total = 0 if preview is None else preview.count
+        with progress(total, "asked") as told:
+            report = await app.carry_out(
+                token, verb=verb, who=who(), why=why, progress=_steps(told)
+            )
         return preview, report
 
-    preview, report = ask(store, question)
+    preview, report = ask(at, question)
     if report is None:
         lines(_shown(verb, cast("Preview", preview)))
         return None
@@ -334,8 +345,16 @@ def _many(verb: str, many: Selection | None, why: str, store: str | None) -> int
     return FORBIDDEN if report.refused and not report.asked else None
 
 
-def _progress(report: Report) -> None:
-    print(f"{report.looked_at} of {report.count}", file=sys.stderr)
+def _steps(told: Callable[[int], None]) -> Callable[[Report], None]:
+    """Tells how much further each report has come."""
+    before = 0
+
+    def told_of(report: Report) -> None:
+        nonlocal before
+        told(report.looked_at - before)
+        before = report.looked_at
+
+    return told_of
 
 
 def _shown(verb: str, preview: Preview) -> list[str]:
@@ -354,15 +373,13 @@ def _shown(verb: str, preview: Preview) -> list[str]:
 def _one(
     id: str,
     many: Selection | None,
-    store: str | None,
-    question: Callable[[Outlive], Awaitable[object]],
+    at: At,
+    question: Callable[[Outlive, str], Awaitable[object]],
     said: str,
 ) -> int:
     if many is not None and (many.given or many.preview or many.yes):
         raise CommandFailed(f"{id} is one process: leave out the filter, or the id", MISUSED)
-    ask(store, question)
-    lines((f"{id} {said}",))
-    return DONE
+    return each(id, at, question, said)
 
 
 def read_json(name: str, text: str) -> Any:

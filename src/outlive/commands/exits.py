@@ -23,6 +23,11 @@ _CODES: tuple[tuple[type[errors.OutliveError], int], ...] = (
     (errors.StoreRefused, STORE),
     (errors.NoSuchProcess, NOT_FOUND),
     (errors.ProcessGone, NOT_FOUND),
+    (errors.NoSuchState, NOT_FOUND),
+    (errors.NoSuchRequest, NOT_FOUND),
+    (errors.NotResolvable, FORBIDDEN),
+    (errors.TagInvalid, MISUSED),
+    (errors.TagNotDeclared, MISUSED),
     (errors.InvalidInput, MISUSED),
     (errors.MalformedInput, MISUSED),
     (errors.TooLarge, MISUSED),
@@ -41,4 +46,9 @@ class CommandFailed(Exception):
 
 def exit_code(error: errors.OutliveError) -> int:
     """The exit code that tells a script what kind of error this was."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
+    return code_of(type(error))
+
+
+def code_of(error: type[errors.OutliveError]) -> int:
+    """The same for a kind of error."""
+    return next((code for kind, code in _CODES if issubclass(error, kind)), FAILED)

@@ -12,13 +12,15 @@ import inspect
 
 from outlive import errors
 from outlive.commands.exits import NOT_FOUND, CommandFailed
-from outlive.commands.output import Format, document, lines, table
+from outlive.commands.listing import Listing, listed
+from outlive.commands.options import ListFormat
+from outlive.commands.output import document, lines
 
 NEAREST_MAX = 3
 """Suggestions for a code that does not exist."""
 
 
-def explain(code: str | None = None, /, *, output: Format = "text") -> None:
+def explain(code: str | None = None, /, *, output: ListFormat = "table") -> None:
     """Explain an error code, or list them all.
 
     Parameters
@@ -71,11 +73,9 @@ def _document(error: type[errors.OutliveError]) -> dict[str, object]:
 
 
 def _list(known: list[type[errors.OutliveError]], output: str) -> None:
-    if output == "json":
-        document([_document(error) for error in known])
-    else:
-        rows = [(error.code, error.slug, error.title()) for error in known]
-        table(("code", "name", "what happened"), rows)
+    rows = [(error.code, error.slug, error.title()) for error in known]
+    codes, things = [error.code for error in known], [_document(error) for error in known]
+    listed(Listing(("code", "name", "what happened"), rows, codes, things), output)
 
 
 def _show(error: type[errors.OutliveError], output: str) -> None:

@@ -22,6 +22,7 @@ from cyclopts import Parameter, validators
 
 from outlive.commands.client import StoreAddress, address_of, ask
 from outlive.commands.exits import DONE, FAILED, MISUSED, NOT_FOUND, CommandFailed
+from outlive.commands.options import OrStdin
 from outlive.commands.output import Format, document, lines
 from outlive.commands.target import named, service
 from outlive.errors import NoSuchProcess, NothingToExport, ProcessGone
@@ -55,7 +56,9 @@ def export(id: str, /, *, redact: str | None = None, store: StoreAddress = None)
     sys.stdout.write(text)
 
 
-def take_in(file: str, /, *, within: float = 30.0, store: StoreAddress = None) -> None:
+def take_in(
+    file: Annotated[str, OrStdin], /, *, within: float = 30.0, store: StoreAddress = None
+) -> None:
     """Take a process into this store, with its id and its journal: paused, or ended as it had.
 
     A node carries it out: the one that owns its shard, at once or when it comes. Let it go on with

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from cyclopts import Parameter
 
 from outlive.clock import rfc3339
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
 
 Format = Annotated[
     Literal["text", "json"],
@@ -36,13 +40,42 @@ STYLES = {
 """The colours of words that say how it stands."""
 
 
+LINE_CHARACTERS_MAX = 1000
 TIMES = frozenset("at began changed due ended expires since started time".split())
 """Fields that hold a time in integer microseconds."""
 
 
+def one_line(message: str) -> str:
+    """`message` on one line that a terminal can show, at most `LINE_CHARACTERS_MAX` of it."""
+    joined = " ".join(message.split())
+    shown = printable(joined[: LINE_CHARACTERS_MAX + 1])
+    return shown if len(shown) <= LINE_CHARACTERS_MAX else shown[:LINE_CHARACTERS_MAX] + "…"
+
+
+def printable(text: str) -> str:
+    """`text` without what would move the cursor or end the line: a browser's name for itself, a
+    tag or a subject may be anybody's choice."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def time_of(micros: int | None) -> str:
+    """A time to the second, as people read it; empty for none."""
+    return "" if not micros else rfc3339(micros)[:19] + "Z"
+
+
 def document(value: Any) -> None:
     """Print `value` as one JSON document: readable, integers exact, times in RFC 3339."""
-    print(msgspec.json.format(msgspec.json.encode(dated(value)), indent=2).decode())
+    print(text_of(value))
+
+
+def text_of(value: Any) -> str:
+    """The document that is printed, without the end of its last line."""
+    return msgspec.json.format(msgspec.json.encode(dated(value)), indent=2).decode()
 
 
 def dated(value: Any) -> Any:
@@ -66,13 +99,27 @@ def lines(texts: Iterable[str]) -> None:
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print `rows`, drawn on a terminal, plain and without heads into a pipe."""
     if not sys.stdout.isatty():
-        widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(heads))]
-        for row in rows:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            print("  ".join(cells).rstrip())
+        sys.stdout.write(plain_table(rows))
         return
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
+
+    Console().print(drawn_table(heads, rows))
+
+
+def plain_table(rows: Sequence[Sequence[str]]) -> str:
+    """`rows`, one a line, their columns aligned by spaces."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    made = []
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        made.append("  ".join(cells).rstrip() + "\n")
+    return "".join(made)
+
+
+def drawn_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """`rows` under their `heads`, as a terminal shows them."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
@@ -80,5 +127,5 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for head in heads:
         drawn.add_column(head, overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-    Console().print(drawn)
+        drawn.add_row(*(Text(printable(cell), style=STYLES.get(cell, "")) for cell in row))
+    return drawn

@@ -14,21 +14,27 @@ The service need not run for any of this. What is asked is durable when the comm
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter, validators
 
 from outlive.clock import MICROS, Clock, rfc3339
 from outlive.commands import archive, control
-from outlive.commands.client import StoreAddress, ask
+from outlive.commands.client import At, ask
 from outlive.commands.exits import MISUSED, CommandFailed
-from outlive.commands.options import Limit, ListFormat
-from outlive.commands.output import Format, document, lines, table
+from outlive.commands.listing import Listing, Watch, watched
+from outlive.commands.listing import show as show_list
+from outlive.commands.many import each
+from outlive.commands.options import Limit, ListFormat, OrStdin
+from outlive.commands.output import Format, lines, printable, text_of, time_of
 from outlive.commands.searching import Narrowing
 from outlive.kinds.processes import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rich.console import RenderableType
 
     from outlive.app import Outlive
     from outlive.kinds.processes import Entry, StepView, Summary, View
@@ -53,13 +59,14 @@ commands.command(archive.commands)
 @commands.command(name="list")
 def list_processes(
     *,
-    status: str | None = None,
+    status: Annotated[str | None, Parameter(name=["--status", "--state"])] = None,
     type: str | None = None,
     narrowing: Narrowing | None = None,
     unnotified: bool = False,
     limit: Limit = 50,
-    store: StoreAddress = None,
-    output: ListFormat = "text",
+    at: At = None,
+    output: ListFormat = "table",
+    watch: Watch = False,
 ) -> None:
     """List processes, the newest first.
 
@@ -77,13 +84,15 @@ def list_processes(
     if status is not None and status not in STATUSES:
         raise CommandFailed(f"{status!r} is no status; one of {', '.join(STATUSES)}", MISUSED)
 
-    narrowed = (narrowing or Narrowing()).narrowed(Clock())
+    given = narrowing or Narrowing()
+    given.narrowed(Clock())  # says at once what is wrong with it
 
-    async def question(app: Outlive) -> list[Summary]:
+    async def question(app: Outlive) -> Listing:
         if unnotified:
             untold = await app.unnotified(min(limit, UNDELIVERED_MAX))
-            return [line for line in untold if _fits(line, status, type)]
+            return listing_of([line for line in untold if _fits(line, status, type)])
         found: list[Summary] = []
+        narrowed = given.narrowed(Clock())
         cursor = ""
         while len(found) < limit:
             page = min(PAGE, limit - len(found))
@@ -91,20 +100,15 @@ def list_processes(
             found += more
             if not cursor:
                 break
-        return found
+        return listing_of(found)
 
-    listed(ask(store, question), output)
+    show_list(question, at, output, watch)
 
 
-def listed(found: list[Summary], output: str) -> None:
-    """Print a list of processes."""
-    if output == "json":
-        document(found)
-    elif output == "ids":
-        lines(item.id for item in found)
-    else:
-        heads = ("id", "type", "status", "started", "changed", "waits for", "tags")
-        table(heads, [_row(item) for item in found])
+def listing_of(found: list[Summary]) -> Listing:
+    """Processes as a list is printed."""
+    heads = ("id", "type", "status", "started", "changed", "waits for", "tags")
+    return Listing(heads, [_row(item) for item in found], [item.id for item in found], found)
 
 
 @commands.command
@@ -113,8 +117,9 @@ def show(
     /,
     *,
     era: int | None = None,
-    store: StoreAddress = None,
+    at: At = None,
     output: Format = "text",
+    watch: Watch = False,
 ) -> None:
     """Show one process: its states, steps, attempts and take-overs.
 
@@ -129,11 +134,21 @@ def show(
     async def question(app: Outlive) -> tuple[View, list[Entry]]:
         return await app.view(id), await app.journal(id, era=era)
 
-    view, journal = ask(store, question)
-    if output == "json":
-        document({"process": view, "journal": journal})
-    else:
-        lines(story(view, journal))
+    def text(found: tuple[View, list[Entry]]) -> str:
+        if output == "json":
+            return text_of({"process": found[0], "journal": found[1]}) + "\n"
+        return "".join(f"{line}\n" for line in story(*found))
+
+    if not watch:
+        sys.stdout.write(text(ask(at, question)))
+        return
+
+    def drawn(found: tuple[View, list[Entry]]) -> RenderableType:
+        from rich.text import Text
+
+        return Text("\n".join(printable(line) for line in text(found).splitlines()))
+
+    watched(question, at, text, None if output == "json" else drawn)
 
 
 @commands.command
@@ -145,7 +160,7 @@ def signal(
     *,
     key: str | None = None,
     app: str | None = None,
-    store: StoreAddress = None,
+    at: At = None,
 ) -> None:
     """Give a process the signal it waits for, or will wait for.
 
@@ -163,29 +178,31 @@ def signal(
         MODULE:APP, to check the name and the payload against what it declares; without it both
         are taken as they are.
     """
-    ask(store, lambda asked: asked.signal(id, name, payload.encode(), key=key), app)
+    ask(at, lambda asked: asked.signal(id, name, payload.encode(), key=key), app)
     lines((f"{id} has the signal {name}",))
 
 
 @commands.command
-def notify(id: str, /, *, store: StoreAddress = None) -> None:
+def notify(id: Annotated[str, OrStdin], /, *, at: At = None) -> int:
     """Tell the end of a process once more, to whoever asked to be told.
 
     Parameters
     ----------
     id
-        The public id.
+        The public id; - for those on stdin, one a line.
     """
-    ask(store, lambda app: app.notify(id, who=control.who()))
-    lines((f"the end of {id} is told once more",))
+    return each(
+        id, at, lambda app, one: app.notify(one, who=control.who()), "has its end told once more"
+    )
 
 
 @commands.command
 def undelivered(
     *,
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1000))] = 100,
-    store: StoreAddress = None,
-    output: Format = "text",
+    at: At = None,
+    output: ListFormat = "table",
+    watch: Watch = False,
 ) -> None:
     """Show published events that did not reach one of their subscribers, and why.
 
@@ -194,12 +211,14 @@ def undelivered(
     limit
         At most this many (1 to 1000).
     """
-    found = ask(store, lambda app: app.undelivered(limit))
-    if output == "json":
-        document(found)
-    else:
-        rows = [(kept.event, kept.subscriber, _time(kept.at), kept.why) for kept in found]
-        table(("event", "subscriber", "at", "why"), rows)
+
+    async def question(app: Outlive) -> Listing:
+        found = await app.undelivered(limit)
+        rows = [(kept.event, kept.subscriber, time_of(kept.at), kept.why) for kept in found]
+        heads = ("event", "subscriber", "at", "why")
+        return Listing(heads, rows, [kept.event for kept in found], found)
+
+    show_list(question, at, output, watch)
 
 
 def _fits(line: Summary, status: str | None, type: str | None) -> bool:
@@ -211,15 +230,10 @@ control.register(commands)
 
 def _row(item: Summary) -> tuple[str, ...]:
     kind = f"{item.type} v{item.version}"
-    until = f" until {_time(item.due)}" if item.due else ""
+    until = f" until {time_of(item.due)}" if item.due else ""
     waits = item.waits_for and f"{item.waits_for}{until}"
     tags = " ".join(f"{name}={value}" for name, value in item.tags.items())
-    return item.id, kind, item.status, _time(item.started), _time(item.changed), waits, tags
-
-
-def _time(micros: int | None) -> str:
-    """A time to the second, as people read it; empty for none."""
-    return "" if micros is None else rfc3339(micros)[:19] + "Z"
+    return item.id, kind, item.status, time_of(item.started), time_of(item.changed), waits, tags
 
 
 def story(view: View, journal: list[Entry]) -> Iterator[str]:
@@ -233,7 +247,7 @@ def story(view: View, journal: list[Entry]) -> Iterator[str]:
     for fork in view.forks:
         yield f"  forked as    {fork}"
     if view.waits_for:
-        until = f" until {_time(view.due)}" if view.due else ""
+        until = f" until {time_of(view.due)}" if view.due else ""
         yield f"  waits for  {view.waits_for}{until}"
     yield f"  started    {rfc3339(view.started)}"
     if view.ended is not None:

@@ -128,8 +128,8 @@ async def sessions_listed(sessions: Sessions, after: str = "") -> tuple[list[Ses
 
 async def sessions_of(sessions: Sessions, subject: str) -> list[SessionLine]:
     """The open sessions of `subject`, the last seen first; in two reads, however many they are."""
-    keys = (await sessions._ask(Look(subject))).keys
-    replies = await asyncio.gather(*(sessions._ask(Load(key)) for key in keys))
+    keys = (await sessions.ask(Look(subject))).keys
+    replies = await asyncio.gather(*(sessions.ask(Load(key)) for key in keys))
     found = [
         _session(sessions, key, reply.found)
         for key, reply in zip(keys, replies, strict=True)

@@ -35,14 +35,13 @@ from msgspec.structs import replace
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors.grounds import Ground, declare
+from outlive.doors.replies import Faster, answer_of, demand_done, demand_there
 from outlive.doors.within import _carrier, _checked
 from outlive.errors import (
     ClaimLost,
     KeyReused,
-    NoSuchRequest,
     NotAllowed,
     NotReplayable,
-    NotResolvable,
     OutcomeUnknown,
     RequestRunning,
     RequestUnknown,
@@ -127,8 +126,6 @@ class Requests:
         self._ground = Ground(place, self.kind)
         declare(place, "requests", self)
         self._running: dict[str, asyncio.Event] = {}
-        self.counts: Counter[str] = Counter()
-        """What those who came with a key were told here, by `Said`: claimed, replay, running …"""
 
     def once(
         self,
@@ -155,7 +152,7 @@ class Requests:
     async def look(self, place: Place | str) -> Record:
         """What is known about a key (or the name of its cell). Raises `NoSuchRequest`."""
         name = place if isinstance(place, str) else place.name
-        return _demand_there(await self.ask(Look(name)), name)
+        return demand_there(await self.ask(Look(name)), name)
 
     async def unknown(self, limit: int = 100) -> list[Record]:
         """Requests of which nobody knows what came, the oldest first; those whose lease has ended
@@ -176,7 +173,7 @@ class Requests:
         """
         name = place if isinstance(place, str) else place.name
         keep = round(self.retention_seconds * MICROS)
-        _demand_done(await self.ask(Resolve(name, answer, keep, by, why)), name)
+        demand_done(await self.ask(Resolve(name, answer, keep, by, why)), name)
         what = "it did not happen" if answer is None else f"answer {answer.status}"
         log.info("request %s was resolved by %s: %s (%s)", name, by, what, why)
 
@@ -184,7 +181,7 @@ class Requests:
         """Forget a key now: the next request with it is a first one. Raises `NoSuchRequest`,
         `NotResolvable` while it is running."""
         name = place if isinstance(place, str) else place.name
-        _demand_done(await self.ask(Expire(name)), name)
+        demand_done(await self.ask(Expire(name)), name)
         log.info("request %s was made to expire by %s (%s)", name, by, why)
 
     async def erase(self, principal: str, tenant: str = "") -> int:
@@ -353,7 +350,7 @@ class Once:
         def plain(tables: Any, *args: Any, **kwargs: Any) -> Any:
             carrier = cast("Carrier", _carrier(app, tables))
             self._demand_first(_checked(app, carrier.look(self._ref)).value)
-            answer = _answer(function(tables, *args, **kwargs))
+            answer = answer_of(function(tables, *args, **kwargs))
             now = carrier.look(self._ref).time
             self._demand_first(carrier.carry((self._put(answer, now),)))
             made[:] = (answer,)
@@ -362,7 +359,7 @@ class Once:
         async def awaited(tables: Any, *args: Any, **kwargs: Any) -> Any:
             carrier = cast("AsyncCarrier", _carrier(app, tables))
             self._demand_first(_checked(app, await carrier.look(self._ref)).value)
-            answer = _answer(await function(tables, *args, **kwargs))
+            answer = answer_of(await function(tables, *args, **kwargs))
             now = (await carrier.look(self._ref)).time
             self._demand_first(await carrier.carry((self._put(answer, now),)))
             made[:] = (answer,)
@@ -371,7 +368,7 @@ class Once:
             await app.transact(
                 awaited if inspect.iscoroutinefunction(function) else plain, *args, **kwargs
             )
-        except _Faster as other:
+        except Faster as other:
             self._replay(self._checked(other.record))
         except OutcomeUnknown:
             await self._looked_up()
@@ -389,7 +386,7 @@ class Once:
         was faster: roll the transaction back, and repeat the request. Needs `transactional`.
         """
         app = self._app()
-        carrier, answer = _carrier(app, connection), _answer(value)
+        carrier, answer = _carrier(app, connection), answer_of(value)
         if isinstance(carrier, AsyncCarrier):
             now = _checked(app, await carrier.look(self._ref)).time
             found = await carrier.carry((self._put(answer, now),))
@@ -420,7 +417,7 @@ class Once:
 
     def _demand_first(self, found: bytes | None) -> None:
         if found is not None:
-            raise _Faster(read_record(found))
+            raise Faster(read_record(found))
 
     async def _looked_up(self) -> None:
         """After a commit whose answer was lost: what is there is the truth."""
@@ -455,7 +452,6 @@ class Once:
         """
         requests, name = self._requests, self.place.name
         reply = await requests.attached(self._claim, self._wait_seconds)
-        requests.counts[reply.said] += 1
         if reply.said == "claimed":
             if self.mode != "transactional":
                 requests.begun(name)
@@ -582,14 +578,6 @@ class Once:
         self.replayed, self.answer = True, record.answer
 
 
-class _Faster(Exception):
-    """Another transaction has recorded the key first; this one is rolled back."""
-
-    def __init__(self, record: Record) -> None:
-        super().__init__(record.state)
-        self.record = record
-
-
 def of_value(
     requests: Requests, scope: str, key: str, value: Any, mode: Mode, wait_seconds: float
 ) -> Once:
@@ -597,21 +585,3 @@ def of_value(
     return requests.once(
         Place(key, scope), fingerprints_of_value(value), mode=mode, wait_seconds=wait_seconds
     )
-
-
-def _answer(value: Any) -> Answer:
-    return value if isinstance(value, Answer) else Answer(body=codec.encode(value))
-
-
-def _demand_there(reply: Reply, name: str) -> Record:
-    if reply.record is None:
-        raise NoSuchRequest(f"There is no record {name}.")
-    return reply.record
-
-
-def _demand_done(reply: Reply, name: str) -> None:
-    if reply.said == "absent":
-        raise NoSuchRequest(f"There is no record {name}.")
-    if reply.said != "done":
-        state = "" if reply.record is None else reply.record.state
-        raise NotResolvable(f"The record {name} is {state}; nothing was changed.")

@@ -41,6 +41,7 @@
     ├── RateLimited             a rate limit refused; nothing was used
     │   └── NoSlot              as many as may be are at it already
     ├── LoadTooLong · NotCacheable      about a cache
+    ├── NoSuchState             nothing is kept under the name that an operator gave
     ├── InEventLoop             the synchronous face was called where it may not wait
     └── seen inside a process body
         ├── StepFailed          a step gave up, with the recorded failure
@@ -138,6 +139,7 @@ from outlive.errors.requests import (
 )
 from outlive.errors.root import (
     InEventLoop,
+    NoSuchState,
     OutliveError,
     catalogue,
 )
@@ -268,6 +270,7 @@ __all__ = [
     "ClaimLost",
     "KeyMissing",
     "NoSuchRequest",
+    "NoSuchState",
     "NotReplayable",
     "NotResolvable",
     "RequestError",

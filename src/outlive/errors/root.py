@@ -39,6 +39,15 @@ class InEventLoop(OutliveError):
     remedy = "Use the asynchronous calls there: `await app.start(…)` instead of `client.start(…)`."
 
 
+class NoSuchState(OutliveError):
+    """There is nothing kept under this name.
+
+    It was never there, or its time is over. Nothing was changed."""
+
+    code, slug, status = "OL0020", "no-such-state", 404
+    remedy = "List what is there (`outlive session list`, `limit list`, …) and name one of those."
+
+
 def catalogue() -> Iterator[type[OutliveError]]:
     """Every error class, parents first."""
     stack: list[type[OutliveError]] = [OutliveError]

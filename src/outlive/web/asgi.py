@@ -40,6 +40,7 @@ from outlive.web.messages import (
 )
 from outlive.web.metrics import Metrics
 from outlive.web.openapi import OpenAPI
+from outlive.web.operations import Operations
 from outlive.web.problems import MethodNotAllowed, NotFound, NotServing
 from outlive.web.processes import START_BYTES_MAX, Processes
 from outlive.web.routes import Branch, Route, Routes
@@ -211,6 +212,10 @@ class Face:
         routes.add(bulk, Route(bulk, {"POST": self._control.preview}, local=local))
         one = Route(f"{bulk}/{{id}}", {"POST": self._control.carry_out}, local=local)
         routes.add_branch(bulk, Branch(one))
+        operations, template = Operations(self._app), f"{OURS}/operations/{{id}}"
+        asked: dict[str, Handler] = {"GET": operations.look, "POST": operations.change}
+        named = Route(template, asked, local=frozenset(("GET", "HEAD", "POST")))
+        routes.add_branch(f"{OURS}/operations", Branch(named))
         for definition in self._app.definitions.values():
             self._add_process(routes, definition)
         self._routes = routes

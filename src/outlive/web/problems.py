@@ -28,6 +28,7 @@ import msgspec
 
 from outlive.errors import (
     DependencyError,
+    NoSuchState,
     OutcomeUnknown,
     OutliveError,
     ProcessError,
@@ -51,7 +52,7 @@ RETRY_SECONDS = 2.0
 """The middle of the Retry-After of a problem; drawn anew for each answer so that clients do not
 return as one."""
 
-TOLD = (ProcessError, RequestError, SessionError, TooLarge)
+TOLD = (NoSuchState, ProcessError, RequestError, SessionError, TooLarge)
 """Whose words are written for the caller, beside those of `HttpError`."""
 
 _RESERVED = frozenset(

@@ -1,0 +1,38 @@
+"""What came of a key, as a caller wants it: the record, an answer, or the right error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from outlive import codec
+from outlive.errors import NoSuchRequest, NotResolvable
+from outlive.kinds.requests.decisions import Answer, Record, Reply
+
+
+class Faster(Exception):
+    """Another transaction has recorded the key first; this one is rolled back."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record.state)
+        self.record = record
+
+
+def answer_of(value: Any) -> Answer:
+    """`value` as it is recorded."""
+    return value if isinstance(value, Answer) else Answer(body=codec.encode(value))
+
+
+def demand_there(reply: Reply, name: str) -> Record:
+    """What is known about the key. Raises `NoSuchRequest`."""
+    if reply.record is None:
+        raise NoSuchRequest(f"There is no record {name}.")
+    return reply.record
+
+
+def demand_done(reply: Reply, name: str) -> None:
+    """Raises why an operator could not do it: `NoSuchRequest`, `NotResolvable`."""
+    if reply.said == "absent":
+        raise NoSuchRequest(f"There is no record {name}.")
+    if reply.said != "done":
+        state = "" if reply.record is None else reply.record.state
+        raise NotResolvable(f"The record {name} is {state}; nothing was changed.")
