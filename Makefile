@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
-JOBS ?= 2
+JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -43,7 +43,7 @@ shop: $(READY) ## Run the shop example on three workers (PORT=8000, OUTLIVE_STOR
 # Those in ALONE measure how soon something happens, on a machine of their own.
 ALONE := tests/crash tests/cluster
 
-test: check servers ## Everything: check, then all tests, most of them in JOBS=2 processes
+test: check servers ## Everything: check, then all tests, most of them in JOBS=3 processes
 	@failed=0; \
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=15 \
 	  $(addprefix --ignore=,$(ALONE)) || failed=1; \
