@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pydantic
@@ -100,3 +100,13 @@ def test_the_shapes_of_a_function_are_those_it_declares() -> None:
 
     given, result = codec.shapes(work, skip=1)
     assert [shape.type for shape in given] == [int, Point] and result.type is type(None)
+
+
+def test_the_bounds_of_an_annotation_count() -> None:
+    def work(count: Annotated[int, msgspec.Meta(ge=100)]) -> None: ...
+
+    (given,), _ = codec.shapes(work)
+    assert given.read(b"100") == 100
+    with pytest.raises(ValueError, match=">= 100"):
+        given.read(b"1")
+    assert given.schema()[0]["minimum"] == 100

@@ -303,6 +303,15 @@ class Outlive(
         """Why this node does nothing more: commits that it was told are durable are missing."""
         return getattr(self._store, "lost", None)
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether the store has not answered for so long that the lease may be over: no step
+        begins here until it has."""
+        if self._runtime is None:
+            return False
+        activations = self._runtime.activations
+        return activations.clock.boot() > activations.trusted_until
+
     async def open(self) -> None:
         """Open the store, take shards, go on with what was under way. Raises `StoreRefused` with
         the remedy."""

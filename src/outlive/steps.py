@@ -309,6 +309,8 @@ def _manner_of(function: Callable[..., Any]) -> str:
     wanted = parameters[0].annotation if parameters else Any
     if isinstance(wanted, str):
         wanted = hints(function).get(parameters[0].name, wanted)
+    if typing.get_origin(wanted) is typing.Annotated:
+        wanted = typing.get_args(wanted)[0]
     wanted = typing.get_origin(wanted) or wanted
     if isinstance(wanted, type):
         name = f"{wanted.__module__.partition('.')[0]}.{wanted.__qualname__}"

@@ -257,6 +257,18 @@ def test_an_epoch_that_is_gone_signs_out() -> None:
     assert not world.do(Check("l", "ada", "e1")).alive
 
 
+def test_a_subject_with_sealed_and_stored_sessions_keeps_the_list_of_the_stored() -> None:
+    stored: World[Command, Reply] = World(SessionKind(IDLE, ABSOLUTE, TOUCH, DEVICES))
+    sealed: World[Any, Any] = World(DenialKind())
+    sealed.cells = stored.cells
+    stored.do(Make(KEYS[0], "ada"))
+    assert sealed.do(Epoch("ada", "e1")).epoch == "e1"
+    assert stored.do(Look("ada")).keys == (KEYS[0],)
+    stored.do(EndAll("ada", (KEYS[0],)))
+    assert stored.do(Look("ada")).keys == ()
+    assert sealed.do(Check("l", "ada", "e1")).alive, "the epoch of the sealed ones stays"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -79,6 +79,7 @@ class Fake:
         self.access: Access | None = None
         self.store = self
         self.lost: errors.StoreWentBack | None = None
+        self.cut_off = False
         self.node = "host-7-abcdefgh"
         self.store_address = "memory://"
         self.views: dict[str, View] = {}

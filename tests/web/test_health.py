@@ -53,3 +53,14 @@ async def test_a_store_that_went_back_is_not_ready_and_says_why(
     assert answer.json()["code"] == "OL1115"
     assert "went back in time" in answer.json()["title"]
     assert (await client.get("/livez")).status_code == 200
+
+
+async def test_a_node_that_is_cut_off_is_not_ready_until_its_store_answers(
+    client: httpx.AsyncClient, fake: Fake
+) -> None:
+    fake.cut_off = True
+    answer = await client.get("/readyz")
+    assert answer.status_code == 503 and answer.json()["phase"] == "cut off"
+    assert (await client.get("/livez")).status_code == 200
+    fake.cut_off = False
+    assert (await client.get("/readyz")).status_code == 200

@@ -5,7 +5,8 @@
     /readyz     may requests come here?  200 only while work is taken; 503 with the reason otherwise
 
 A store that is out of reach does not turn /livez red: a restart would not bring it back. Nor does
-a store that went back in time: whoever restarts the instance shall have looked what was lost.
+a store that went back in time: whoever restarts the instance shall have looked what was lost. Both
+turn /readyz red; the first, as soon as the node's lease may be over.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ REASONS = {
     "starting": "The application is starting: it opens the store and takes up its work.",
     "draining": "The instance is going down and takes no new work.",
     "stopped": "The application has stopped.",
+    "cut off": "The store has not answered for so long that others may have taken the work over.",
 }
 
 
@@ -51,6 +53,8 @@ class Health:
             raise NotServing(REASONS.get(phase, phase), phase=phase)
         if self._app.lost is not None:
             raise self._app.lost
+        if self._app.cut_off:
+            raise NotServing(REASONS["cut off"], phase="cut off")
         return self._fine()
 
     async def started(self, _: Request) -> Response:

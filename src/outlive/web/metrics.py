@@ -35,7 +35,7 @@ FAMILIES: tuple[tuple[str, str, Kind, str], ...] = (
     ("ended", "outlive_processes_ended", "counter", "Processes that ended here, by status."),
     ("steps", "outlive_steps", "counter", "Steps recorded."),
     ("attempts_failed", "outlive_attempts_failed", "counter", "Attempts at a step that failed."),
-    ("takeovers", "outlive_takeovers", "counter", "Shards taken over from a node that was gone."),
+    ("takeovers", "outlive_takeovers", "counter", "Processes taken over from a gone node."),
     ("commits", "outlive_commits", "counter", "Commits of the store."),
     ("batches", "outlive_batches", "counter", "Batches in those commits."),
     ("crashes", "outlive_crashes", "counter", "Processes gone on with after a crash."),

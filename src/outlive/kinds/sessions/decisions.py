@@ -438,7 +438,7 @@ class SessionKind(Kind[Command, Reply]):
         known = self._subject(view, command.subject)
         if known.epoch and not command.renewed:
             return Decision(Batch(), Reply(epoch=known.epoch))
-        put = Put(subject_ref(command.subject), codec.encode(Subject(epoch=command.fresh)))
+        put = put_subject(subject_ref(command.subject), replace(known, epoch=command.fresh))
         return Decision(Batch(put=(put,)), Reply(epoch=command.fresh))
 
     def on_due(self, cell: Cell, now: int) -> Batch:
@@ -474,7 +474,12 @@ def _listed(subject: str, known: Subject, puts: list[Put], drops: list[Ref]) -> 
 
 
 def _kept(ref: Ref, known: Subject, puts: list[Put], drops: list[Ref]) -> None:
-    if known.sessions:
-        puts.append(Put(ref, codec.encode(known), max(known.sessions.values())))
-    elif not known.epoch:
+    if known.sessions or known.epoch:
+        puts.append(put_subject(ref, known))
+    else:
         drops.append(ref)
+
+
+def put_subject(ref: Ref, known: Subject) -> Put:
+    """The cell of a subject: its list is looked through when the last of its sessions ends."""
+    return Put(ref, codec.encode(known), max(known.sessions.values(), default=None))

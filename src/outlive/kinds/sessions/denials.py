@@ -15,10 +15,17 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from outlive import codec
 from outlive.kind import Decision, Kind, View
-from outlive.kinds.sessions.decisions import SUBJECTS, Epoch, Subject, read_subject, subject_ref
+from outlive.kinds.sessions.decisions import (
+    SUBJECTS,
+    Epoch,
+    Subject,
+    put_subject,
+    read_subject,
+    subject_ref,
+)
 from outlive.model import Batch, Put, Ref, Storage
 
 DENIED = "session.denied"
@@ -73,14 +80,16 @@ class DenialKind(Kind[Command, Said]):
         if isinstance(command, Deny):
             put = Put(Ref(DENIED, command.key), b"{}", command.end)
             return Decision(Batch(put=(put,)), Said(False, "", now))
-        epoch = ""
+        epoch, known = "", Subject()
         if command.subject:
             cell = view[subject_ref(command.subject)]
-            epoch = "" if cell is None else read_subject(cell.value).epoch
+            known = known if cell is None else read_subject(cell.value)
+            epoch = known.epoch
         if isinstance(command, Check):
             alive = view[Ref(DENIED, command.key)] is None
             return Decision(Batch(), Said(alive and epoch == command.epoch, epoch, now))
         if epoch and not command.renewed:
             return Decision(Batch(), Said(True, epoch, now))
-        made = Put(subject_ref(command.subject), codec.encode(Subject(epoch=command.fresh)))
+        # The same subject may have stored sessions too: their list stays.
+        made = put_subject(subject_ref(command.subject), replace(known, epoch=command.fresh))
         return Decision(Batch(put=(made,)), Said(True, command.fresh, now))
