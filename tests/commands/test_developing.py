@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from tests.postgres_server import folder_of_its_own
@@ -163,13 +164,12 @@ def test_without_the_wheel_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_folder_that_nobody_may_enter_is_said_before_anything_is_tried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(CommandFailed, match="nobody may not enter"):
-        Database(closed / "postgres").start()
+    with TemporaryDirectory() as closed:  # it is 0700, and its path short enough for a socket
+        with pytest.raises(CommandFailed, match="nobody may not enter"):
+            Database(Path(closed) / "postgres").start()
 
 
 def test_a_path_that_is_too_long_for_a_socket_is_said(tmp_path: Path) -> None:

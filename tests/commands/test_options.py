@@ -17,7 +17,7 @@ from cyclopts import App
 
 from outlive.commands import command_line, main
 
-APART = {("serve",), ("openapi",)}
+APART = {("serve",), ("dev",), ("demo",), ("openapi",)}
 """They run a program; what is wrong with its name is tried in their own tests."""
 HUGE = "9" * 5000
 STRANGE = ("", "-", "--bogus", "é" * 3000, HUGE, "[" * 2000, "a\nb\x1b[2J\u202e")

@@ -184,7 +184,8 @@ async def test_the_rest_of_the_kill_matrix_has_one_effect_and_one_answer(
             assert wrong is not None and wrong.status_code == 422
     found = await http.get(f"http://127.0.0.1:{cluster.ports[0]}/charges")
     deaths = ("before", "claim", "middle")
-    assert found.json() == {f"{die}-charges": 1 for die in deaths}
+    mine = {key: n for key, n in found.json().items() if key.endswith("-charges")}
+    assert mine == {f"{die}-charges": 1 for die in deaths}  # the table is everybody's
     assert cluster.sent() == {f"{die}-mails": 1 for die in deaths} and cluster.kills == 6
 
 

@@ -47,7 +47,7 @@ async def test_sessions_are_looked_at_page_by_page_and_each_page_is_one_read(
     sessions = app.sessions()
     keys = {key_of(f"{n:052}") for n in range(2 * LINES_MAX + 1)}
     for key in keys:
-        await sessions._ask(Make(key, "ada" if key < "1" else "bob"[: len(key) % 4]))
+        await sessions.ask(Make(key, "ada" if key < "1" else "bob"[: len(key) % 4]))
     reads.clear()
     seen: list[str] = []
     after, pages = "", 0
@@ -63,7 +63,7 @@ async def test_sessions_are_looked_at_page_by_page_and_each_page_is_one_read(
 async def test_the_sessions_of_a_subject_are_two_reads(app: Outlive, reads: Counter[str]) -> None:
     sessions = app.sessions()
     for n in range(9):
-        await sessions._ask(Make(key_of(f"{n:052}"), "ada"))
+        await sessions.ask(Make(key_of(f"{n:052}"), "ada"))
     reads.clear()
     assert len(await excerpts.sessions_of(sessions, "ada")) == 9
     assert reads["read"] == 2 and reads["scan"] == 0
@@ -71,7 +71,7 @@ async def test_the_sessions_of_a_subject_are_two_reads(app: Outlive, reads: Coun
 
 async def test_a_session_is_named_by_enough_of_its_key_only(app: Outlive) -> None:
     sessions, key = app.sessions(), key_of("0" * 52)
-    await sessions._ask(Make(key, "ada"))
+    await sessions.ask(Make(key, "ada"))
     assert await excerpts.session_key(sessions, key[:NAMED_CHARACTERS]) == key
     assert await excerpts.session_key(sessions, key[:8]) == ""
     assert await excerpts.session_key(sessions, "f" * NAMED_CHARACTERS) == ""

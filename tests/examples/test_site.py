@@ -24,6 +24,7 @@ FENCE = re.compile(r"^( *)(```+)(\w*)\n(.*?)^\1\2 *$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\(<?([^)\s>]+)>?\)")
 
 RUN = {
+    "adapters.md": "examples/test_pages.py",
     "breakers.md": "examples/test_pages.py",
     "caches.md": "examples/test_pages.py",
     "callbacks.md": "http/test_manual.py",

@@ -110,6 +110,41 @@ async def test_a_process_that_is_read_before_its_start_is_answered_has_one_body(
         assert grammar_flaws(journal.journal) == []
 
 
+async def test_what_is_read_under_a_new_lease_is_no_read_that_began_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found by the simulation: a node had its shard again while a read of before hung, its recovery
+    waited for that one, which found nothing of its own, and nobody ran the process (seed 20614)."""
+    store = MemoryStore(1)
+    app = Outlive(store)
+    sleepers(app)
+    async with app:
+        assert app._runtime is not None
+        activations = app._runtime.activations
+        begun = await app.begin("hanger", b"null")
+        await until(lambda: begun.id in activations.live)
+        lease, read = activations.leases[0], store.read
+        activations.release(0)
+        hangs, reached = asyncio.Event(), asyncio.Event()
+
+        async def slow(refs: Any) -> Any:
+            reached.set()
+            await hangs.wait()
+            return await read(refs)
+
+        monkeypatch.setattr(store, "read", slow)
+        before = asyncio.create_task(activations.load(begun.id))
+        await reached.wait()
+        activations.leases[0] = lease
+        after = asyncio.create_task(activations.load(begun.id))
+        await asyncio.sleep(0)
+        hangs.set()
+        assert await before is None, "it had no lease"
+        found = await after
+        assert found is not None and found is activations.live[begun.id]
+        activations.forget(found)
+
+
 async def test_two_thousand_sleepers_leave_memory_and_all_wake(place: Place) -> None:
     clock = ManualClock()
     app = await place.open(sleepers, clock=clock, lease_seconds=300.0)

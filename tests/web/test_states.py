@@ -63,7 +63,7 @@ async def place() -> AsyncIterator[Place]:
         for subject, ids in IDS.items():
             for id in ids:
                 data = {"basket": Raw(encode(["tea", "secret-in-the-basket"]))}
-                await found.sessions._ask(Make(key_of(id), subject, data, "curl <b>"))
+                await found.sessions.ask(Make(key_of(id), subject, data, "curl <b>"))
         yield found
 
 
@@ -132,7 +132,7 @@ async def test_a_list_of_sessions_goes_on_where_it_ended(
     place: Place, client: httpx.AsyncClient
 ) -> None:
     for n in range(LINES_MAX):
-        await place.sessions._ask(Make(key_of(f"{n:052}"), f"user{n}"))
+        await place.sessions.ask(Make(key_of(f"{n:052}"), f"user{n}"))
     seen, path = 0, "sessions"
     for _ in range(2):
         text = await text_of(client, path)
@@ -386,7 +386,7 @@ async def test_sessions_in_a_cookie_are_ended_for_a_subject_and_others_in_their_
     async with Outlive("memory://") as app, client_of(app.asgi()) as client:
         sealed_ones = SealedSessions(Keys(Keys.new("2026")), place=app)
         other = app.sessions(idle_seconds=600)
-        await other._ask(Make(key_of("d" * 52), "dora"))
+        await other.ask(Make(key_of("d" * 52), "dora"))
         text = await text_of(client, "sessions")
         assert "sealed in the cookie" in text and key_of("d" * 52)[:8] in text
         wrong = await send(

@@ -135,8 +135,10 @@ class Activation:
         self.settled: set[str] = set(journal.waited)
         self.parking: dict[str, _Parked] = {}
         self.parked_at: float | None = None
-        self.interrupts: set[Callable[[], Any]] = set()
-        self.shields: set[Callable[[], Any]] = set()
+        self.interrupts: dict[Callable[[], Any], None] = {}
+        """In the order in which they came to be, as whatever is gone through here: what is done
+        about many is then done in the same order in every run of a simulation."""
+        self.shields: dict[Callable[[], Any], None] = {}
         """Those of `interrupts` that a cancel leaves alone."""
         self.scopes: list[Scope] = []
         """The scopes that are open, whichever branch has opened them."""

@@ -123,8 +123,9 @@ class Activations:
         self.ended = Retention(self, archive)
         self.telemetry = telemetry
         self.live_body = live if telemetry is None else telemetry.live
-        self._loading: dict[str, asyncio.Future[Activation | None]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loading: dict[str, tuple[Lease | None, asyncio.Future[Activation | None]]] = {}
+        """What is being read, and under which lease of its shard that began."""
+        self._tasks: dict[asyncio.Task[Any], None] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -262,15 +263,17 @@ class Activations:
 
     async def load(self, id: str) -> Activation | None:
         """The process `id` in memory, from its journal if need be; None when not ours or gone."""
-        found = self.live.get(id)
-        if found is not None:
-            return found
-        loading = self._loading.get(id)
-        if loading is None:
-            loading = asyncio.ensure_future(self._load(id))
-            self._loading[id] = loading
-            loading.add_done_callback(lambda _: self._loading.pop(id, None))
-        return await asyncio.shield(loading)
+        while (found := self.live.get(id)) is None:
+            lease = self.leases.get(shard_of(id, self.store.shards))
+            begun = self._loading.get(id)
+            if begun is None:
+                loading = asyncio.ensure_future(self._load(id))
+                begun = self._loading[id] = lease, loading
+                loading.add_done_callback(lambda _: self._loading.pop(id, None))
+            if begun[0] == lease:
+                return await asyncio.shield(begun[1])
+            await asyncio.wait({begun[1]})  # under another lease: what it comes to is not ours
+        return found
 
     async def _load(self, id: str) -> Activation | None:
         ref = ref_of(id, self.store.shards)
@@ -535,12 +538,12 @@ class Activations:
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run `work` beside everything else; what it raises is logged by name."""
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._spawned)
         return task
 
     def _spawned(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.info("background work ended: %s", type(error).__name__)
 

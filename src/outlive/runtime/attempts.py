@@ -109,7 +109,7 @@ async def perform(
                     interrupted(activation, error)
                     raise
                 finally:
-                    activation.interrupts.discard(interrupt)
+                    activation.interrupts.pop(interrupt, None)
             else:
                 value = await call(activation, spec, args, kwargs)
             raw = _recordable(spec, value, len(given))
@@ -276,11 +276,11 @@ async def _call(
 ) -> Any:
     interrupt = enter(activation)
     if steps.attempt().undoing:
-        activation.shields.add(interrupt)
+        activation.shields[interrupt] = None
     try:
         if spec.direct:
             return await spec.function(*args, **kwargs)
-        activation.interrupts.discard(interrupt)  # what is awaited instead has one of its own
+        activation.interrupts.pop(interrupt, None)  # what is awaited instead has one of its own
         if not spec.is_async:
             return await _in_thread(activation, spec, args, kwargs)
         work = asyncio.get_running_loop().create_task(spec.function(*args, **kwargs))
@@ -289,8 +289,8 @@ async def _call(
         interrupted(activation, error)
         raise
     finally:
-        activation.interrupts.discard(interrupt)
-        activation.shields.discard(interrupt)
+        activation.interrupts.pop(interrupt, None)
+        activation.shields.pop(interrupt, None)
 
 
 def enter(activation: Activation) -> Callable[[], object]:
@@ -305,7 +305,7 @@ def enter(activation: Activation) -> Callable[[], object]:
     task = asyncio.current_task(node.committer.loop)
     assert task is not None
     cancel = task.cancel
-    activation.interrupts.add(cancel)
+    activation.interrupts[cancel] = None
     return cancel
 
 
@@ -350,9 +350,9 @@ async def _within(activation: Activation, spec: steps.Spec, work: asyncio.Future
 
     timer = None if spec.timeout is None else timers.after(spec.timeout, give_up)
     interrupt = work.cancel
-    activation.interrupts.add(interrupt)
+    activation.interrupts[interrupt] = None
     if steps.attempt().undoing:
-        activation.shields.add(interrupt)
+        activation.shields[interrupt] = None
     try:
         return await work
     except asyncio.CancelledError:
@@ -360,8 +360,8 @@ async def _within(activation: Activation, spec: steps.Spec, work: asyncio.Future
             raise TimeoutError(f"step {spec.name} took longer than {spec.timeout} s") from None
         raise
     finally:
-        activation.interrupts.discard(interrupt)
-        activation.shields.discard(interrupt)
+        activation.interrupts.pop(interrupt, None)
+        activation.shields.pop(interrupt, None)
         if timer is not None:
             timer.cancel()
 

@@ -126,7 +126,7 @@ class Ownership:
         self._releasing = releasing
         self._lost = lost
         self._leaving: dict[int, asyncio.Task[None]] = {}
-        self._beginning: set[asyncio.Task[None]] = set()
+        self._beginning: dict[asyncio.Task[None], None] = {}
         self._demoted = demoted
         self._trust = trust
         self._since = 0
@@ -364,7 +364,7 @@ class Ownership:
 
     def _begun(self, work: Coroutine[Any, Any, object]) -> Callable[[asyncio.Task[None]], None]:
         def forget(task: asyncio.Task[None]) -> None:
-            self._beginning.discard(task)
+            self._beginning.pop(task, None)
             work.close()  # it was never begun if the task was cancelled at once
 
         return forget
@@ -404,7 +404,7 @@ class Ownership:
         self.leases[shard.id] = lease
         work = self._gained(lease, shard.owner not in ("", self._node))
         task = asyncio.get_running_loop().create_task(self._begin(lease, work))
-        self._beginning.add(task)
+        self._beginning[task] = None
         task.add_done_callback(self._begun(work))
 
     async def _bury(self, gone: Sequence[Cell], owners: Sequence[Shard]) -> None:

@@ -24,7 +24,7 @@ class Watchers:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}
         self._streams: dict[str, str] = {}
         self._known: dict[str, int] = {}
         """The shortest length that somebody who waits has seen."""
@@ -45,7 +45,7 @@ class Watchers:
         ends = self._clock.boot() + timeout_seconds
         while True:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(id, set()).add(future)
+            self._waiting.setdefault(id, {})[future] = None
             self._streams[id] = stream
             try:
                 length = (await self._store.lengths((stream,))).get(stream, 0)
@@ -71,7 +71,7 @@ class Watchers:
     def _leave(self, id: str, future: asyncio.Future[None]) -> None:
         waiting = self._waiting.get(id)
         if waiting is not None:
-            waiting.discard(future)
+            waiting.pop(future, None)
             if not waiting:
                 del self._waiting[id]
         if id not in self._waiting:

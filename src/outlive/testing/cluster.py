@@ -69,7 +69,7 @@ class Seat:
         self.app: Any = None
         self.store: SQLiteStore | None = None
         self.ready = False
-        self.asked: set[asyncio.Future[Any]] = set()
+        self.asked: dict[asyncio.Future[Any], None] = {}
         self.down_seconds = 1.0
         self.told = True
         self.waits_since: float | None = None
@@ -168,8 +168,8 @@ class Cluster:
         if file is not None and file._opened:
             file.close()
         self.later(0.0 if seat.told else FORGOTTEN_SECONDS * self.stretch, store._presence.forget)
-        asked, seat.asked = seat.asked, set()
-        for future in sorted(asked, key=hash):
+        asked, seat.asked = seat.asked, {}
+        for future in asked:
             if not future.done():
                 future.set_exception(NoAnswer("the node died"))
         self.later(seat.down_seconds, lambda: self.start_node(seat))
@@ -266,7 +266,7 @@ class Cluster:
         seat = self.dice.choice(ready)
         assert seat.life is not None
         answer: asyncio.Future[Any] = self.loop.create_future()
-        seat.asked.add(answer)
+        seat.asked[answer] = None
 
         async def asked(app: Outlive) -> None:
             try:
@@ -285,7 +285,7 @@ class Cluster:
         except TimeoutError:
             raise NoAnswer("no answer in time") from None
         finally:
-            seat.asked.discard(answer)
+            seat.asked.pop(answer, None)
 
     async def insist(self, work: Callable[[Outlive], Awaitable[Any]]) -> Any:
         """Ask one node after the other until one answers; an error that repeating cannot mend is

@@ -40,7 +40,7 @@ class Life:
 
     def __init__(self) -> None:
         self.ended = False
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}
 
     async def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run `work` as this life; gives what it gives, or None when the life ended under it."""
@@ -63,8 +63,8 @@ class Life:
 
     def begin(self, task: asyncio.Task[Any]) -> None:
         """`task` belongs to it."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda task: self._tasks.pop(task, None))
 
 
 class _Mortal(Coroutine[Any, Any, Any]):

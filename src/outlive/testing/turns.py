@@ -63,7 +63,7 @@ class Life:
         """How many turns it still has before it ends; None: as many as it wants."""
         self.on_end: Callable[[], None] | None = None
         self.aside: list[asyncio.Handle] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}
         self._room = KEPT_TASKS_MIN
 
     def context(self) -> contextvars.Context:
@@ -75,9 +75,9 @@ class Life:
     def keep(self, task: asyncio.Task[Any]) -> None:
         """`task` belongs to it, and is not thrown away before it has ended."""
         if len(self._tasks) >= self._room:
-            self._tasks = {task for task in self._tasks if not task.done()}
+            self._tasks = {task: None for task in self._tasks if not task.done()}
             self._room = max(KEPT_TASKS_MIN, 2 * len(self._tasks))
-        self._tasks.add(task)
+        self._tasks[task] = None
 
     def end(self) -> None:
         """Nothing of it runs any more."""
