@@ -123,16 +123,16 @@ async def test_what_is_read_under_a_new_lease_is_no_read_that_began_before_it(
         activations = app._runtime.activations
         begun = await app.begin("hanger", b"null")
         await until(lambda: begun.id in activations.live)
-        lease, read = activations.leases[0], store.read
+        lease, read = activations.leases[0], activations.recovery.ahead.cell
         activations.release(0)
         hangs, reached = asyncio.Event(), asyncio.Event()
 
-        async def slow(refs: Any) -> Any:
+        async def slow(ref: Any) -> Any:
             reached.set()
             await hangs.wait()
-            return await read(refs)
+            return await read(ref)
 
-        monkeypatch.setattr(store, "read", slow)
+        monkeypatch.setattr(activations.recovery.ahead, "cell", slow)
         before = asyncio.create_task(activations.load(begun.id))
         await reached.wait()
         activations.leases[0] = lease
