@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -276,7 +277,8 @@ def test_watching_on_a_terminal_draws_over_and_gives_the_screen_back(town: Town)
     import pty
 
     pid, terminal = pty.fork()
-    if pid == 0:  # the child becomes the command
+    if pid == 0:  # the child becomes the command, and hears Ctrl-C where the tests do not
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.environ |= {"PYTHONPATH": str(ROOT / "src"), "TERM": "xterm-256color", "COLUMNS": "100"}
         words = ("limit", "list", "--watch", "--store", town.address)
         os.execv(sys.executable, [sys.executable, "-m", "outlive.commands", *words])
