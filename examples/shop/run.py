@@ -13,13 +13,9 @@ Kill any of them (kill -9): what is killed is replaced, and nothing is lost or d
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
-from pathlib import Path
 
-from examples.signup.run import HOST, ROOT, Child, free_port
+from examples.signup.run import Child, Ground, run
 
 STORE = "sqlite:///.outlive/shop.db"
 TRY = """
@@ -37,35 +33,17 @@ TRY = """
 
 
 def main() -> int:
-    port = free_port(int(os.environ.get("PORT") or 8000), "PORT")
-    partner_port = free_port(int(os.environ.get("PARTNER_PORT") or 0), "PARTNER_PORT")
-    url, partner_url = f"http://{HOST}:{port}", f"http://{HOST}:{partner_port}"
-    store = os.environ.get("OUTLIVE_STORE") or STORE
-    Path(".outlive").mkdir(exist_ok=True)
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    variables = {"PARTNER_URL": partner_url, "OUTLIVE_STORE": store, "PYTHONPATH": path}
+    ground = Ground(STORE)
     partner = Child(
-        "the partner", "-m", "examples.shop.partner", "--port", str(partner_port), **variables
+        "the partner", "-m", "examples.shop.partner", "--port", ground.partner_port,
+        **ground.variables,
+    )  # fmt: skip
+    told = {"url": ground.url, "partner": ground.partner_url}
+    return run(
+        partner,
+        ground.service("the shop", "examples.shop.app:service", "3"),
+        lambda victim: TRY.format(victim=victim, **told),
     )
-    serve = ("-m", "outlive.commands", "serve", "examples.shop.app:service", "--port", str(port))
-    workers = os.environ.get("WORKERS") or "3"
-    service = Child("the shop", *serve, "--workers", workers, **variables)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: service.end())
-    said = partner.lines()
-    keeper = threading.Thread(target=lambda: [print(line, flush=True) for line in said])
-    keeper.start()
-    try:
-        for line in service.lines():
-            print(line, flush=True)
-            if line.startswith("outlive ready"):
-                victim = line.partition("workers ")[2].split(" · ")[0].split(",")[0]
-                print(TRY.format(url=url, partner=partner_url, victim=victim), flush=True)
-    finally:
-        partner.end()
-        keeper.join()
-    return service.process.returncode if service.process else 1
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,21 +109,31 @@ class Child:
             self.process.terminate()
 
 
-def main() -> int:
-    port = free_port(int(os.environ.get("PORT") or 8000), "PORT")
-    partner_port = free_port(int(os.environ.get("PARTNER_PORT") or 0), "PARTNER_PORT")
-    url, partner_url = f"http://{HOST}:{port}", f"http://{HOST}:{partner_port}"
-    store = os.environ.get("OUTLIVE_STORE") or STORE
-    Path(".outlive").mkdir(exist_ok=True)
+class Ground:
+    """Where a sample and its partner listen, and what the sample is told of it."""
 
-    script, ledger = str(Path(__file__).with_name("partner.py")), ".outlive/partner.db"
-    partner = Child("the partner", script, "--port", str(partner_port), "--ledger", ledger)
-    serve = ("-m", "outlive.commands", "serve", "examples.signup.app:app", "--port", str(port))
-    workers = os.environ.get("WORKERS") or "2"
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    variables = {"PARTNER_URL": partner_url, "OUTLIVE_STORE": store, "PYTHONPATH": path}
-    service = Child("the service", *serve, "--workers", workers, **variables)
+    def __init__(self, store: str) -> None:
+        port = free_port(int(os.environ.get("PORT") or 8000), "PORT")
+        self.port, self.url = str(port), f"http://{HOST}:{port}"
+        port = free_port(int(os.environ.get("PARTNER_PORT") or 0), "PARTNER_PORT")
+        self.partner_port, self.partner_url = str(port), f"http://{HOST}:{port}"
+        self.store = os.environ.get("OUTLIVE_STORE") or store
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        self.variables = {
+            "PARTNER_URL": self.partner_url, "OUTLIVE_STORE": self.store, "PYTHONPATH": path,
+        }  # fmt: skip
+        Path(".outlive").mkdir(exist_ok=True)
 
+    def service(self, name: str, target: str, workers: str) -> Child:
+        """`target` on its workers: as many as WORKERS says, else `workers`."""
+        count = os.environ.get("WORKERS") or workers
+        serve = ("-m", "outlive.commands", "serve", target, "--port", self.port)
+        return Child(name, *serve, "--workers", count, **self.variables)
+
+
+def run(partner: Child, service: Child, tell: Callable[[str], str]) -> int:
+    """Both until Ctrl-C; `tell` says what to try, and is given the pid of a worker. Gives the
+    service's exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: service.end())
     said = partner.lines()
@@ -134,12 +144,23 @@ def main() -> int:
             print(line, flush=True)
             if line.startswith("outlive ready"):
                 victim = line.partition("workers ")[2].split(" · ")[0].split(",")[0]
-                told = {"url": url, "partner": partner_url, "victim": victim}
-                print(TRY.format(outlive=command_line(store), **told), flush=True)
+                print(tell(victim), flush=True)
     finally:
         partner.end()
         keeper.join()
     return service.process.returncode if service.process else 1
+
+
+def main() -> int:
+    ground = Ground(STORE)
+    script, ledger = str(Path(__file__).with_name("partner.py")), ".outlive/partner.db"
+    partner = Child("the partner", script, "--port", ground.partner_port, "--ledger", ledger)
+    told = {"url": ground.url, "partner": ground.partner_url, "outlive": command_line(ground.store)}
+    return run(
+        partner,
+        ground.service("the service", "examples.signup.app:app", "2"),
+        lambda victim: TRY.format(victim=victim, **told),
+    )
 
 
 if __name__ == "__main__":

@@ -75,7 +75,6 @@ class Fake:
         self.webhooks = None
         self.dependencies: dict[str, Any] = {}
         self.caches: dict[str, Any] = {}
-        self.counted: tuple[Any, ...] = ()
         self.access: Access | None = None
         self.store = self
         self.lost: errors.StoreWentBack | None = None

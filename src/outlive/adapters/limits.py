@@ -138,16 +138,10 @@ def _slid(found: Count, expiry: int) -> tuple[int, float, int, float]:
     return found.before, left if found.before else 0.0, found.count, left + expiry
 
 
-class OutliveStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
-    """A storage of `limits`, for synchronous code; safe to call from any thread, and after a fork.
+class _Kept:
+    """What both storages take, and what they raise."""
 
-    `uri`: `outlive+` and the address of a store, or `outlive://` with `app`, an `Outlive`. `group`:
-    what keeps the counts of several limiters in one store apart. `storage`: the weakest class that
-    will do; `durable` for what is money. `cells`: the address of a store of cells beside that of
-    `app`. Raises `limits.errors.ConfigurationError` for what cannot be.
-    """
-
-    STORAGE_SCHEME = _schemes("")
+    _counts: _Counts
 
     def __init__(
         self,
@@ -160,14 +154,31 @@ class OutliveStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         cells: str = "",
         **_: Any,
     ) -> None:
-        super().__init__(uri, wrap_exceptions=wrap_exceptions)
+        super().__init__(uri, wrap_exceptions=wrap_exceptions)  # type: ignore[call-arg]
         self._counts = _Counts(uri, app, group, storage, cells)
-        self._call = self._counts.face.call
 
     @property
     def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
         """What an unreachable store raises: with it Flask-Limiter falls back, if told to."""
         return OutliveError
+
+
+class OutliveStorage(_Kept, Storage, MovingWindowSupport, SlidingWindowCounterSupport):
+    """A storage of `limits`, for synchronous code; safe to call from any thread, and after a fork.
+
+    `uri`: `outlive+` and the address of a store, or `outlive://` with `app`, an `Outlive`. `group`:
+    what keeps the counts of several limiters in one store apart. `storage`: the weakest class that
+    will do; `durable` for what is money. `cells`: the address of a store of cells beside that of
+    `app`. Raises `limits.errors.ConfigurationError` for what cannot be.
+    """
+
+    STORAGE_SCHEME = _schemes("")
+
+    def __init__(
+        self, uri: str = "outlive://", wrap_exceptions: bool = False, **options: Any
+    ) -> None:
+        super().__init__(uri, wrap_exceptions, **options)
+        self._call = self._counts.face.call
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """See `limits`."""
@@ -221,31 +232,17 @@ class OutliveStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         self._call(self._counts.forget("sliding", key))
 
 
-class AsyncOutliveStorage(AsyncStorage, AsyncMovingWindow, AsyncSlidingWindow):
+class AsyncOutliveStorage(_Kept, AsyncStorage, AsyncMovingWindow, AsyncSlidingWindow):
     """The same for `limits.aio`, from any event loop: in that of the application nothing is handed
     to another thread. Parameters as for `OutliveStorage`."""
 
     STORAGE_SCHEME = _schemes("async+")
 
     def __init__(
-        self,
-        uri: str = "async+outlive://",
-        wrap_exceptions: bool = False,
-        *,
-        app: Outlive | None = None,
-        group: str = "limits",
-        storage: StorageClass = "volatile",
-        cells: str = "",
-        **_: Any,
+        self, uri: str = "async+outlive://", wrap_exceptions: bool = False, **options: Any
     ) -> None:
-        super().__init__(uri, wrap_exceptions=wrap_exceptions)
-        self._counts = _Counts(uri, app, group, storage, cells)
+        super().__init__(uri, wrap_exceptions, **options)
         self._call = self._counts.face.reach
-
-    @property
-    def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
-        """See `OutliveStorage`."""
-        return OutliveError
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """See `limits`."""

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from outlive.errors import StoreUnavailable
 
@@ -113,33 +111,11 @@ class Place:
             await store.close()
 
 
-class Counted(NamedTuple):
-    """Counters of a limiter, of slots, sessions or keys: what they are of, its name, the counts."""
-
-    family: Literal["ratelimits", "slots", "sessions", "requests"]
-    name: str
-    counts: Counter[str]
-
-
 class Cells:
     """What an application keeps in cells."""
 
     _places: dict[str, Place]
     _requests: Requests | None = None
-
-    @property
-    def counted(self) -> Sequence[Counted]:
-        """What its limiters, slots, sessions and keys have counted in this process."""
-        return tuple(self.__dict__.get("_counted", ()))
-
-    def count_in(
-        self,
-        family: Literal["ratelimits", "slots", "sessions", "requests"],
-        name: str,
-        counts: Counter[str],
-    ) -> None:
-        """Show `counts` among the metrics of this application."""
-        self.__dict__.setdefault("_counted", []).append(Counted(family, name, counts))
 
     def place(self, kind: Kind[Any, Any], cells: str = "") -> Place:
         """Where `kind` is kept: `cells` is the address of a store of cells, the application's own
@@ -152,7 +128,7 @@ class Cells:
         return found
 
     def declares(self, kind: str, made: Any) -> None:
-        """Note that `made` is one of `kind` here, for who shows what there is."""
+        """Note that `made` is one of `kind` here, for who shows and counts what there is."""
         known = self.__dict__.setdefault("_declared", {}).setdefault(kind, [])
         if len(known) < DECLARED_MAX:
             known.append(made)
@@ -189,7 +165,6 @@ class Cells:
             storage=storage, ahead=ahead, ahead_seconds=ahead_seconds, on_failure=on_failure,
             timeout_seconds=timeout_seconds,
         )  # fmt: skip
-        self.count_in("ratelimits", ",".join(quota.name for quota in quotas), made.counts)
         self.declares("limits", made)
         return made
 
@@ -198,17 +173,13 @@ class Cells:
         `options`."""
         from outlive.doors.sessions import Sessions
 
-        made = Sessions(self, cells=cells, **options)
-        self.count_in("sessions", "", made.counts)
-        return made
+        return Sessions(self, cells=cells, **options)
 
     def requests(self, **options: Any) -> Requests:
         """The idempotency keys of this service; see `Requests` for `options`."""
         from outlive.doors.requests import Requests
 
-        made = Requests(self, **options)
-        self.count_in("requests", "", made.counts)
-        return made
+        return Requests(self, **options)
 
     def once(
         self,
@@ -240,7 +211,6 @@ class Cells:
 
         clock = cast("Outlive", self)._clock
         made = SlotKeeper(self.place(RATELIMITS, cells), slots, storage, clock)
-        self.count_in("slots", slots.name, made.counts)
         self.declares("slots", made)
         return made
 

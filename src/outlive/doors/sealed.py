@@ -28,7 +28,6 @@ from msgspec.structs import replace
 
 from outlive import ids
 from outlive.clock import MICROS, Clock
-from outlive.doors.cells import Cells
 from outlive.doors.grounds import Ground, declare
 from outlive.doors.sessions import EPOCH_BITS, Settled, draw
 from outlive.errors import KeysMissing, StoreRefused
@@ -101,8 +100,6 @@ class SealedSessions:
         self._ground = None if place is None else Ground(place, self._denials)
         declare(place, "sessions", self)
         self._clock = clock or (Clock() if self._ground is None else self._ground.clock)
-        if isinstance(place, Cells):
-            place.count_in("sessions", "", self.counts)
         self._bound = b"session\0" + self.cookie.name.encode()
 
     @property

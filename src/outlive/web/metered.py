@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from outlive.kinds.breakers.standing import STATES
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from outlive.app import Outlive
 
 _COUNTED = {
-    "ratelimits": ("outlive_ratelimit_hits", "limiter", "Hits, by what was said."),
+    "limits": ("outlive_ratelimit_hits", "limiter", "Hits, by what was said."),
     "slots": ("outlive_slots", "slots", "Slots asked for, by what was said."),
     "sessions": ("outlive_sessions", "", "Requests, by what became of their session."),
     "requests": ("outlive_idempotency_keys", "", "Idempotency keys, by what was said."),
@@ -89,16 +89,22 @@ def lines_of_caches(app: Outlive) -> Iterator[str]:
 def lines_of_requests(app: Outlive) -> Iterator[str]:
     """What limits, slots, sessions and idempotency keys have decided here; those of one name are
     added up."""
-    sums: dict[tuple[str, str], Counter[str]] = {}
-    for family, name, counts in app.counted:
-        sums.setdefault((family, name), Counter()).update(counts)
     for kind, (metric, label, told) in _COUNTED.items():
+        sums: dict[str, Counter[str]] = {}
+        for made in app.declared(kind):
+            sums.setdefault(_name_of(kind, made), Counter()).update(made.counts)
         rows: list[Row] = []
-        for (of, name), found in sorted(sums.items()):
-            if of == kind:
-                named = ((label, name),) if label else ()
-                rows += [((*named, ("outcome", what)), found[what]) for what in sorted(found)]
+        for name, found in sorted(sums.items()):
+            named = ((label, name),) if label else ()
+            rows += [((*named, ("outcome", what)), found[what]) for what in sorted(found)]
         yield from _family(metric, "counter", told, rows)
+
+
+def _name_of(kind: str, made: Any) -> str:
+    """What the code calls a limiter or slots; sessions and keys have no name."""
+    if kind == "limits":
+        return ",".join(quota.name for quota in made.quotas)
+    return str(made.slots.name) if kind == "slots" else ""
 
 
 def _family(name: str, kind: str, told: str, rows: list[Row]) -> Iterator[str]:
