@@ -539,3 +539,16 @@ def test_a_version_is_run_by_one_body() -> None:
     with pytest.raises(ValueError, match="thing v1 is declared twice: by thing v2 and by thing v1"):
         app.process("/things", version=2, name="thing", accepts=(1,))(new)
     assert app.definitions["thing"].version == 1
+
+
+async def test_a_node_whose_lease_may_be_over_is_cut_off_until_it_is_renewed(place: Place) -> None:
+    app = Outlive(place.store())
+    place.apps.append(app)
+    greet(app)
+    assert not app.cut_off, "what is not open is not cut off"
+    await app.open()
+    assert app._runtime is not None and not app.cut_off
+    app._runtime.activations.trusted_until = 0.0
+    assert app.cut_off
+    await app._runtime.ownership.say("ready")
+    assert not app.cut_off

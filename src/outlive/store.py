@@ -318,9 +318,13 @@ class Store(CellStore, Protocol):
         error when lost."""
         ...
 
-    async def announce(self, node: str) -> None:
+    async def announce(self, node: str, told: Callable[[bool], None] | None = None) -> None:
         """Give a sign of life for `node` that ends with this process, where the store has such a
-        thing."""
+        thing.
+
+        `told(False)` is called, on the event loop, when the sign ended while the process lives, and
+        `told(True)` when it is given again.
+        """
         ...
 
     async def departed(self, nodes: Sequence[str]) -> set[str]:

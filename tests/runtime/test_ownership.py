@@ -246,6 +246,39 @@ async def test_a_node_without_a_sign_of_life_loses_its_shards_unless_it_renews_i
     assert len(a.ownership.leases) == len(b.ownership.leases) == 4, "it lives, and says so"
 
 
+async def test_a_node_whose_sign_of_life_was_cut_says_so_and_keeps_its_shards(
+    clock: ManualClock,
+) -> None:
+    told: dict[str, Any] = {}
+
+    class Signs(Hinting):
+        async def announce(self, node: str, tell: Any = None) -> None:
+            told[node] = tell
+
+    store = Signs(8, clock)
+    await store.open()
+    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
+    await a.ownership.join()
+    await b.ownership.join()
+    await settle(a, b)
+    a.gained.clear()
+    told["b"](False)
+    await asyncio.sleep(0)  # it says so at once, and is heard before its death is believed
+    await asyncio.sleep(0)
+    store.dead = frozenset("b")
+    for _ in range(3):
+        await a.ownership.tick()
+        clock.advance(0.2)
+    assert not a.gained and len(b.ownership.leases) == 4
+    store.dead = frozenset()
+    told["b"](True)
+    await b.ownership.tick()
+    await a.ownership.tick()
+    store.dead = frozenset("b")
+    await a.ownership.tick()
+    assert len(a.gained) == 4, "a sign that was given again counts again"
+
+
 async def test_ticks_are_quick_while_shards_move_and_slow_again_after(
     store: MemoryStore, clock: ManualClock
 ) -> None:

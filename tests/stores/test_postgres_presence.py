@@ -82,6 +82,20 @@ async def test_a_sign_that_is_given_again_at_once_is_not_missed(
             await until(is_back, "the sign of life is given again")
 
 
+async def test_a_node_is_told_when_its_sign_ends_and_when_it_is_given_again(postgres: str) -> None:
+    said: list[bool] = []
+    async with store_at(postgres) as store:
+        await store.announce("n", said.append)
+        assert store.session._link is not None
+        store.session._link.terminate()
+
+        async def is_told() -> bool:
+            return said == [False, True]
+
+        await until(is_told, "it is told")
+    assert said == [False, True], "its end in order is no news"
+
+
 async def test_who_was_cut_off_itself_believes_in_no_death_for_a_while(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

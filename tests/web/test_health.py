@@ -6,7 +6,7 @@ import httpx
 import pytest
 from tests.web.fake import Fake
 
-from outlive.errors import StoreWentBack
+from outlive.errors import StoreUnavailable, StoreWentBack
 
 
 @pytest.mark.parametrize("phase", ["new", "starting", "ready", "draining", "stopped"])
@@ -60,7 +60,9 @@ async def test_a_node_that_is_cut_off_is_not_ready_until_its_store_answers(
 ) -> None:
     fake.cut_off = True
     answer = await client.get("/readyz")
-    assert answer.status_code == 503 and answer.json()["phase"] == "cut off"
+    assert answer.status_code == 503
+    assert answer.json()["code"] == StoreUnavailable.code
+    assert int(answer.headers["retry-after"]) >= 1
     assert (await client.get("/livez")).status_code == 200
     fake.cut_off = False
     assert (await client.get("/readyz")).status_code == 200

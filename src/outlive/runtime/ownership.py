@@ -6,7 +6,7 @@
                 boot clock
     hint        a killed process of the same host is known to be dead at the next tick; of another
                 host a moment after its sign of life in the store has ended (unless it renews its
-                lease after that), not in 10 s
+                lease after that, or has said that its sign says nothing just now), not in 10 s
     placement   shards are spread evenly over the nodes that are alive and not draining, as far as
                 these run what lives in them (placement.py)
 
@@ -75,6 +75,8 @@ class NodeCell(Struct, frozen=True, omit_defaults=True):
     home: str = ""
     """Where its pid means something; see neighbours.py."""
     started: int = 0
+    signs: bool = True
+    """Whether it gives its sign of life in the store: if not, nothing follows from missing it."""
 
 
 _read = msgspec.json.Decoder(NodeCell).decode
@@ -140,13 +142,14 @@ class Ownership:
         """Whether the own lease is over by the store's clock, as all others see it."""
         self._renewed = -self._renew_seconds
         self._trusted = False
+        self._signs = self._said_signs = True
         self._lapses: Later | None = None
         """Asked for with the clock: the next look whether the lease may be over."""
 
     async def join(self) -> None:
         """Become a node of the store, and take the first shards."""
         self._since = await self._now()
-        await self._store.announce(self._node)
+        await self._store.announce(self._node, self._sign)
         await self.tick()
 
     async def tick(self) -> None:
@@ -154,7 +157,8 @@ class Ownership:
         now = self._clock.boot()
         if self._trusted and now > self._renewed + self._demote_seconds:
             self._demote()
-        if now - self._renewed >= self._renew_seconds or not self._trusted:
+        is_due = now - self._renewed >= self._renew_seconds
+        if is_due or not self._trusted or self._signs != self._said_signs:
             await self._renew()
         alive, gone = await self._look()
         owners = await self._store.owners()
@@ -202,6 +206,7 @@ class Ownership:
 
     async def leave(self) -> None:
         """Hand every shard back and end in order: not counted as a crash."""
+        self._trusted = False
         for beginning in self._beginning:
             beginning.cancel()
         await asyncio.gather(*self._beginning, return_exceptions=True)
@@ -246,14 +251,29 @@ class Ownership:
         pid = os.getpid()
         value = NodeCell(
             socket.gethostname(), pid, self._since, self.phase, self._runs, self._home,
-            start_time(pid),
+            start_time(pid), signs := self._signs,
         )  # fmt: skip
         due = await self._now() + round((self._lease_seconds + ahead_seconds) * MICROS)
         put = Put(self._ref(), encode(value), due)
         await self._store.commit(Batch(put=(put,), storage="relaxed"))
-        self._renewed, self._trusted = sent, True
+        self._renewed, self._trusted, self._said_signs = sent, True, signs
         self._trust(sent + self._demote_seconds)
         self._watch()
+
+    def _sign(self, given: bool) -> None:
+        """The sign of life in the store ended, or is given again. Its end looks like a death: the
+        others are told at once that it is none, and not to go by the sign until it is back."""
+        self._signs = given
+        if not given and self._trusted:
+            task = asyncio.get_running_loop().create_task(self._say_signs())
+            self._beginning[task] = None
+            task.add_done_callback(self._beginning.pop)
+
+    async def _say_signs(self) -> None:
+        try:
+            await self._renew()
+        except OutliveError as error:
+            log.warning("the others were not told that the sign of life is lost: %s", error.code)
 
     def _watch(self) -> None:
         """Be woken when the lease may be over: a tick may wait for a line that is dead, and nobody
@@ -290,7 +310,7 @@ class Ownership:
         alive, gone = [], []
         for cell in cells:
             said = _read(cell.value)
-            silent = self._last_words.get(cell.key) == cell.version
+            silent = said.signs and self._last_words.get(cell.key) == cell.version
             dead = silent or cell.due is None or cell.due < now or self._saw_end_of(said)
             if cell.key == self._node:
                 self._lapsed = cell.due is not None and cell.due < now

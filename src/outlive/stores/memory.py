@@ -301,7 +301,7 @@ class MemoryStore:
             self._shards[lease.shard] = Shard(lease.shard, "", lease.epoch + 1, head)
             self._announce()
 
-    async def announce(self, node: str) -> None:
+    async def announce(self, node: str, told: Callable[[bool], None] | None = None) -> None:
         self._tick()
 
     async def departed(self, nodes: Sequence[str]) -> set[str]:

@@ -541,9 +541,9 @@ class PostgresStore:
             rows = await self.read_rows("holds_of", shard, limit)
         return [Hold(*row) for row in rows]
 
-    async def announce(self, node: str) -> None:
+    async def announce(self, node: str, told: Callable[[bool], None] | None = None) -> None:
         self.demand_open()
-        await self._presence.announce(node)
+        await self._presence.announce(node, told)
 
     async def departed(self, nodes: Sequence[str]) -> set[str]:
         """See `Store.departed`; who asks once learns of nobody, who asks again and again does."""

@@ -5,8 +5,9 @@ vanished is noticed when TCP keep-alive gives up. A hint about who *should* own 
 write is decided by the epoch.
 
 A connection that was cut looks like a death, until its node has made it again; so a sign must have
-been missed for a moment before anybody believes in a death. When our own was cut, the server or the
-network may have been away for all, and for a while no death is believed: the leases decide then.
+been missed for a moment before anybody believes in a death, and a node whose sign ended while it
+lives is told, so that it can say so meanwhile. When our own was cut, the server or the network may
+have been away for all, and for a while no death is believed: the leases decide then.
 
 Kept in the process's own session, which leads straight to the server. Behind a pooler without
 `direct=` no sign is given, and then none can be missed: only nodes that once gave one are ever
@@ -15,7 +16,7 @@ reported as departed.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from outlive.stores.postgres_lane import ServerClock
 
 SWEEP_MICROS = 7 * 86_400 * MICROS
-MISSED_SECONDS = 0.3
+MISSED_SECONDS = 0.5
 """How long a sign of life must be missed, at each look, before its node is taken for dead."""
 DOUBT_SECONDS = 5.0
 """How long no death is believed after our own session was cut off."""
@@ -44,15 +45,17 @@ class PostgresPresence:
         self._sql = sql
         self._schema = schema
         self._clock = clock
-        self._nodes: list[str] = []
+        self._nodes: dict[str, Callable[[bool], None] | None] = {}
         self._machine = Clock()
         self._missed: dict[str, float] = {}
         self._doubt_until = 0.0
         session.restores.append(self._give_again)
-        session.losses.append(self._doubt)
+        session.losses.append(self._lost)
+        session.gains.append(self._given)
 
-    async def announce(self, node: str) -> None:
+    async def announce(self, node: str, told: Callable[[bool], None] | None = None) -> None:
         """Hold the lock of `node` until this process or its connection ends; again does nothing.
+        `told` is called with whether it is held, whenever that changes.
 
         Raises `StoreUnavailable`. Behind a pooler nothing is held. Nodes that gave their sign long
         ago are swept on the way.
@@ -67,7 +70,7 @@ class PostgresPresence:
             await self._session.run(self._sql["node_announce"], node, key, now)
         except NoSession:
             return
-        self._nodes.append(node)
+        self._nodes[node] = told
 
     async def _give_again(self, link: Connection) -> None:
         """The connection broke while the process lives: give all signs again on the new one."""
@@ -78,7 +81,7 @@ class PostgresPresence:
 
     async def farewell(self, link: Connection) -> None:
         """End our own signs of life, in order: nobody shall think that we died."""
-        await link.execute(self._sql["node_forget"], self._nodes)
+        await link.execute(self._sql["node_forget"], list(self._nodes))
 
     def believed(self, missed: Collection[str]) -> set[str]:
         """Those of `missed`, whose signs are not there, that have been missed for long enough."""
@@ -92,8 +95,17 @@ class PostgresPresence:
         made = blake2b(f"{self._schema}/{node}".encode(), digest_size=8).digest()
         return int.from_bytes(made, "big", signed=True)
 
-    def _doubt(self) -> None:
+    def _lost(self) -> None:
         self._doubt_until = self._machine.boot() + DOUBT_SECONDS
+        self._tell(False)
+
+    def _given(self) -> None:
+        self._tell(True)
+
+    def _tell(self, is_held: bool) -> None:
+        for told in self._nodes.values():
+            if told is not None:
+                told(is_held)
 
 
 def _demand(is_held: bool, node: str) -> None:

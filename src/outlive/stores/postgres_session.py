@@ -39,6 +39,8 @@ class Session:
         self.restores: list[Restore] = []
         self.losses: list[Callable[[], None]] = []
         """Called when the connection was cut, before another is made."""
+        self.gains: list[Callable[[], None]] = []
+        """Called when there is a connection, with all that was kept in the last."""
         self.is_possible = True
         """False once a pooler was found to answer at the address."""
         self._links = links
@@ -110,6 +112,8 @@ class Session:
             raise
         self._link = link
         link.add_termination_listener(self._lost)
+        for gain in self.gains:
+            gain()
         return link
 
     def _lost(self, _link: Any) -> None:

@@ -435,7 +435,8 @@ class SQLiteStore:
         )
         return found
 
-    async def announce(self, node: str) -> None:
+    async def announce(self, node: str, told: Callable[[bool], None] | None = None) -> None:
+        """See `Store.announce`; the kernel keeps the sign, so nothing is ever told."""
         self._demand_open()
         self._presence.announce(node)
 

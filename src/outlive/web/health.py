@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from outlive.errors import StoreUnavailable
 from outlive.web.messages import JSON, Headers, Request, Response
 from outlive.web.problems import NotServing
 
@@ -29,7 +30,6 @@ REASONS = {
     "starting": "The application is starting: it opens the store and takes up its work.",
     "draining": "The instance is going down and takes no new work.",
     "stopped": "The application has stopped.",
-    "cut off": "The store has not answered for so long that others may have taken the work over.",
 }
 
 
@@ -54,7 +54,10 @@ class Health:
         if self._app.lost is not None:
             raise self._app.lost
         if self._app.cut_off:
-            raise NotServing(REASONS["cut off"], phase="cut off")
+            raise StoreUnavailable(
+                "The store has not answered for so long that others may have taken the work over; "
+                "no step begins here until it has."
+            )
         return self._fine()
 
     async def started(self, _: Request) -> Response:
