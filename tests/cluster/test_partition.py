@@ -86,13 +86,13 @@ async def cut_and_mended(machine: Machine, places: Hosts, server: Server) -> str
         jobs.check()
     await jobs.end()
     await settled(machine)
-    await nodes.end()
+    assert "Traceback" not in nodes.err.read_text(), nodes.said()
+    await nodes.end()  # what a client still asks on a line that has just been mended is cut off
     facts = await machine.facts()
     calls = calls_in(effects)
     assert not await flaws(machine, jobs, facts)
     assert facts.ended_as("done") == {id for ids in jobs.ids.values() for id in ids}
     assert not run_by_two_at_once(calls)
-    assert "Traceback" not in nodes.said(), nodes.said()
     again = sum(count > 1 for count in Counter(call.key for call in calls).values())
     figures = {
         "cuts": len(CUTS), "jobs": len(jobs.ids), "lost": 0, "doubled": 0, "begun_again": again,
