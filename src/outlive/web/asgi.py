@@ -25,6 +25,7 @@ from outlive.web.access import Gate
 from outlive.web.answers import Answers
 from outlive.web.control import Control
 from outlive.web.health import REASONS, Health
+from outlive.web.journals import Journals
 from outlive.web.lifespan import LifeSpan
 from outlive.web.messages import (
     ASGI,
@@ -216,6 +217,11 @@ class Face:
         asked: dict[str, Handler] = {"GET": operations.look, "POST": operations.change}
         named = Route(template, asked, local=frozenset(("GET", "HEAD", "POST")))
         routes.add_branch(f"{OURS}/operations", Branch(named))
+        journals, place = Journals(self._app), f"{OURS}/journals"
+        routes.add(place, Route(place, {"POST": journals.take_in}, local=local))
+        looked = frozenset(("GET", "HEAD"))
+        whole = Route(f"{place}/{{id}}", {"GET": journals.export}, local=looked)
+        routes.add_branch(place, Branch(whole))
         for definition in self._app.definitions.values():
             self._add_process(routes, definition)
         self._routes = routes
