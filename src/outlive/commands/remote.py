@@ -19,7 +19,15 @@ import msgspec
 from msgspec import Raw, Struct
 
 from outlive.commands.contexts import Context
-from outlive.commands.exits import FAILED, FORBIDDEN, MISUSED, STORE, CommandFailed, code_of
+from outlive.commands.exits import (
+    FAILED,
+    FORBIDDEN,
+    MISUSED,
+    NOT_FOUND,
+    STORE,
+    CommandFailed,
+    code_of,
+)
 from outlive.doors.operations import OPERATIONS, Operation
 from outlive.errors import TooLarge
 
@@ -30,6 +38,8 @@ TIMEOUT_SECONDS = 60.0
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
 PATH = "/outlive/operations/"
 JOURNALS = "/outlive/journals"
+CODES = {401: FORBIDDEN, 403: FORBIDDEN, 404: NOT_FOUND, 413: MISUSED, 422: MISUSED, 503: STORE}
+"""How a command ends after a problem that says nothing closer."""
 ENDED = re.compile(rb'\n\{"end":[0-9]+,"sum":"[0-9a-f]+"\}\n\Z')
 """How an exported journal ends, when it is whole."""
 
@@ -184,9 +194,7 @@ class Remote:
         kind = next((one for one in catalogue() if one.code == problem.code), None)
         code = FAILED if kind is None else code_of(kind)
         if code == FAILED:
-            code = {401: FORBIDDEN, 403: FORBIDDEN, 413: MISUSED, 422: MISUSED, 503: STORE}.get(
-                status, FAILED
-            )
+            code = CODES.get(status, FAILED)
         said = f"{problem.detail or problem.title} [{problem.code}] {problem.remedy}"
         return CommandFailed(" ".join(said.split()), code, kind)
 

@@ -145,7 +145,10 @@ class Transfers(Telling):
         exported, payload = await asyncio.to_thread(checked, text)
         ref = ref_of(exported.id, self.store.shards)
         if exported.redacted and not exported.ended:
-            raise BadJournal("What was redacted is missing: it could not go on.")
+            raise BadJournal(
+                "What was redacted is missing: it could not go on. Where a service redacts, export "
+                "with --store."
+            )
         if (await self.store.read((ref,)))[0] is not None:
             raise AlreadyThere(f"There is a process {exported.id} already.")
         await self._tell(

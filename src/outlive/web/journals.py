@@ -98,7 +98,9 @@ class Journals:
         _demand_lines(request)
         asked = _asked(request)
         if not asked.reason.strip():
-            raise ReasonNeeded("An import cannot be taken back. Nothing was imported.")
+            raise ReasonNeeded(
+                "An import cannot be taken back: give a reason (--reason). Nothing was imported."
+            )
         body = await read_body(request, IMPORT_BYTES_MAX)
         if await asyncio.to_thread(depth, body) > DEPTH_MAX:
             raise BodyTooLarge(f"The journal may be nested {DEPTH_MAX} levels deep; it is deeper.")
