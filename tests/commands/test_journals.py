@@ -1,5 +1,7 @@
-"""Journals at the command line: out of a store, into another, and tried on new code; and the same
-asked of a service elsewhere, which may be killed meanwhile."""
+"""Journals at the command line: out of a store, into another, and tried on new code.
+
+The same is asked of services elsewhere, which are killed meanwhile.
+"""
 
 import http.client
 import json

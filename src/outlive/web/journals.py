@@ -44,6 +44,7 @@ from outlive.web.problems import (
 if TYPE_CHECKING:
     from outlive.app import Outlive
 
+JOURNALS_PATH = "/outlive/journals"
 LINES = "application/x-ndjson"
 LINES_TOO = frozenset((LINES, "application/jsonl", "application/jsonlines"))
 WITHIN_SECONDS, WITHIN_SECONDS_MAX = 30.0, 60.0
@@ -169,6 +170,6 @@ def _id_in(body: bytes) -> str:
 
 
 def _answer(status: int, id: str, request: Request) -> Response:
-    place = f"{request.root}/outlive/journals/{id}"
+    place = f"{request.root}{JOURNALS_PATH}/{id}"
     headers = [JSON, (b"cache-control", b"no-store"), (b"location", place.encode())]
     return Response(status, msgspec.json.encode({"id": id}), headers)

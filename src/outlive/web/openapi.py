@@ -171,7 +171,7 @@ def document(app: Outlive, wrapped: object = None) -> Json:
     for definition in definitions:
         paths |= _paths_of(definition, types) | answers.paths_of(definition)
         answers.start(paths[definition.path]["post"])
-    paths |= _service_paths()
+    paths |= _service_paths() | described.journals()
     if any(definition.callbacks is not None for definition in definitions):
         paths |= answers.callbacks()
     made: Json = {
