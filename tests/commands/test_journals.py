@@ -181,6 +181,7 @@ def test_a_process_moves_between_services_that_are_elsewhere(shop, two, remote, 
     assert remote("ann", "signal", id, "paid", '{"by": "Ada"}').returncode == 0
     assert remote("ann", "retry", id).returncode == 0
     two.reaches(id, "done")
+    assert '  result     "Ada"\n' in remote("wall", "show", id).stdout
     first, again = (
         json.loads(told.splitlines()[1])
         for told in (text.stdout, remote("wall", "export", id).stdout)

@@ -12,7 +12,7 @@ import http.client
 import re
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -28,12 +28,13 @@ from outlive.commands.exits import (
     CommandFailed,
     code_of,
 )
-from outlive.doors.operations import OPERATIONS, Operation
+from outlive.doors.operations import OPERATIONS, Operation, answer_in
 from outlive.errors import TooLarge
 
 if TYPE_CHECKING:
     from outlive.kinds.processes.transfer import Redact
 
+T = TypeVar("T")
 TIMEOUT_SECONDS = 60.0
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
 PATH = "/outlive/operations/"
@@ -105,7 +106,8 @@ class Remote:
             "application/x-ndjson",
             lost="whether it was imported is not known; asking again does no harm",
         )
-        id = str(self._read(self._given(status, answer), _Imported).id)
+        told = self._given(status, answer)
+        id = self._read(lambda: msgspec.json.decode(told, type=_Imported)).id
         if status == 202:
             raise TimeoutError(f"no node has taken {id} in after {within:g} s")
         return id
@@ -120,7 +122,7 @@ class Remote:
             )
         else:
             body = self._given(*self._exchange("GET", f"{path}?arguments={quote(arguments)}"))
-        return None if operation.gives is None else self._read(body, operation.gives)
+        return self._read(lambda: answer_in(operation, body))
 
     def _given(self, status: int, body: bytes) -> bytes:
         """The body of an answer that is none of a refusal. Raises `CommandFailed`."""
@@ -128,9 +130,9 @@ class Remote:
             raise self._failed(status, body)
         return body
 
-    def _read(self, body: bytes, kind: Any) -> Any:
+    def _read(self, read: Callable[[], T]) -> T:
         try:
-            return msgspec.json.decode(body, type=kind)
+            return read()
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise CommandFailed(
                 f"context {self._context.name}: what answers at {self._context.url} is no service "
