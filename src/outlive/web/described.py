@@ -131,7 +131,7 @@ class Answers:
                     "Tell its end once more. This machine only.",
                     {
                         "202": openapi._accepted(),
-                        **openapi._problems((401, 403, 404, 409, 410, 500, 503, 507)),
+                        **openapi._problems((401, 403, 404, 409, 410, 413, 415, 500, 503, 507)),
                     },
                 ),
             },
