@@ -223,7 +223,8 @@ class Face:
         whole = Route(f"{place}/{{id}}", {"GET": journals.export}, local=looked)
         routes.add_branch(place, Branch(whole))
         for definition in self._app.definitions.values():
-            self._add_process(routes, definition)
+            if definition.path:  # else only code starts it
+                self._add_process(routes, definition)
         self._routes = routes
         self._declared = len(self._app.definitions)
 
