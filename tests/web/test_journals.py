@@ -8,11 +8,16 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec import Raw
 from tests.web.conftest import client_of
 
 from outlive import Access, Outlive, Run, step
 from outlive.doors import transfers
 from outlive.doors.transfers import IMPORT_BYTES_MAX
+from outlive.kinds.processes import Head
+from outlive.kinds.processes.transfer import Lines
+from outlive.kinds.processes.vocabulary import Started, pack
+from outlive.model import Event
 from outlive.web.asgi import create
 from outlive.web.messages import Message
 
@@ -112,6 +117,7 @@ async def test_head_mirrors_get_and_what_is_not_there_is_a_problem(
     seen = await http.head(f"{AT}/{id}", headers=by(WALL))
     assert seen.status_code == 200 and seen.content == b""
     assert seen.headers["content-type"] == LINES["Content-Type"]
+    assert "content-length" not in seen.headers, "it is not known before it is read"
     gone = await http.get(f"{AT}/ord_none", headers=by(WALL))
     assert gone.status_code == 404 and gone.json()["code"] == "OL2001"
     assert (await http.get(f"{AT}/{id}")).status_code == 401
@@ -148,6 +154,15 @@ async def test_what_cannot_be_asked_is_a_problem_and_imports_nothing(
     assert await there.processes() == ([], "") and await there.activity() == ([], "")
 
 
+def of(id: str) -> str:
+    """A journal that is whole, of something with this id."""
+    head = Head("a-stream", "order", 1, "running", 1)
+    lines = Lines(id, head, 1)
+    data = pack(Started(id, "order", 1, Raw(b"7"), "a-node"))
+    event = Event(0, 0, head.stream, 0, "started", data, 1, b"")
+    return b"".join((lines.first(), lines.of(event), lines.last())).decode()
+
+
 async def test_what_is_no_whole_journal_imports_nothing(
     here: Outlive, there: Outlive, http: httpx.AsyncClient
 ) -> None:
@@ -162,6 +177,8 @@ async def test_what_is_no_whole_journal_imports_nothing(
         "a line too few": ("\n".join((lines[0], *lines[2:])), 422),
         "a changed line": (text.replace("4711", "4712", 1), 422),
         "nested too deeply": (deep, 413),
+        "of no id of a process": (of("ord_1\r\nX-Evil: 1"), 422),
+        "of a place": (of("../../livez"), 422),
         **{f"cut at {at}": (text[:at], 422) for at in range(1, len(text) - 2, 97)},
     }
     for name, (body, status) in broken.items():

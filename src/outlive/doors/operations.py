@@ -3,8 +3,8 @@
     commands/remote.py  ──/outlive/operations/{name}──▶  web/operations.py  ──▶  Outlive, Desk
 
 The same table stands at both ends, so the command line does over HTTP what it does on a store. What
-`changes` something is for operators; the rest is for everybody who may look. What would show more
-than the dashboard does (a whole journal as it is stored) is not in it.
+`changes` something is for operators; the rest is for everybody who may look. Whole
+journals are not in it: they may be long, and have paths of their own (web/journals.py).
 """
 
 from __future__ import annotations

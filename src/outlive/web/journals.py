@@ -78,10 +78,11 @@ class Journals:
             (b"content-disposition", b'attachment; filename="%b.jsonl"' % request.id.encode()),
             (b"cache-control", b"no-store"),
         ]
-        if request.method == "HEAD":
-            await parts.aclose()
-            return Response(200, headers=headers)
         await request.send({"type": "http.response.start", "status": 200, "headers": headers})
+        if request.method == "HEAD":
+            await _send(request, b"", more=False)
+            await parts.aclose()
+            return None
         gone = asyncio.ensure_future(until_gone(request))
         try:
             await _send_all(request, first, parts, gone)

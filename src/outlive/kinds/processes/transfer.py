@@ -16,6 +16,7 @@ from; and one behind it that pauses the process, unless it had ended.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ from outlive.model import Event
 FORMAT = 1
 EVENTS_MAX = 100_000
 """Events of one exported journal."""
+ID = re.compile(r"[a-z][a-z0-9]{0,15}_[0-9a-z]{1,64}\Z")
+"""How a public id looks: what is imported may be another's writing."""
 _NESTED = 32
 """How much deeper than in a file something lies in a command, and in an event; with room."""
 Redact = Callable[[str, Any], Any]
@@ -154,6 +157,8 @@ def checked(text: bytes) -> tuple[Exported, Raw]:
     """The journal in a file's text, and that as `as_payload`. Raises `BadJournal`, also for what
     could be read here and not any more as part of a command."""
     exported, payload = exported_in(text), as_payload(text)
+    if not ID.match(exported.id):
+        raise BadJournal(f"It is that of {exported.id[:80]!r}, which is no id of a process.")
     try:
         msgspec.json.decode(b"[" * _NESTED + payload + b"]" * _NESTED, type=Raw)
     except RecursionError:
