@@ -43,7 +43,6 @@ UNTESTED: Mapping[str, str] = {
     "commands.type": "tests/commands/test_listing.py asks it at a store and elsewhere",
     "commands.context": "tests/commands/test_contexts.py lists what is right and what is wrong",
     "doors.replies": "values and errors: tests/doors/test_requests.py is given them",
-    "doors.operations": "a table: tests/web/test_operations.py and test_listing.py go through it",
     "store": "only promises: the conformance suite holds every store to them",
     "kinds.processes.bulk": "values: tests/doors/test_bulk.py is shown and told them",
     "runtime.forks": "asked for and begun by tests/doors/test_forking.py",

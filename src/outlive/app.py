@@ -181,7 +181,7 @@ class Outlive(
 
     def process(
         self,
-        path: str,
+        path: str | None,
         *,
         version: int,
         name: str | None = None,
@@ -201,23 +201,23 @@ class Outlive(
     ) -> Callable[[F], F]:
         """Declare a function as the body of a type of process.
 
-        `path`: where it is started over HTTP. `version`: 1 or more; a started process keeps its
-        version, so keep the body of an old version declared while such processes are under way.
-        `name`: how it is recorded, the function's name when not given. `prefix`: of its public ids.
-        `status_code`: the answer to a start, 201 when the process *is* the resource at its path,
-        else 202. `signals`: the signals it takes and their types; without it any name is taken as
-        plain JSON. `rollback_on`: the errors that roll back (a step that gave up counts as what it
-        raised); others leave it `stuck` for an operator. `deadline`: seconds (above 0) after its
-        start, by the store's clock, at which it is rolled back if it has not ended. `accepts`:
-        older versions whose processes this body goes on with; `run.since(n)` says what they get.
-        `updates`: what it can be asked and answers. `callbacks`: the names of its callbacks and
-        their types; without it any JSON is taken. `notify`: the address that is told of each end,
-        unless a start names another. `limit`: how many go at once or begin in a while over the
-        whole store, also several, in the order in which their turn is waited for; a process over it
-        is `queued`. `backlog_max`: processes that wait in one line, beyond which a start is refused
-        (`Overloaded`, `QuotaExceeded`). `tags`: names it is found by (at most 16), each with a
-        function of the input or None. `retention_seconds` (above 0): how long an ended one is kept,
-        when not as long as the application says.
+        `path`: where it is started over HTTP; None: only code starts it. `version`: 1 or more; a
+        started process keeps it, so keep the body of an old version declared while such processes
+        are under way. `name`: how it is recorded, the function's name when not given. `prefix`: of
+        its public ids. `status_code`: the answer to a start, 201 when the process *is* the resource
+        at its path, else 202. `signals`: the signals it takes and their types; without it any name
+        is taken as plain JSON. `rollback_on`: the errors that roll back (a step that gave up counts
+        as what it raised); others leave it `stuck` for an operator. `deadline`: seconds (above 0)
+        after its start, by the store's clock, at which it is rolled back if it has not ended.
+        `accepts`: older versions whose processes this body goes on with; `run.since(n)` says what
+        they get. `updates`: what it can be asked and answers. `callbacks`: the names of its
+        callbacks and their types; without it any JSON is taken. `notify`: the address that is told
+        of each end, unless a start names another. `limit`: how many go at once or begin in a while
+        over the whole store, also several, in the order in which their turn is waited for; a
+        process over it is `queued`. `backlog_max`: processes that wait in one line, beyond which a
+        start is refused (`Overloaded`, `QuotaExceeded`). `tags`: names it is found by (at most 16),
+        each with a function of the input or None. `retention_seconds` (above 0): how long an ended
+        one is kept, when not as long as the application says.
         """
         limits = (limit,) if isinstance(limit, Limit) else tuple(limit)
 
@@ -236,9 +236,9 @@ class Outlive(
                     by = f"by {made.label} and by {self._all[made.name, each].label}"
                     raise ValueError(f"{made.name} v{each} is declared twice: {by}")
             for other in self._all.values():
-                if other.path == path and other.name != made.name:
+                if path and other.path == path and other.name != made.name:
                     raise ValueError(f"{path} belongs to process {other.name} already")
-                if other.name == made.name and other.path != path:
+                if other.name == made.name and other.path != made.path:
                     raise ValueError(f"{made.label} and {other.label} have different paths")
             for each in made.versions:
                 self._all[made.name, each] = made

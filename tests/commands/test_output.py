@@ -2,9 +2,13 @@
 
 import json
 
+import msgspec
+import pytest
 from msgspec import Raw, Struct
 
 from outlive.commands.output import dated, document, drawn_table, one_line, table
+from outlive.doors.desk import BreakerLine, LimitLine, RequestLine, SessionLine
+from outlive.kinds.processes import Node, Summary
 
 
 class Line(Struct):
@@ -26,8 +30,25 @@ def test_structs_inside_structs_are_dated_too():
     class Outer(Struct):
         lines: tuple[Line, ...]
 
-    told = dated({"outer": Outer((Line("x", 0, 0, Raw(b"1")),))})
-    assert told["outer"]["lines"][0]["due"] == "1970-01-01T00:00:00.000000Z"
+    told = dated({"outer": Outer((Line("x", 0, 1, Raw(b"1")),))})
+    assert told["outer"]["lines"][0]["due"] == "1970-01-01T00:00:00.000001Z"
+    assert told["outer"]["lines"][0]["started"] is None, "0 stands for no time"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [SessionLine, LimitLine, BreakerLine, RequestLine, Summary, Node],
+    ids=lambda it: it.__name__,
+)
+def test_every_time_of_a_list_is_printed_as_one(line):
+    now = 1_790_000_000_000_000
+    given = {
+        one.name: now if one.type in (int, int | None) else None
+        for one in msgspec.structs.fields(line)
+    }
+    counts = {"version", "pid", "shards", "status", "used", "of", "opened"}
+    for name, value in dated(line(**given)).items():
+        assert value is None or name in counts or value.startswith("2026-"), name
 
 
 def test_a_table_into_a_pipe_is_aligned_lines_without_heads(capsys):

@@ -303,3 +303,16 @@ async def test_between_a_file_and_postgres(places: Places, postgres: str) -> Non
         assert await there.result(id, within=20) == 5
         assert recorded(await there.journal(id)) == ["do_it", "do_it#2", "do_it#3"]
     assert len(outside.effects) == 3
+
+
+async def test_a_difference_where_values_are_missing_is_unclear(places: Places) -> None:
+    here = await places[0].open(declare)
+    id = await begun(here)
+
+    def redact(kind: str, data: Any) -> Any:
+        return {**data, "input": "…"} if kind == "started" else data
+
+    assert (await here.diff(await here.export_journal(id))).verdict == "same"
+    found = await here.diff(await here.export_journal(id, redact=redact))
+    assert found.verdict == "unclear" and not found.fits
+    assert "redacted" in found.detail and "recorded with arguments" in found.detail

@@ -15,7 +15,7 @@ from tests.web.conftest import client_of
 from tests.web.driver import Exchange
 from tests.web.fake import Fake, declare
 
-from outlive import errors
+from outlive import Outlive, Run, errors
 from outlive.web.asgi import Face, create
 
 BODY = {"email": "a@example.org"}
@@ -194,3 +194,53 @@ def test_a_face_says_what_it_serves_and_what_it_wraps(fake: Fake) -> None:
     face = create(fake, other)  # type: ignore[arg-type]
     assert (face.app, face.wrapped) == (fake, other)
     assert create(fake).wrapped is None  # type: ignore[arg-type]
+
+
+async def test_a_process_without_a_path_is_started_by_code_alone_and_still_shown() -> None:
+    app = Outlive("memory://")
+
+    @app.process(None, version=1)
+    async def sweep(run: Run, what: str) -> str:
+        await run.wait("go")
+        return what
+
+    @app.process("/orders", version=1)
+    async def order(run: Run, what: str) -> str:
+        return await run.call(sweep, what)
+
+    @app.process(None, version=1)
+    async def other(run: Run) -> None:
+        """A second one without a path is no conflict."""
+
+    async with app, client_of(create(app)) as client:
+        begun = await client.post("/orders", json="tea")
+        assert begun.status_code == 202
+        id = (await app.start(sweep, "dust")).id
+        for path in ("", "/", "//", "/None", "/sweep", f"/{id}", f"//{id}", f"/None/{id}/pause"):
+            for method in ("GET", "POST"):
+                answer = await client.request(method, path, json="dust")
+                assert answer.status_code in (404, 405), path
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        assert "/orders" in paths and not any("None" in path or path == "" for path in paths)
+        listed = await client.get("/outlive/operations/processes")
+        assert {"order", "sweep"} == {one["type"] for one in listed.json()[0]}
+        html = {"Accept": "text/html"}
+        for page in ("", "/types", "/types/sweep", "/processes?type=sweep", f"/processes/{id}"):
+            shown = await client.get(f"/outlive{page}", headers=html)
+            assert shown.status_code == 200 and "/None" not in shown.text, page
+            assert f"8000/{id}" not in shown.text
+        assert (
+            "only code starts it" in (await client.get("/outlive/types/sweep", headers=html)).text
+        )
+        await app.signal(id, "go", b"null")
+        assert await app.result(id, within=30) == "dust"
+
+
+def test_an_empty_path_is_not_taken_for_none() -> None:
+    for path in ("", "orders"):
+        with pytest.raises(ValueError, match="is no path"):
+            Outlive("memory://").process(path, version=1)(nothing)
+
+
+async def nothing(run: Run) -> None:
+    """Does nothing."""

@@ -120,7 +120,28 @@ async def test_a_deadline_is_set_and_lifted(http: httpx.AsyncClient) -> None:
     assert (await http.post(url + "/deadline", json={"seconds": None})).status_code == 202
     for wrong in ({}, {"seconds": 0}, {"seconds": "soon"}):
         assert (await http.post(url + "/deadline", json=wrong)).status_code == 422
-    assert (await http.post(url + "/pause", content=b"{")).status_code == 400
+    broken = await http.post(
+        url + "/pause", content=b"{", headers={"Content-Type": "application/json"}
+    )
+    assert broken.status_code == 400
+
+
+async def test_what_a_foreign_page_can_send_without_asking_does_nothing(
+    http: httpx.AsyncClient,
+) -> None:
+    url = await ordered(http)
+    places = [*(f"{url}/{verb}" for verb in ("pause", "retry", "fork")), "/outlive/bulk"]
+    body = b'{"verb": "cancel", "status": "waiting", "at": "wait paid"}'
+    for place in places:
+        for kind in ({}, {"Content-Type": "text/plain"}):
+            told = await http.post(place, content=body, headers=kind)
+            assert (told.status_code, told.json()["code"]) == (415, "OL4004"), place
+        for origin in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            told = await http.post(place, headers=origin)
+            assert (told.status_code, told.json()["code"]) == (403, "OL4007"), place
+    assert (await http.get(url)).json()["status"] == "waiting"
+    for own in ({}, {"Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-origin"}):
+        assert (await http.post(f"{url}/pause", headers=own)).status_code == 202
 
 
 async def test_many_are_shown_and_then_asked(http: httpx.AsyncClient) -> None:

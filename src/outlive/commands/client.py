@@ -128,9 +128,9 @@ def _ask_elsewhere(name: str, question: Callable[[Outlive], Awaitable[T]], targe
     return asyncio.run(asked())
 
 
-def desk_of(app: Outlive) -> Desk:
+def desk_of(app: object) -> Desk:
     """What is asked about the small kinds, of an open store or of a service elsewhere."""
     from outlive.commands.remote import Remote
     from outlive.doors.desk import Desk
 
-    return cast("Desk", app) if isinstance(app, Remote) else Desk(app)
+    return cast("Desk", app) if isinstance(app, Remote) else Desk(cast("Outlive", app))

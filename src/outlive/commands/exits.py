@@ -37,16 +37,27 @@ _CODES: tuple[tuple[type[errors.OutliveError], int], ...] = (
 
 
 class CommandFailed(Exception):
-    """A command did not do what it was asked to; `code` is the exit code."""
+    """A command did not do what it was asked to; `code` is the exit code, `kind` the error of a
+    service elsewhere that it stands for."""
 
-    def __init__(self, message: str, code: int = FAILED) -> None:
+    def __init__(
+        self, message: str, code: int = FAILED, kind: type[errors.OutliveError] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
+        self.kind = kind
 
 
 def exit_code(error: errors.OutliveError) -> int:
     """The exit code that tells a script what kind of error this was."""
     return code_of(type(error))
+
+
+def kind_of(error: errors.OutliveError | CommandFailed) -> type[Exception]:
+    """What kind of error it is, told here or by a service elsewhere."""
+    if isinstance(error, CommandFailed):
+        return error.kind or CommandFailed
+    return type(error)
 
 
 def code_of(error: type[errors.OutliveError]) -> int:

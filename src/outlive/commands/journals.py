@@ -4,6 +4,8 @@
     import FILE                            take it into another store: paused, or ended as it had
     diff --against MODULE:APP [ID|FILE …]  would what is under way go on with that code?
 
+With `--context` the store is that of a service elsewhere, asked over HTTP (web/journals.py).
+
 `diff` reads the store and owns nothing in it, calls no step and writes nothing. It fails when any
 process would drift, or has no body there; so it can stand in front of a deploy.
 """
@@ -20,12 +22,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter, validators
 
-from outlive.commands.client import StoreAddress, address_of, ask
-from outlive.commands.exits import DONE, FAILED, MISUSED, NOT_FOUND, CommandFailed
-from outlive.commands.options import OrStdin
+from outlive.commands import control
+from outlive.commands.client import At, Where, address_of, ask
+from outlive.commands.exits import DONE, FAILED, MISUSED, NOT_FOUND, CommandFailed, kind_of
+from outlive.commands.options import OrStdin, Reason
 from outlive.commands.output import Format, document, lines
 from outlive.commands.target import named, service
-from outlive.errors import NoSuchProcess, NothingToExport, ProcessGone
+from outlive.errors import NoSuchProcess, NothingToExport, OutliveError, ProcessGone
 from outlive.kinds.processes import FINAL, STATUSES
 
 if TYPE_CHECKING:
@@ -37,11 +40,14 @@ AT_ONCE = 8
 """Journals that are read and replayed at one time."""
 LIMIT_MAX = 100_000
 
+Within = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=3600))]
 Limit = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=LIMIT_MAX))]
 
 
-def export(id: str, /, *, redact: str | None = None, store: StoreAddress = None) -> None:
-    """Write the journal of a process to stdout, as lines of JSON.
+def export(id: str, /, *, redact: str | None = None, at: At = None) -> None:
+    """Write the journal of a process to stdout, as lines of JSON: whole, or nothing.
+
+    A service elsewhere leaves out what it redacts.
 
     Parameters
     ----------
@@ -52,12 +58,17 @@ def export(id: str, /, *, redact: str | None = None, store: StoreAddress = None)
         written in place of the data.
     """
     hook: Any = None if redact is None else named(redact)
-    text = ask(store, lambda app: app.export_journal(id, redact=hook))
+    text = ask(at, lambda app: app.export_journal(id, redact=hook))
     sys.stdout.write(text)
 
 
 def take_in(
-    file: Annotated[str, OrStdin], /, *, within: float = 30.0, store: StoreAddress = None
+    file: Annotated[str, OrStdin],
+    /,
+    *,
+    within: Within = 30.0,
+    why: Reason = "",
+    at: At = None,
 ) -> None:
     """Take a process into this store, with its id and its journal: paused, or ended as it had.
 
@@ -69,11 +80,15 @@ def take_in(
     file
         What `export` wrote; - for stdin.
     within
-        Seconds to wait for that node.
+        Seconds to wait for that node (0 to 3600; over a context to 60).
+    why
+        Kept with your name in the activity log; a service elsewhere demands it.
     """
-    text = sys.stdin.read() if file == "-" else _text_of(Path(file))
+    text = _piped() if file == "-" else _text_of(Path(file))
     try:
-        id = ask(store, lambda app: app.import_journal(text, within=within))
+        id = ask(
+            at, lambda app: app.import_journal(text, within=within, who=control.who(), why=why)
+        )
     except TimeoutError as error:
         raise CommandFailed(f"{error}; it is kept, and done when a node runs", FAILED) from None
     lines((f"{id} is imported",))
@@ -85,7 +100,7 @@ def diff(
     status: str | None = None,
     type: str | None = None,
     limit: Limit = 10_000,
-    store: StoreAddress = None,
+    at: At = None,
     output: Format = "text",
 ) -> int:
     """Replay recorded journals on the code given, performing nothing: would the processes go on?
@@ -108,8 +123,10 @@ def diff(
     """
     if status is not None and status not in STATUSES:
         raise CommandFailed(f"{status!r} is no status; one of {', '.join(STATUSES)}", MISUSED)
-    if store is not None:
-        os.environ["OUTLIVE_STORE"] = store
+    where = at or Where()
+    elsewhere = where.chosen
+    if where.store is not None:
+        os.environ["OUTLIVE_STORE"] = where.store
     code = cast("Outlive", service(against))
     files = [name for name in which if Path(name).is_file()]
     ids = [name for name in which if name not in files]
@@ -121,7 +138,9 @@ def diff(
             picked = ids or await chosen(app, wanted, type, limit)
             return await compared(code, app, picked, strict=bool(ids))
 
-        found += ask(address_of(store or code.store_address), question)
+        if elsewhere is None:
+            where = Where(address_of(where.store or code.store_address))
+        found += ask(where, question)
     if output == "json":
         document(found)
     else:
@@ -156,15 +175,23 @@ async def compared(
         async with gate:
             try:
                 return await code.diff(await app.export_journal(id))
-            except NothingToExport:
-                return None  # it begins with the new code
-            except (NoSuchProcess, ProcessGone):
-                if strict:
-                    raise
-                return None  # its retention was over meanwhile
+            except (OutliveError, CommandFailed) as error:
+                kind = kind_of(error)
+                if issubclass(kind, NothingToExport):
+                    return None  # it begins with the new code
+                if issubclass(kind, (NoSuchProcess, ProcessGone)) and not strict:
+                    return None  # its retention was over meanwhile
+                raise
 
     found = await asyncio.gather(*(one(id) for id in ids))
     return [each for each in found if each is not None]
+
+
+def _piped() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise CommandFailed(f"what is piped in is no journal: {error}", MISUSED) from None
 
 
 def _text_of(file: Path) -> str:

@@ -41,8 +41,8 @@ STYLES = {
 
 
 LINE_CHARACTERS_MAX = 1000
-TIMES = frozenset("at began changed due ended expires since started time".split())
-"""Fields that hold a time in integer microseconds."""
+TIMES = frozenset("at began changed due ended expires made seen since started time until".split())
+"""Fields that hold a time in integer microseconds; 0 where there is none."""
 
 
 def one_line(message: str) -> str:
@@ -82,12 +82,16 @@ def dated(value: Any) -> Any:
     """`value` with every struct as a mapping and every time in it as RFC 3339 in UTC."""
     if isinstance(value, msgspec.Struct):
         return {
-            name: rfc3339(found) if name in TIMES and isinstance(found, int) else dated(found)
+            name: _time(found) if name in TIMES and isinstance(found, int) else dated(found)
             for name, found in msgspec.structs.asdict(value).items()
         }
     if isinstance(value, dict):
         return {name: dated(found) for name, found in value.items()}
     return [dated(found) for found in value] if isinstance(value, list | tuple) else value
+
+
+def _time(micros: int) -> str | None:
+    return rfc3339(micros) if micros else None
 
 
 def lines(texts: Iterable[str]) -> None:

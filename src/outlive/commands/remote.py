@@ -1,6 +1,7 @@
 """A service elsewhere, asked as if it were an open application: the same methods, over HTTP.
 
-Every method of `doors/operations.py` is one request to `/outlive/operations/{name}`. No redirect is
+Every method of `doors/operations.py` is one request to `/outlive/operations/{name}`; whole journals
+go to and come from `/outlive/journals`. No redirect is
 followed, so a token goes nowhere but where its context says. A request whose answer is lost may
 have been carried out: that is said, and asking again does no harm but for a fork without a key.
 """
@@ -8,21 +9,44 @@ have been carried out: that is said, and asking again does no harm but for a for
 from __future__ import annotations
 
 import http.client
+import re
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 from msgspec import Raw, Struct
 
 from outlive.commands.contexts import Context
-from outlive.commands.exits import FAILED, FORBIDDEN, MISUSED, STORE, CommandFailed, code_of
-from outlive.doors.operations import OPERATIONS, Operation
+from outlive.commands.exits import (
+    FAILED,
+    FORBIDDEN,
+    MISUSED,
+    NOT_FOUND,
+    STORE,
+    CommandFailed,
+    code_of,
+)
+from outlive.doors.operations import OPERATIONS, Operation, answer_in
+from outlive.errors import TooLarge
 
+if TYPE_CHECKING:
+    from outlive.kinds.processes.transfer import Redact
+
+T = TypeVar("T")
 TIMEOUT_SECONDS = 60.0
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
 PATH = "/outlive/operations/"
+JOURNALS = "/outlive/journals"
+CODES = {401: FORBIDDEN, 403: FORBIDDEN, 404: NOT_FOUND, 413: MISUSED, 422: MISUSED, 503: STORE}
+"""How a command ends after a problem that says nothing closer."""
+ENDED = re.compile(rb'\n\{"end":[0-9]+,"sum":"[0-9a-f]+"\}\n\Z')
+"""How an exported journal ends, when it is whole."""
+
+
+class _Imported(Struct):
+    id: str
 
 
 class _Problem(Struct):
@@ -51,14 +75,64 @@ class Remote:
 
         return call
 
+    async def export_journal(self, id: str, *, redact: Redact | None = None) -> str:
+        """The journal of a process, whole, as the service shows it."""
+        path = f"{JOURNALS}/{quote(id, safe='')}"
+        body = self._given(*self._exchange("GET", path))
+        if not ENDED.search(body):
+            raise CommandFailed(
+                f"the journal of {id} is not whole; export it again, or on its store", FAILED
+            )
+        if redact is not None:
+            from outlive.kinds.processes.transfer import redacted_file
+
+            body = redacted_file(body, redact)
+        return body.decode()
+
+    async def import_journal(
+        self, text: str | bytes, *, within: float = 30.0, who: str = "", why: str = ""
+    ) -> str:
+        """Send a journal; gives the id of the process. Raises `TimeoutError` when it is kept."""
+        from outlive.doors.transfers import IMPORT_BYTES_MAX
+
+        body = text.encode() if isinstance(text, str) else text
+        if len(body) > IMPORT_BYTES_MAX:
+            raise TooLarge(f"The journal has {len(body)} bytes; at most {IMPORT_BYTES_MAX}.")
+        query = urlencode({"reason": why, "within": f"{within:g}", "who": who})
+        status, answer = self._exchange(
+            "POST",
+            f"{JOURNALS}?{query}",
+            body,
+            "application/x-ndjson",
+            lost="whether it was imported is not known; asking again does no harm",
+        )
+        told = self._given(status, answer)
+        id = self._read(lambda: msgspec.json.decode(told, type=_Imported)).id
+        if status == 202:
+            raise TimeoutError(f"no node has taken {id} in after {within:g} s")
+        return id
+
     def _ask(self, operation: Operation, arguments: bytes) -> Any:
-        status, body = self._exchange(operation, arguments)
-        if status != 200:
+        path = PATH + operation.name
+        if operation.changes:
+            again = "look first" if operation.name == "fork" else "asking again does no harm"
+            lost = f"whether it was done is not known; {again}"
+            body = self._given(
+                *self._exchange("POST", path, arguments, "application/json", lost=lost)
+            )
+        else:
+            body = self._given(*self._exchange("GET", f"{path}?arguments={quote(arguments)}"))
+        return self._read(lambda: answer_in(operation, body))
+
+    def _given(self, status: int, body: bytes) -> bytes:
+        """The body of an answer that is none of a refusal. Raises `CommandFailed`."""
+        if status not in (200, 201, 202):
             raise self._failed(status, body)
+        return body
+
+    def _read(self, read: Callable[[], T]) -> T:
         try:
-            if operation.gives is None:
-                return None
-            return msgspec.json.decode(body, type=operation.gives)
+            return read()
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise CommandFailed(
                 f"context {self._context.name}: what answers at {self._context.url} is no service "
@@ -66,16 +140,16 @@ class Remote:
                 FAILED,
             ) from None
 
-    def _exchange(self, operation: Operation, arguments: bytes) -> tuple[int, bytes]:
-        where, path = urlsplit(self._context.url), PATH + operation.name
+    def _exchange(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "", *, lost: str = ""
+    ) -> tuple[int, bytes]:
+        """One request; `lost` says what it means when it was sent and no answer came."""
+        where = urlsplit(self._context.url)
         headers = {"Accept": "application/json"}
         if self._context.token:
             headers["Authorization"] = f"Bearer {self._context.token}"
-        body: bytes | None = arguments
-        if operation.changes:
-            headers["Content-Type"] = "application/json"
-        else:
-            path, body = f"{path}?arguments={quote(arguments)}", None
+        if kind:
+            headers["Content-Type"] = kind
         host = where.hostname or ""
         connection = (
             http.client.HTTPSConnection(
@@ -88,18 +162,20 @@ class Remote:
         try:
             connection.connect()
             sent = True
-            method = "POST" if operation.changes else "GET"
             connection.request(method, where.path + path, body, headers)
             answer = connection.getresponse()
-            return answer.status, answer.read(ANSWER_BYTES_MAX)
+            found = answer.read(ANSWER_BYTES_MAX + 1)
+            if len(found) > ANSWER_BYTES_MAX:
+                raise CommandFailed(
+                    f"what {self._context.url} answers has more than {ANSWER_BYTES_MAX} bytes",
+                    FAILED,
+                )
+            return answer.status, found
         except (OSError, http.client.HTTPException, ValueError) as error:
-            lost = sent and operation.changes
-            again = "look first" if operation.name == "fork" else "asking again does no harm"
-            said = f"whether it was done is not known; {again}" if lost else ""
+            said = f"; {lost}" if sent and lost else ""
             why = str(error) or type(error).__name__
             raise CommandFailed(
-                f"{self._context.url} does not answer: {why}" + (f"; {said}" if said else ""),
-                STORE,
+                f"{self._context.url} does not answer: {why}{said}", STORE
             ) from None
         finally:
             connection.close()
@@ -120,9 +196,9 @@ class Remote:
         kind = next((one for one in catalogue() if one.code == problem.code), None)
         code = FAILED if kind is None else code_of(kind)
         if code == FAILED:
-            code = {401: FORBIDDEN, 403: FORBIDDEN, 422: MISUSED, 503: STORE}.get(status, FAILED)
+            code = CODES.get(status, FAILED)
         said = f"{problem.detail or problem.title} [{problem.code}] {problem.remedy}"
-        return CommandFailed(" ".join(said.split()), code)
+        return CommandFailed(" ".join(said.split()), code, kind)
 
 
 def _arguments(operation: Operation, args: tuple[Any, ...], named: dict[str, Any]) -> bytes:

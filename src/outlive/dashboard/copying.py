@@ -24,7 +24,7 @@ def copies_of(sight: Sight, view: View, app: Outlive) -> Copies:
     this visitor is shown."""
     found: Copies = []
     definition = app.definitions.get(view.type)
-    if definition is not None:
+    if definition is not None and definition.path:
         url = f"{sight.base}{quote(sight.root + definition.path)}/{quote(view.id)}"
         found.append(("curl", f"curl -s {shlex.quote(url)}{_bearer(app, public=True)}"))
     found.append(("CLI", f"outlive process show {shlex.quote(view.id)}"))
@@ -50,7 +50,7 @@ def copies_of_list(sight: Sight, kept: Mapping[str, str], app: Outlive) -> Copie
     options += [f"--tag {shlex.quote(f'{name}={value}')}" for name, value in tags]
     found: Copies = [("CLI", " ".join(("outlive process list", *options)))]
     definition = app.definitions.get(kept.get("type", ""))
-    if definition is not None:
+    if definition is not None and definition.path:
         rest = {name: value for name, value in kept.items() if name not in _OURS}
         asked = f"?{urlencode(rest)}" if rest else ""
         url = f"{sight.base}{quote(sight.root + definition.path)}{asked}"

@@ -72,5 +72,6 @@ class Notices(Telling):
         from outlive.web.processes import representation
 
         app = cast("Outlive", self)
-        path = next((made.path for made in self._all.values() if made.name == view.type), "")
+        found = next((made.path for made in self._all.values() if made.name == view.type), "")
+        path = found or "/outlive/processes"  # one that has no path has its page
         return representation(view, f"{app.public_url}{path}/{view.id}", app.public_url)

@@ -3,8 +3,8 @@
     commands/remote.py  ──/outlive/operations/{name}──▶  web/operations.py  ──▶  Outlive, Desk
 
 The same table stands at both ends, so the command line does over HTTP what it does on a store. What
-`changes` something is for operators; the rest is for everybody who may look. What would show more
-than the dashboard does (a whole journal as it is stored) is not in it.
+`changes` something is for operators; the rest is for everybody who may look. Whole
+journals are not in it: they may be long, and have paths of their own (web/journals.py).
 """
 
 from __future__ import annotations
@@ -191,3 +191,32 @@ _ALL = (
 )  # fmt: skip
 OPERATIONS: Mapping[str, Operation] = MappingProxyType({one.name: one for one in _ALL})
 """Every operation by its name."""
+
+# msgspec reads no field that is raw JSON or None, which the result of a process is.
+_Sent = msgspec.defstruct(
+    "_Sent",
+    [
+        (field.encode_name, Raw if field.name == "result" else field.type, UNSET)
+        for field in msgspec.structs.fields(View)
+    ],
+    frozen=True,
+)
+
+
+def answer_in(operation: Operation, body: bytes) -> Any:
+    """What the answer to an operation says. Raises `msgspec.DecodeError`, `UnicodeDecodeError`."""
+    if operation.gives is None:
+        return None
+    if operation.gives is not View:
+        return msgspec.json.decode(body, type=operation.gives)
+    given = {
+        name: value
+        for name, value in msgspec.structs.asdict(msgspec.json.decode(body, type=_Sent)).items()
+        if value is not UNSET
+    }
+    if given.get("status") != "done":  # only then there is one
+        given["result"] = None
+    try:
+        return View(**given)
+    except TypeError as error:
+        raise msgspec.ValidationError(str(error)) from None

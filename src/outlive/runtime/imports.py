@@ -6,6 +6,7 @@ append to it, so an import is a command, carried out by that node.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from outlive.errors import AlreadyThere, Conflict, Fenced, StreamConflict
@@ -29,7 +30,7 @@ async def take_in(node: Activations, command: Command, done: tuple[Require, ...]
         raise Fenced(f"{command.id} does not belong on this node; its import waits for the owner.")
     if (await node.store.read((ref,)))[0] is not None:
         raise AlreadyThere(f"There is a process {command.id} already.")
-    exported = exported_from(command.payload)
+    exported = await asyncio.to_thread(exported_from, command.payload)
     now = node.clock.wall()
     head, events = arrival(exported, now)
     made = node.definitions.get((head.type, head.version))

@@ -27,7 +27,13 @@ from urllib.parse import urlsplit
 
 from outlive.access import Visitor
 from outlive.web.messages import Request
-from outlive.web.problems import ForeignOrigin, LocalOnly, SignInNeeded, ViewerOnly
+from outlive.web.problems import (
+    ForeignOrigin,
+    LocalOnly,
+    SignInNeeded,
+    UnsupportedMediaType,
+    ViewerOnly,
+)
 from outlive.web.signing import SESSION, cookies, visitor_of
 
 if TYPE_CHECKING:
@@ -117,6 +123,22 @@ def demand_same_origin(request: Request) -> None:
     sent_from = urlsplit(origin.decode("latin-1")).netloc.lower()
     if not sent_from or sent_from != request.headers.get(b"host", b"").decode("latin-1").lower():
         raise ForeignOrigin
+
+
+def demand_declared(request: Request, body: bytes) -> None:
+    """Refuse what a page of another origin could send without asking first: a body that is not
+    declared, or none at all from such a page.
+
+    Raises `UnsupportedMediaType`, `ForeignOrigin`.
+    """
+    if b"content-type" in request.headers:
+        return  # as JSON, which `demand_json` has seen to: a browser asks before it sends that
+    if body:
+        raise UnsupportedMediaType(
+            "The body is not declared; send Content-Type: application/json. Nothing was done."
+        )
+    if b"origin" in request.headers or b"sec-fetch-site" in request.headers:
+        demand_same_origin(request)
 
 
 def is_loopback(address: str) -> bool:

@@ -25,6 +25,7 @@ from outlive.clock import Clock, rfc3339
 from outlive.errors import UpdateRefused, UpdateUnanswered
 from outlive.kinds.processes.heard import UpdateView, place_of
 from outlive.web import problems
+from outlive.web.access import ANYBODY, demand_declared
 from outlive.web.messages import (
     JSON,
     Headers,
@@ -33,6 +34,7 @@ from outlive.web.messages import (
     demand_json,
     idempotency_key,
     preferred_wait,
+    read_body,
     read_json,
 )
 from outlive.web.problems import PAGES, InvalidQuery
@@ -138,9 +140,12 @@ class Answers:
 
     async def notify(self, request: Request) -> Response:
         """`POST {path}/{id}/notify`."""
-        definition = declared(request)
+        definition, visitor = declared(request), request.visitor
+        demand_json(request)
+        demand_declared(request, await read_body(request, BODY_BYTES_MAX))
         await self._processes.own(request.id, definition)
-        await self._app.notify(request.id, who="http")
+        who = "http" if visitor is None or visitor is ANYBODY else visitor.name
+        await self._app.notify(request.id, who=who)
         return self._processes.accepted(request, definition)
 
     async def _stands(self, request: Request, name: str, place: str, seconds: float) -> UpdateView:

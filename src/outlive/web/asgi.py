@@ -25,6 +25,7 @@ from outlive.web.access import Gate
 from outlive.web.answers import Answers
 from outlive.web.control import Control
 from outlive.web.health import REASONS, Health
+from outlive.web.journals import JOURNALS_PATH, Journals
 from outlive.web.lifespan import LifeSpan
 from outlive.web.messages import (
     ASGI,
@@ -216,8 +217,14 @@ class Face:
         asked: dict[str, Handler] = {"GET": operations.look, "POST": operations.change}
         named = Route(template, asked, local=frozenset(("GET", "HEAD", "POST")))
         routes.add_branch(f"{OURS}/operations", Branch(named))
+        journals, place = Journals(self._app), JOURNALS_PATH
+        routes.add(place, Route(place, {"POST": journals.take_in}, local=local))
+        looked = frozenset(("GET", "HEAD"))
+        whole = Route(f"{place}/{{id}}", {"GET": journals.export}, local=looked)
+        routes.add_branch(place, Branch(whole))
         for definition in self._app.definitions.values():
-            self._add_process(routes, definition)
+            if definition.path:  # else only code starts it
+                self._add_process(routes, definition)
         self._routes = routes
         self._declared = len(self._app.definitions)
 

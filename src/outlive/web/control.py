@@ -26,7 +26,7 @@ from outlive.clock import rfc3339
 from outlive.codec import Shape
 from outlive.errors import InvalidInput
 from outlive.kinds.processes.definition import input_error
-from outlive.web.access import ANYBODY
+from outlive.web.access import ANYBODY, demand_declared
 from outlive.web.messages import (
     JSON,
     Handler,
@@ -229,7 +229,9 @@ async def _asked(request: Request, kind: type[T]) -> T:
     """The body as it is meant; an empty one asks for nothing in particular. Who brings a token of
     their own is recorded by its name, whatever the body says."""
     demand_json(request)
-    body = await read_json(request, CONTROL_BYTES_MAX) or b"{}"
+    body = await read_json(request, CONTROL_BYTES_MAX)
+    demand_declared(request, body)
+    body = body or b"{}"
     try:
         found: T = _shapes[kind].read(body)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Updates, queries and callbacks described: what `answers.py` adds to the OpenAPI document."""
+"""What `answers.py` and `journals.py` add to the OpenAPI document: updates, callbacks, journals."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from outlive.kinds.processes.callbacks import CALLBACKS_PATH
 from outlive.kinds.processes.seen import Query
 from outlive.kinds.processes.updates import Update
 from outlive.web import openapi
+from outlive.web.journals import JOURNALS_PATH, LINES, WITHIN_SECONDS, WITHIN_SECONDS_MAX
 from outlive.web.openapi import Json, Types, takes_null
 
 if TYPE_CHECKING:
@@ -19,7 +20,61 @@ if TYPE_CHECKING:
 
 QUERIES = (404, 410, 422, 500, 503)
 CALLS = (400, 404, 409, 410, 413, 415, 422, 429, 500, 503, 507)
+EXPORTS = (401, 403, 404, 409, 410, 500, 503)
+IMPORTS = (401, 403, 409, 413, 415, 422, 500, 503, 507)
 _TEXT = {"type": "string"}
+
+
+def journals() -> Json:
+    """The paths of whole journals, which are those of all types."""
+    text = {"content": {LINES: {"schema": _TEXT}}}
+    told = {
+        "content": openapi._json(openapi._object({"id": _TEXT})),
+        "headers": openapi._headers("Location"),
+    }
+    seconds = {"type": "number", "minimum": 0, "maximum": WITHIN_SECONDS_MAX}
+    asked: list[Json] = [
+        {
+            "name": "reason",
+            "in": "query",
+            "required": True,
+            "description": "Kept in the activity log, with the name of who asks.",
+            "schema": {"type": "string", "maxLength": 500, "pattern": r"\S"},
+        },
+        {
+            "name": "who",
+            "in": "query",
+            "description": "That name, where nobody has to sign in.",
+            "schema": {"type": "string", "maxLength": 200},
+        },
+        {
+            "name": "within",
+            "in": "query",
+            "description": "Seconds to wait for the node that carries it out.",
+            "schema": {**seconds, "default": WITHIN_SECONDS},
+        },
+    ]
+    exported = openapi._operation(
+        "journal",
+        "export",
+        "The journal of a process as lines of JSON, without what is redacted. Viewers.",
+        {"200": {"description": "All of it, if its last line has an `end`.", **text},
+         **openapi._problems(EXPORTS)},
+    )  # fmt: skip
+    imported = openapi._operation(
+        "journal",
+        "import",
+        "Take in a process from an exported journal: paused, or ended as it had. Operators.",
+        {"201": {"description": "Imported.", **told},
+         "202": {"description": "Kept: durable, and imported when a node is there.", **told},
+         **openapi._problems(IMPORTS)},
+        body={"required": True, **text},
+    )  # fmt: skip
+    imported["parameters"] += asked
+    return {
+        f"{JOURNALS_PATH}/{{id}}": {"parameters": [openapi._parameter("id")], "get": exported},
+        JOURNALS_PATH: {"post": imported},
+    }
 
 
 class Answers:
@@ -76,7 +131,7 @@ class Answers:
                     "Tell its end once more. This machine only.",
                     {
                         "202": openapi._accepted(),
-                        **openapi._problems((401, 403, 404, 409, 410, 500, 503, 507)),
+                        **openapi._problems((401, 403, 404, 409, 410, 413, 415, 500, 503, 507)),
                     },
                 ),
             },

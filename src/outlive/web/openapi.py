@@ -158,7 +158,7 @@ class OpenAPI:
 def document(app: Outlive, wrapped: object = None) -> Json:
     """The OpenAPI 3.1 document of every process `app` declares, merged over that of `wrapped` if it
     has one."""
-    definitions = list(app.definitions.values())
+    definitions = [definition for definition in app.definitions.values() if definition.path]
     types = Types(
         shape
         for found in definitions
@@ -171,8 +171,8 @@ def document(app: Outlive, wrapped: object = None) -> Json:
     for definition in definitions:
         paths |= _paths_of(definition, types) | answers.paths_of(definition)
         answers.start(paths[definition.path]["post"])
-    paths |= _service_paths()
-    if any(definition.callbacks is not None for definition in definitions):
+    paths |= _service_paths() | described.journals()
+    if any(definition.callbacks is not None for definition in app.definitions.values()):
         paths |= answers.callbacks()
     made: Json = {
         "openapi": "3.1.0",

@@ -227,7 +227,8 @@ class PageRoutes:
         """For each declared process a command that starts one."""
         base = f"{base_of(request)}{quote(request.root)}"
         found = []
-        for definition in list(self._app.definitions.values())[:LESSONS_MAX]:
+        declared = [one for one in self._app.definitions.values() if one.path]
+        for definition in declared[:LESSONS_MAX]:
             types = Types((definition.input_type,))
             body = json.dumps(sample(types.schema(definition.input_type), types.components))
             found.append(

@@ -101,7 +101,7 @@ class UnsupportedMediaType(HttpError):
     It was not read, and no idempotency key was used."""
 
     code, slug, status = "OL4004", "unsupported-media-type", 415
-    remedy = "Send JSON with Content-Type: application/json."
+    remedy = "Send JSON as application/json, the lines of a journal as application/x-ndjson."
 
 
 class BodyTooLarge(HttpError):

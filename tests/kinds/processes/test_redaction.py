@@ -7,7 +7,8 @@ import json
 from msgspec import Raw
 
 from outlive import Outlive, Run
-from outlive.kinds.processes.redaction import masked
+from outlive.kinds.processes.redaction import masked, masked_event
+from outlive.kinds.processes.vocabulary import StepDone, pack, unpack
 from outlive.stores.memory import MemoryStore
 
 
@@ -25,6 +26,16 @@ def test_a_member_is_masked_wherever_it_stands() -> None:
     }
     assert bytes(masked(Raw(b'{"card":null}'), {"card"})) == b'{"card":null}'
     assert bytes(masked(Raw(b"7"), {"card"})) == b"7"
+
+
+def test_of_an_event_only_what_a_program_gave_is_masked() -> None:
+    event = StepDone("pay", "pay", 0, '[{"id":4711}]', began=1, result=Raw(b'{"id":"7"}'))
+    data = pack(event)
+    made = masked_event("step", data, {"id", "order"})
+    found = unpack("step", made)
+    assert (found.id, found.order, json.loads(bytes(found.result))) == ("pay", 0, {"id": "…"})
+    assert json.loads(found.args) == [{"id": "…"}], "short arguments stand there as they are"
+    assert masked_event("step", data, {"card"}) is data
 
 
 async def test_a_result_is_whole_and_what_is_shown_is_not() -> None:

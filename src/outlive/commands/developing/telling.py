@@ -42,7 +42,8 @@ def found(looked: Looked) -> Iterator[str]:
 
 def _type(each: DeclaredType) -> Iterator[str]:
     versions = ", ".join(f"v{version}" for version in each.versions)
-    yield f"  process     {each.name} {versions} · POST {each.path}"
+    begun = f"POST {each.path}" if each.path else "only code starts it"
+    yield f"  process     {each.name} {versions} · {begun}"
     if each.steps:
         shown = [_step(step) for step in each.steps[:STEPS_SHOWN]]
         more = ["…"] * (len(each.steps) > STEPS_SHOWN)

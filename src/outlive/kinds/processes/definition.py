@@ -59,7 +59,7 @@ class Definition:
     def __init__(
         self,
         body: Callable[..., Any],
-        path: str,
+        path: str | None,
         version: int,
         name: str | None,
         prefix: str | None,
@@ -79,7 +79,8 @@ class Definition:
     ) -> None:
         self.body = body
         self.name = name or body.__name__
-        self.path = path
+        self.path = path or ""
+        """Where it stands over HTTP; empty: nowhere."""
         self.version = version
         self.prefix = prefix or re.sub("[^a-z0-9]", "", self.name)[:16]
         self.status_code = status_code
@@ -97,7 +98,7 @@ class Definition:
         """Seconds that an ended process is kept; None: as long as the application says."""
         self.tags: Declared = declared(tags, self.name)
         self.is_async = inspect.iscoroutinefunction(body)
-        self._check()
+        self._check(path)
         given, result = shapes(body, skip=1)
         self.takes_input = bool(given)
         self.input_type = given[0] if given else Shape(type(None))
@@ -110,13 +111,13 @@ class Definition:
                 f"process {self.name} takes {len(given)} inputs; it takes one (or none)"
             )
 
-    def _check(self) -> None:
+    def _check(self, path: str | None) -> None:
         if not NAME.match(self.name):
             raise ValueError(f"{self.name!r} is no name of a process: a-z, 0-9 and _, at most 64")
         if not PREFIX.match(self.prefix):
             raise ValueError(f"{self.prefix!r} is no id prefix: a-z and 0-9, at most 16")
-        if not PATH.match(self.path):
-            raise ValueError(f"{self.path!r} is no path: it starts with / and has plain segments")
+        if path is not None and not PATH.match(path):
+            raise ValueError(f"{path!r} is no path: it starts with / and has plain segments")
         if any(self.path == taken or self.path.startswith(taken + "/") for taken in RESERVED):
             raise ValueError(f"{self.path} belongs to outlive; choose another path")
         if not 1 <= self.version < 2**31:

@@ -19,7 +19,8 @@ class Difference(Struct, frozen=True):
     """Its status when it was read."""
     verdict: Verdict
     """same · drift: it would be paused (or go another way) · no_worker_for_version: nothing runs
-    it · unclear: its body came neither to its end nor to a durable call in time"""
+    it · unclear: its body came neither to its end nor to a durable call in time, or asks for
+    something else where values are redacted"""
     detail: str = ""
     """What is recorded and what the code asks for instead, as the pause would say it."""
     compared: int = 0

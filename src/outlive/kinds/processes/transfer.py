@@ -16,7 +16,8 @@ from; and one behind it that pauses the process, unless it had ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -32,6 +33,10 @@ from outlive.model import Event
 FORMAT = 1
 EVENTS_MAX = 100_000
 """Events of one exported journal."""
+ID = re.compile(r"[a-z][a-z0-9]{0,15}_[0-9a-z]{1,64}\Z")
+"""How a public id looks: what is imported may be another's writing."""
+_NESTED = 32
+"""How much deeper than in a file something lies in a command, and in an event; with room."""
 Redact = Callable[[str, Any], Any]
 """Gives what is written in the place of an event's data; asked with its kind and its data."""
 
@@ -66,6 +71,8 @@ class Exported(Struct, frozen=True):
     events: tuple[Event, ...]
     """Without their places in the shard that they come from."""
     redacted: bool = False
+    at: int = 0
+    """When it was written (µs since 1970 UTC), by the clock of the store that it comes from."""
 
     @property
     def ended(self) -> str:
@@ -85,21 +92,53 @@ _read_last = msgspec.json.Decoder(_Last).decode
 # --- as a file ------------------------------------------------------------------------------------
 
 
-def lines_of(
-    id: str, head: Head, events: Sequence[Event], now: int, redact: Redact | None = None
-) -> Iterator[str]:
-    """The lines of the file, without their ends."""
-    first = pack(_First("journal", FORMAT, id, head, now, redact is not None))
-    yield first.decode()
-    sum = digest(first)
-    for event in events:
-        data = event.data
-        if redact is not None:
-            data = codec.encode(redact(event.kind, msgspec.json.decode(data)))
+Rewrite = Callable[[str, bytes], bytes]
+"""Gives the data that are written for an event; asked with its kind and its data as JSON."""
+
+
+class Lines:
+    """Writes the lines of a file in their order, so that no journal is ever held whole.
+
+    `rewrite`: what is written in the place of an event's data; None: the data as they are.
+    """
+
+    def __init__(self, id: str, head: Head, now: int, rewrite: Rewrite | None = None) -> None:
+        self._rewrite = rewrite
+        self._first = pack(_First("journal", FORMAT, id, head, now, rewrite is not None))
+        self._sum = digest(self._first)
+        self._count = 0
+
+    def first(self) -> bytes:
+        """The line that says whose journal it is, with its end."""
+        return self._first + b"\n"
+
+    def of(self, event: Event) -> bytes:
+        """The line of the next event, with its end."""
+        data = event.data if self._rewrite is None else self._rewrite(event.kind, event.data)
         data = msgspec.json.format(data, indent=-1)
-        sum = _sum(sum, event.n, event.kind, event.time, data)
-        yield pack(_Line(event.n, event.kind, event.time, Raw(data), sum)).decode()
-    yield pack(_Last(len(events), sum)).decode()
+        self._sum = _sum(self._sum, event.n, event.kind, event.time, data)
+        self._count += 1
+        return pack(_Line(event.n, event.kind, event.time, Raw(data), self._sum)) + b"\n"
+
+    def last(self) -> bytes:
+        """The line without which a file is not whole, with its end."""
+        return pack(_Last(self._count, self._sum)) + b"\n"
+
+
+def by(redact: Redact) -> Rewrite:
+    """A function of decoded data as one of JSON."""
+
+    def rewrite(kind: str, data: bytes) -> bytes:
+        return codec.encode(redact(kind, msgspec.json.decode(data)))
+
+    return rewrite
+
+
+def redacted_file(text: str | bytes, redact: Redact) -> bytes:
+    """The file of a journal, written anew without what `redact` takes out. Raises `BadJournal`."""
+    found = exported_in(text)
+    lines = Lines(found.id, found.head, found.at, by(redact))
+    return b"".join((lines.first(), *map(lines.of, found.events), lines.last()))
 
 
 def exported_in(text: str | bytes) -> Exported:
@@ -112,6 +151,19 @@ def as_payload(text: str | bytes) -> Raw:
     """The text of a file as one JSON value."""
     whole = text.encode() if isinstance(text, str) else text
     return Raw(b"[" + b",".join(line for line in whole.split(b"\n") if line.strip()) + b"]")
+
+
+def checked(text: bytes) -> tuple[Exported, Raw]:
+    """The journal in a file's text, and that as `as_payload`. Raises `BadJournal`, also for what
+    could be read here and not any more as part of a command."""
+    exported, payload = exported_in(text), as_payload(text)
+    if not ID.match(exported.id):
+        raise BadJournal(f"It is that of {exported.id[:80]!r}, which is no id of a process.")
+    try:
+        msgspec.json.decode(b"[" * _NESTED + payload + b"]" * _NESTED, type=Raw)
+    except RecursionError:
+        raise BadJournal("It is nested too deeply.") from None
+    return exported, payload
 
 
 def exported_from(payload: Raw) -> Exported:
@@ -143,9 +195,11 @@ def _exported(lines: list[bytes]) -> Exported:
         raise BadJournal(f"It has an event of the kind {error}, unknown to this version.") from None
     except ValueError as error:
         raise BadJournal(f"It cannot be read: {str(error)[:200]}.") from None
+    except RecursionError:
+        raise BadJournal("It cannot be read: it is nested too deeply.") from None
     if last.end != len(events) or last.sum != sum:
         raise BadJournal(f"Its end is not that of its {len(events)} events.")
-    return Exported(first.id, first.head, tuple(events), first.redacted)
+    return Exported(first.id, first.head, tuple(events), first.redacted, first.exported)
 
 
 def _sum(before: str, n: int, kind: str, time: int, data: bytes) -> str:
