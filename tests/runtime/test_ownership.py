@@ -218,6 +218,16 @@ async def test_leaving_hands_everything_back_and_a_draining_node_takes_nothing(
     assert not any(crash for _, crash in b.gained)
 
 
+async def two_on(store: MemoryStore, clock: ManualClock) -> tuple[Peer, Peer]:
+    """Two nodes on a store that is opened for them, with half of the shards each."""
+    await store.open()
+    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
+    await a.ownership.join()
+    await b.ownership.join()
+    await settle(a, b)
+    return a, b
+
+
 class Hinting(MemoryStore):
     """A store that believes it knows who has died."""
 
@@ -231,11 +241,7 @@ async def test_a_node_without_a_sign_of_life_loses_its_shards_unless_it_renews_i
     clock: ManualClock,
 ) -> None:
     store = Hinting(8, clock)
-    await store.open()
-    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
-    await a.ownership.join()
-    await b.ownership.join()
-    await settle(a, b)
+    a, b = await two_on(store, clock)
     a.gained.clear()
     clock.advance(3)
     await a.ownership.tick()
@@ -256,11 +262,7 @@ async def test_a_node_whose_sign_of_life_was_cut_says_so_and_keeps_its_shards(
             told[node] = tell
 
     store = Signs(8, clock)
-    await store.open()
-    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
-    await a.ownership.join()
-    await b.ownership.join()
-    await settle(a, b)
+    a, b = await two_on(store, clock)
     a.gained.clear()
     told["b"](False)
     await asyncio.sleep(0)  # it says so at once, and is heard before its death is believed
@@ -290,11 +292,7 @@ async def test_a_node_that_was_demoted_proves_its_sign_of_life_before_it_counts(
             await proven.wait()
 
     store = Proves(8, clock)
-    await store.open()
-    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
-    await a.ownership.join()
-    await b.ownership.join()
-    await settle(a, b)
+    a, b = await two_on(store, clock)
     proven.clear()
     store.dead = frozenset("b")  # the server let its line go, and b will never be told
     clock.advance(7)
