@@ -28,8 +28,9 @@ class Holder(Protocol):
 class Heartbeats:
     """The heartbeats of those who hold a lease; used from one event loop at a time.
 
-    `call_later`: as `Clock.call_later`. `beat_seconds`: how long it may be from `hold` to `beat`; a third of the lease, so that two
-    beats may fail. What an event loop that has ended had left is forgotten with it: its leases end.
+    `call_later`: as `Clock.call_later`. `beat_seconds`: how long it may be from `hold` to `beat`;
+    a third of the lease, so that two beats may fail. What an event loop that has ended had left is
+    forgotten with it: its leases end.
     """
 
     def __init__(

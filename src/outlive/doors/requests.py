@@ -23,7 +23,7 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import wraps
 from types import TracebackType
@@ -211,9 +211,9 @@ class Requests:
 
     # --- for `Once` -------------------------------------------------------------------------------
 
-    async def ask(self, command: Command) -> Reply:
+    def ask(self, command: Command) -> Awaitable[Reply]:
         """Carry out `command`. Raises what the store raises."""
-        return await self._ground.apply(command)
+        return self._ground.apply(command)
 
     @property
     def clock(self) -> Clock:
