@@ -306,7 +306,8 @@ class SQLiteStore:
 
         def of_one_moment(db: apsw.Connection) -> list[Cell | None]:
             with db:  # another process may commit between two statements
-                return job(db)
+                found = job(db)
+            return found
 
         if len(refs) <= GLANCE_CELLS_MAX:
             glanced = self._glance(job if len(refs) == 1 else of_one_moment)
