@@ -323,7 +323,8 @@ class Store(CellStore, Protocol):
         thing.
 
         `told(False)` is called, on the event loop, when the sign ended while the process lives, and
-        `told(True)` when it is given again.
+        `told(True)` when it is given again. Announcing again proves that it is given. Raises
+        `StoreUnavailable` when it is not.
         """
         ...
 

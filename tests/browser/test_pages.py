@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from math import sin, tau
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 from tests.browser.conftest import SIZE, Shop, Tab, picture
+from tests.crash.service import looking_at
+
+from outlive.clock import MICROS
+from outlive.kinds.processes.history import Sample, written
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -42,6 +47,20 @@ async def filled(shop: Shop) -> str:
     return await shop.register("stuck@example.org", "stuck")
 
 
+async def ran_for_a_day(shop: Shop) -> None:
+    """Let the last day of the shop look like that of a service: quiet nights, and one bad hour."""
+    async with looking_at(shop.store) as store:
+        hour = await store.now() // MICROS // 3600
+        for ago in range(24):
+            made = {}
+            for minute in range(60):
+                done = round(90 * (1.15 + sin((ago - 9) / 24 * tau)) + 9 * sin(minute * (ago + 2)))
+                made[str(minute)] = Sample(done, 3 * done, 0, {"done": done})
+                if ago == 6 and minute > 20:
+                    made[str(minute)] = Sample(done, 3 * done, 9, {"done": done, "failed": 40})
+            await store.commit(written(hour - ago, "n1-before", made, ()))
+
+
 async def violations(page: Page, rules: list[str]) -> list[str]:
     """What axe has against the page as it is."""
     asked = {"runOnly": rules, "resultTypes": ["violations"], "elementRef": False}
@@ -58,6 +77,7 @@ async def test_axe_has_nothing_against_any_page_and_none_is_wider_than_its_scree
     tab: Tab, page: Page, shop: Shop
 ) -> None:
     """Each page is loaded once: light, then dark, then on a telephone."""
+    await ran_for_a_day(shop)
     stuck = await filled(shop)
     await page.add_init_script(AXE)
     found: dict[str, list[str]] = {}

@@ -72,8 +72,8 @@ async def test_every_kind_is_changed_by_hand_and_stands_in_the_log(
     await page.get_by_label("What", exact=True).select_option("tag")
     await page.get_by_label("The tag").fill("shelf:t")
     await page.get_by_label("Why").fill("a new list")
-    await page.get_by_role("button", name="Make old").click()
-    await expect(status).to_contain_text("old everywhere")
+    await page.get_by_role("button", name="Invalidate").click()
+    await expect(status).to_contain_text("invalidated everywhere")
 
     await page.goto(f"{shop.url}/outlive/activity")
     for verb, why, kind in (

@@ -19,7 +19,7 @@ from tests.cluster.namespaces import Cut, Hosts, address_here, address_there, ho
 from tests.cluster.nodes import Nodes
 from tests.cluster.test_rolling import WORKSHOP, spread
 from tests.crash.load import settled
-from tests.crash.service import Machine, alive, until
+from tests.crash.service import Machine, alive, looking_at, until
 from tests.postgres_server import Server, answers
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
@@ -93,12 +93,21 @@ async def cut_and_mended(machine: Machine, places: Hosts, server: Server) -> str
     assert not await flaws(machine, jobs, facts)
     assert facts.ended_as("done") == {id for ids in jobs.ids.values() for id in ids}
     assert not run_by_two_at_once(calls)
+    assert not await taken_again(machine), "who was back was taken for dead"
     again = sum(count > 1 for count in Counter(call.key for call in calls).values())
     figures = {
         "cuts": len(CUTS), "jobs": len(jobs.ids), "lost": 0, "doubled": 0, "begun_again": again,
         "demoted_max": f"{max(stopped):.2f}s", "taken_max": f"{max(taken):.2f}s",
     }  # fmt: skip
     return " ".join(f"{name}={value}" for name, value in figures.items())
+
+
+async def taken_again(machine: Machine) -> list[tuple[int, str]]:
+    """The shards that were taken from one node more often than it was cut off: once."""
+    async with looking_at(machine.address) as store:
+        holds = await store.ledger(limit=10_000)
+    taken = Counter((hold.shard, hold.previous) for hold in holds if hold.previous)
+    return [place for place, times in taken.items() if times > 1]
 
 
 async def name_of(url: str) -> str:

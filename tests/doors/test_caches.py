@@ -50,7 +50,7 @@ app = Outlive(os.environ["OUTLIVE_STORE"])
 
 @app.cache(exact)
 async def stock(key: str) -> int:
-    raise AssertionError("only made old here")
+    raise AssertionError("only invalidated here")
 
 def sell(tables, number):
     tables.execute("UPDATE goods SET stock = " + str(number) + " WHERE name = 'tea'")
@@ -176,7 +176,7 @@ async def test_a_bounded_cache_of_another_instance_sees_a_commit_within_its_boun
         gone = ours.policy.gone["invalidated"]
         with pytest.raises(RuntimeError):
             await writer.transact(sell, 0)
-        assert ours.policy.gone["invalidated"] == gone, "rolled back: nothing was made old"
+        assert ours.policy.gone["invalidated"] == gone, "rolled back: nothing was invalidated"
 
 
 async def test_a_step_in_a_transaction_makes_old_what_it_changes(tmp_path: Path) -> None:

@@ -136,4 +136,15 @@ HARNESSES = (
         beside=True,
         outside=True,
     ),
+    Harness(
+        "second search",
+        "L2",
+        "Other seeds of it, for as long, on the other core.",
+        "python -m outlive.testing.simulate --seeds 100000-190000 --minutes 90 --report json",
+        "json",
+        "What the simulation does not cover, for longer.",
+        seconds_max=6000,
+        beside=True,
+        outside=True,
+    ),
 )

@@ -53,6 +53,12 @@ async def test_what_is_near_is_done_without_a_look_at_the_inbox(place: Place) ->
 async def test_a_parent_and_its_child_on_one_node_need_no_pump(place: Place) -> None:
     app = await place.open(declare)
     assert app._runtime is not None
+    looking = app._runtime.activations.recovery._looking
+
+    async def looked() -> bool:
+        return not looking
+
+    await until(looked, "the shards are taken up")  # or the child is begun by that
     await app._runtime.stand_still()
     handle = await app.start(parent)
 

@@ -279,6 +279,39 @@ async def test_a_node_whose_sign_of_life_was_cut_says_so_and_keeps_its_shards(
     assert len(a.gained) == 4, "a sign that was given again counts again"
 
 
+async def test_a_node_that_was_demoted_proves_its_sign_of_life_before_it_counts(
+    clock: ManualClock,
+) -> None:
+    proven = asyncio.Event()
+    proven.set()
+
+    class Proves(Hinting):
+        async def announce(self, node: str, tell: Any = None) -> None:
+            await proven.wait()
+
+    store = Proves(8, clock)
+    await store.open()
+    a, b = Peer(store, clock, "a"), Peer(store, clock, "b")
+    await a.ownership.join()
+    await b.ownership.join()
+    await settle(a, b)
+    proven.clear()
+    store.dead = frozenset("b")  # the server let its line go, and b will never be told
+    clock.advance(7)
+    await a.ownership.keep(0)
+    await b.ownership.tick()
+    a.gained.clear()
+    await a.ownership.tick()
+    assert not a.gained, "it is back, and its sign says nothing yet"
+    proven.set()
+    await settle(a, b)
+    store.dead = frozenset()
+    await settle(a, b)
+    store.dead = frozenset("b")
+    await a.ownership.tick()
+    assert a.gained, "now it does"
+
+
 async def test_ticks_are_quick_while_shards_move_and_slow_again_after(
     store: MemoryStore, clock: ManualClock
 ) -> None:

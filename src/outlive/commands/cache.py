@@ -1,6 +1,6 @@
 """`outlive cache list · invalidate`: what the instances share of caches, and making it old.
 
-What is made old is loaded again wherever the class of the cache says when: `exact` at once.
+What is invalidated is loaded again wherever the class of the cache says when: `exact` at once.
 """
 
 from __future__ import annotations
@@ -66,5 +66,5 @@ def invalidate(
         name,
         at,
         lambda app, one: desk_of(app).cache_invalidate(one, tag, given, unseen, who(), reason),
-        "is old" if not tag and not given else "has that made old",
+        "is invalidated" if not tag and not given else "has that invalidated",
     )

@@ -125,9 +125,9 @@ def name_of(step: StepView) -> str:
 
 
 def _box(name: str, row: int, seen: _Seen) -> Box:
-    told = [f"{seen.number} times"]
+    told = ["once" if seen.number == 1 else f"{seen.number} times"]
     if seen.took:
-        told.append(f"{duration(sorted(seen.took)[len(seen.took) // 2])} in the middle")
+        told.append(f"{duration(sorted(seen.took)[len(seen.took) // 2])} median")
     if seen.failed:
         told.append(f"{seen.failed} failed")
     cut = name if len(name) <= NAME_CHARACTERS_MAX else name[: NAME_CHARACTERS_MAX - 1] + "…"

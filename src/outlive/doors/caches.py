@@ -46,7 +46,7 @@ class Caches(Opened, Cells):
         `holds`: how wrong a value may be: `exact`, `bounded(seconds)`, `best_effort()` or
         `never_authoritative`. `name`: the function's when not given. `ttl` in seconds, or `life`
         for all of it. `bounds`: entries and bytes in memory here. `tags`: of the same arguments,
-        at most 8; a tag can be made old as a whole. `shared`: values and leases lie in the store
+        at most 8; a tag can be invalidated as a whole. `shared`: values and leases lie in the store
         too, so that one instance loads what all need. `load_seconds`: for one load, and the length
         of its lease. `loads_max`: loads under way here. `schema`: another one is another space of
         keys; change it with the shape of the values. `cells`: the address of a store of cells for

@@ -3,7 +3,7 @@
     sessions       who is signed in; sign one out, or everywhere
     limits         what is used of quotas and who holds slots; forget it
     breakers       how dependencies stand; hold open or closed, release, reset
-    caches         which have values and stamps; make old one key, one tag, all
+    caches         which have values and stamps; invalidate one key, one tag, all
     requests       idempotency keys; say what came of an unknown one, forget one
 
 A service may run meanwhile: each change is one commit that its instances see as they see each
@@ -249,7 +249,7 @@ class Desk:
         from outlive.kinds.caches.shared import key_digest, stamp_put, stamp_ref
 
         if tag and key:
-            raise InvalidInput("a tag or a key, not both; nothing was made old")
+            raise InvalidInput("a tag or a key, not both; nothing was invalidated")
         if not name or "/" in name:
             raise InvalidInput(f"{name!r} is no name of a cache")
         if not unseen and not await self._is_seen(name):
@@ -257,7 +257,7 @@ class Desk:
         what = f"tag:{tag}" if tag else key_digest("", key) if key else "*"
         put = stamp_put(stamp_ref(name, what), LIFE_SECONDS_MAX)
         await self._app.store.commit(Batch(put=(put,)))
-        log.info("cache %s: %s was made old by %s (%s)", name, tag or key or "all", who, why)
+        log.info("cache %s: %s was invalidated by %s (%s)", name, tag or key or "all", who, why)
 
     async def _is_seen(self, name: str) -> bool:
         from outlive.kinds.caches.shared import STAMP_SPACE, VALUE_SPACE

@@ -56,7 +56,7 @@ log = logging.getLogger("outlive.caches")
 Args = TypeVarTuple("Args")
 R = TypeVar("R")
 ROUNDS_MAX = 5
-"""How often a call looks again, when what it was given was made old meanwhile."""
+"""How often a call looks again, when what it was given was invalidated meanwhile."""
 LEASE_TIME = 0.9
 """The part of a lease after which a load is stopped: this clock may go slower."""
 POLL_SECONDS, POLL_SECONDS_MAX = 0.01, 0.2
@@ -155,7 +155,7 @@ class Cache(Generic[*Args, R]):
 
     async def checked(self, *args: *Args) -> tuple[R, tuple[Require, ...]]:
         """The value, and what a batch must `require` so that it is only committed while the value
-        is not made old. Raises `NotCacheable` unless the cache is `exact`."""
+        is not invalidated. Raises `NotCacheable` unless the cache is `exact`."""
         if self.terms.holds.name != "exact":
             raise NotCacheable(f"{self.name} is {self.terms.holds.name}: nothing may rest on it.")
         value = await self(*args)
@@ -186,7 +186,7 @@ class Cache(Generic[*Args, R]):
             if not began_before or await self._is_current(args, found, asked):
                 return self._read(found)
             entry = None
-        raise LoadTooLong(f"{self.name} was made old again and again while it was loaded.")
+        raise LoadTooLong(f"{self.name} was invalidated again and again while it was loaded.")
 
     async def _still_good(self, args: Any, entry: Entry, now: float) -> Entry | None:
         """`entry`, if it may be served for a call at `now`."""

@@ -6,7 +6,7 @@
                 boot clock
     hint        a killed process of the same host is known to be dead at the next tick; of another
                 host a moment after its sign of life in the store has ended (unless it renews its
-                lease after that, or has said that its sign says nothing just now), not in 10 s
+                lease after that, or has said that its sign means nothing just now), not in 10 s
     placement   shards are spread evenly over the nodes that are alive and not draining, as far as
                 these run what lives in them (placement.py)
 
@@ -143,6 +143,7 @@ class Ownership:
         self._renewed = -self._renew_seconds
         self._trusted = False
         self._signs = self._said_signs = True
+        self._proving: asyncio.Task[None] | None = None
         self._lapses: Later | None = None
         """Asked for with the clock: the next look whether the lease may be over."""
 
@@ -160,6 +161,8 @@ class Ownership:
         is_due = now - self._renewed >= self._renew_seconds
         if is_due or not self._trusted or self._signs != self._said_signs:
             await self._renew()
+        if not self._signs:
+            self._prove_sign()
         alive, gone = await self._look()
         owners = await self._store.owners()
         self._forget_lost(owners)
@@ -265,15 +268,31 @@ class Ownership:
         others are told at once that it is none, and not to go by the sign until it is back."""
         self._signs = given
         if not given and self._trusted:
-            task = asyncio.get_running_loop().create_task(self._say_signs())
-            self._beginning[task] = None
-            task.add_done_callback(self._beginning.pop)
+            self._keep(self._say_signs())
 
     async def _say_signs(self) -> None:
         try:
             await self._renew()
         except OutliveError as error:
             log.warning("the others were not told that the sign of life is lost: %s", error.code)
+
+    def _prove_sign(self) -> None:
+        if self._proving is None or self._proving.done():
+            self._proving = self._keep(self._announce_again())
+
+    async def _announce_again(self) -> None:
+        try:
+            await self._store.announce(self._node, self._sign)
+        except OutliveError as error:
+            log.debug("the sign of life is not given yet: %s", error.code)
+        else:
+            self._signs = True
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._beginning[task] = None
+        task.add_done_callback(self._beginning.pop)
+        return task
 
     def _watch(self) -> None:
         """Be woken when the lease may be over: a tick may wait for a line that is dead, and nobody
@@ -291,6 +310,7 @@ class Ownership:
 
     def _demote(self) -> None:
         self._trusted = False
+        self._signs = False  # as long as it was cut off, its sign may have ended without a word
         self.leases.clear()
         self._demoted()
 

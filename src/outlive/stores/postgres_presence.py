@@ -17,6 +17,7 @@ reported as departed.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -54,13 +55,16 @@ class PostgresPresence:
         session.gains.append(self._given)
 
     async def announce(self, node: str, told: Callable[[bool], None] | None = None) -> None:
-        """Hold the lock of `node` until this process or its connection ends; again does nothing.
-        `told` is called with whether it is held, whenever that changes.
+        """Hold the lock of `node` until this process or its connection ends; again asks the server
+        whether that connection is still there. `told` is called with whether it is held, whenever
+        that changes.
 
         Raises `StoreUnavailable`. Behind a pooler nothing is held. Nodes that gave their sign long
         ago are swept on the way.
         """
         if node in self._nodes:
+            with suppress(NoSession):
+                await self._session.run(self._sql["backend"])
             return
         key, now = self._key(node), self._clock.now()
         try:

@@ -35,9 +35,9 @@ DONE = {
     "breakers/force-closed": "Everybody calls it, whatever happens, until it is released.",
     "breakers/release": "It is held no longer, and stands as its calls go.",
     "breakers/reset": "It is closed, and counts anew.",
-    "caches/key": "The value is old everywhere: the next call loads it.",
-    "caches/tag": "All values with the tag are old everywhere: the next calls load them.",
-    "caches/all": "All values are old everywhere: the next calls load them.",
+    "caches/key": "The value is invalidated everywhere: the next call loads it.",
+    "caches/tag": "All values with the tag are invalidated everywhere: the next calls load them.",
+    "caches/all": "All values are invalidated everywhere: the next calls load them.",
 }
 """What a page says after an action."""
 
