@@ -68,6 +68,8 @@ def digest_of(told_apart: bytes) -> str:
 
 def apart(*parts: bytes) -> bytes:
     """`parts` behind one another, each with its length in front."""
+    if len(parts) == 1:
+        return len(parts[0]).to_bytes(8, "big") + parts[0]
     return b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "big"), part)])
 
 

@@ -64,6 +64,8 @@ class _Cell(Struct, gc=False):
     due: int | None = None
     marks: Marks = ()
     dirty: bool = False
+    unseen: bool = False
+    """Whether it is taken for absent, which only its insertion would prove."""
 
 
 class Group:
@@ -267,7 +269,7 @@ class Group:
             return False
         for put in batch.put:
             if put.ref == ref:
-                cells[key] = _Cell(ABSENT, (), ABSENT)
+                cells[key] = _Cell(ABSENT, (), ABSENT, unseen=True)
                 return True
         return False
 
@@ -408,6 +410,8 @@ def _write_cells(file: SQLiteFile, connection: apsw.Connection, cells: dict[Key,
     unmarked: list[tuple[str, str, str, str]] = []
     written = 0
     for key, cell in cells.items():
+        if cell.unseen and cell.value is None:  # refused, or dropped again: nothing proves it
+            raise Again
         if not cell.dirty:
             continue
         space, name = key

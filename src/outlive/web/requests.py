@@ -190,12 +190,19 @@ class IdempotencyMiddleware:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive, send)
+        found = self._rule_of(request)
+        if found is None:
+            await self._app(scope, receive, send)
+        else:
+            await self._guarded(request, *found)
+
+    def _rule_of(self, request: Request) -> tuple[Rule, dict[str, str]] | None:
+        """The rule for `request`, and the parameters in its path; None without one."""
         for rule in self._rules:
             match = rule.method == request.method and rule.pattern.fullmatch(request.path)
             if match:
-                await self._guarded(request, rule, match.groupdict())
-                return
-        await self._app(scope, receive, send)
+                return rule, match.groupdict()
+        return None
 
     async def _guarded(self, request: Request, rule: Rule, parameters: dict[str, str]) -> None:
         try:
@@ -437,8 +444,12 @@ def _kept(once: Once) -> Answer:
 
 
 async def _send_answer(request: Request, answer: Answer, replayed: bool = True) -> None:
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
-    if not any(name == "content-type" for name, _ in answer.headers) and answer.body:
+    headers = []
+    is_typed = not answer.body
+    for name, value in answer.headers:
+        headers.append((name.encode("latin-1"), value.encode("latin-1")))
+        is_typed = is_typed or name == "content-type"
+    if not is_typed:
         headers.append((b"content-type", b"application/json"))
     if replayed:
         headers.append((b"idempotent-replayed", b"true"))
