@@ -216,15 +216,6 @@ async def test_a_start_with_a_key_that_another_process_has_used_is_refused_alone
     assert await marked(store) == [("theirs", "key")]
 
 
-@pytest.fixture
-async def other(store: SQLiteStore) -> AsyncIterator[SQLiteStore]:
-    """Another process on the same file."""
-    made = SQLiteStore(store.path)
-    await made.open()
-    yield made
-    await made.close()
-
-
 def claimed(key: str, *more: Require, value: bytes = b"mine") -> Batch:
     """A batch that makes a cell nobody has, without a lease."""
     ref = Ref("once", key)
