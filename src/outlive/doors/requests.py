@@ -97,9 +97,9 @@ class Requests:
 
     `place`: an `Outlive`, or an open store of cells (then without `transactional`).
     `lease_seconds` (1 or more): how long the outcome of an owner that died stays open; renewed at a
-    third of it at the latest. `retention_seconds` (at least a day): how long an answer is given again; choose it
-    longer than the longest retry of any client, and publish it. `storage`: what a record is worth:
-    one that is lost lets its request happen again, so below `durable` only for what may.
+    third of it, or before. `retention_seconds` (at least a day): how long an answer is given again;
+    choose it longer than the longest retry of any client, and publish it. `storage`: what a record
+    is worth: one that is lost lets its request happen again, so below `durable` only for what may.
     """
 
     def __init__(
