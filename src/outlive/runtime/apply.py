@@ -72,7 +72,7 @@ class _Asked(Struct, gc=False):
     believing: bool = True
 
 
-class _Fold(Struct, gc=False):
+class _Fold(Struct):
     """Commands that look at the same cells: decided one after the other, committed as one batch.
 
     What a command looks at is of one class, so what a fold looks at is too.

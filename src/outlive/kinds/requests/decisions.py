@@ -136,15 +136,10 @@ class Record(Struct, frozen=True, omit_defaults=True, gc=False):
     notes: tuple[Note, ...] = ()
 
 
-_decode = msgspec.json.Decoder(Record).decode
+read_record = msgspec.json.Decoder(Record).decode
 _written: dict[bytes, Record] = {}
 """Records of requests that run here, by the bytes that were made of them: their completion, a
 moment later, reads these very bytes."""
-
-
-def read_record(value: bytes) -> Record:
-    """The record in the value of a cell."""
-    return _written.get(value) or _decode(value)
 
 
 def ref_of(name: str) -> Ref:
@@ -273,7 +268,7 @@ class RequestKind(Kind[Command, Reply]):
         if isinstance(command, Claim):
             return self._claim(view, command, now)
         cell = view[ref_of(command.name)]
-        record = None if cell is None else _written.pop(cell.value, None) or _decode(cell.value)
+        record = None if cell is None else _known(cell.value)
         if record is None or (record.state == "done" and record.keep <= now):
             said: Said = "absent" if isinstance(command, Look | Resolve | Expire) else "lost"
             return Decision(_NOTHING, Reply(said, None, now))
@@ -324,6 +319,11 @@ class RequestKind(Kind[Command, Reply]):
 def replace_due(put: Put, due: int | None) -> Put:
     """`put`, due at another time."""
     return replace(put, due=due)
+
+
+def _known(value: bytes) -> Record:
+    """The record in the value of a cell, which is asked for once more at most."""
+    return _written.pop(value, None) or read_record(value)
 
 
 def _taken(command: Claim, gone: Record | None, now: int, made: int = 0) -> Decision[Reply]:
