@@ -31,6 +31,8 @@ import apsw
 from tests.proofs.harnesses import HARNESSES, Harness
 from tests.proofs.page import KEPT, PAGE, ROOT, Place, Ran, kept, page, track_record, write_kept
 
+SAID_MAX = 300
+"""Characters of why a test failed."""
 BESIDE = 2
 """How many of the harnesses that may run beside each other do."""
 
@@ -81,7 +83,7 @@ def figures_of(harness: Harness, out: Path, said: str) -> dict[str, Any] | None:
 
 
 def of_junit(tree: ElementTree.Element) -> dict[str, Any]:
-    """Counts of pytest, and the lines that tests recorded as their figures."""
+    """Counts of pytest, the lines that tests recorded as their figures, and what failed."""
     counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
     for suite in tree.iter("testsuite"):
         for name in counts:
@@ -92,7 +94,13 @@ def of_junit(tree: ElementTree.Element) -> dict[str, Any]:
         for told in case.iter("property")
         if told.get("name") == "figures"
     ]
-    return {**counts, "figures": figures}
+    failed = [
+        f"{case.get('name')}: {' '.join((said.get('message') or '').split())[:SAID_MAX]}"
+        for case in tree.iter("testcase")
+        for said in case
+        if said.tag in ("failure", "error")
+    ]
+    return {**counts, "figures": figures, **({"failed": failed} if failed else {})}
 
 
 def here() -> Place:

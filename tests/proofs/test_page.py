@@ -124,12 +124,14 @@ def test_what_pytest_counts_is_read_with_the_figures_of_the_tests(tmp_path: Path
     told = (
         '<testsuites><testsuite tests="3" failures="1" errors="0" skipped="0">'
         '<testcase name="t"><properties><property name="figures" value="lost=0"/></properties>'
+        '</testcase><testcase name="u"><failure message="assert 1&#10;  == 2">more</failure>'
         "</testcase></testsuite></testsuites>"
     )
     (tmp_path / "out").write_text(told)
     counted = figures_of(harness("", "junit"), tmp_path / "out", "")
     assert counted == {
         "tests": 3, "failures": 1, "errors": 0, "skipped": 0, "figures": ["t: lost=0"],
+        "failed": ["u: assert 1 == 2"],
     }  # fmt: skip
 
 
