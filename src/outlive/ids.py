@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +27,6 @@ _NO_END = b"\0\0"
 _SHARDS_FEW = 128
 _jitter: random.Random = random.SystemRandom()
 _bytes: Callable[[int], bytes] = os.urandom
-_bits: Callable[[int], int] = secrets.randbits
 _process: Callable[[], int] = os.getpid
 
 
@@ -79,8 +77,8 @@ def internal_id(micros: int) -> str:
 
 
 def token(bits: int = 80) -> str:
-    """A short random name, `bits` long (a multiple of five reads best)."""
-    return base32(_bits(bits), (bits + 4) // 5)
+    """A short random name of at least `bits` random bits: five in each character."""
+    return _bytes((bits + 4) // 5).translate(_LETTERS).decode("ascii")
 
 
 def secret(size: int) -> bytes:
@@ -110,10 +108,10 @@ def drawn_from(dice: random.Random) -> Iterator[None]:
 
     What is made meanwhile can be guessed by who knows the seed, and repeats with it.
     """
-    global _jitter, _bytes, _bits, _process
-    kept = _jitter, _bytes, _bits, _process
-    _jitter, _bytes, _bits, _process = dice, dice.randbytes, dice.getrandbits, lambda: 1
+    global _jitter, _bytes, _process
+    kept = _jitter, _bytes, _process
+    _jitter, _bytes, _process = dice, dice.randbytes, lambda: 1
     try:
         yield
     finally:
-        _jitter, _bytes, _bits, _process = kept
+        _jitter, _bytes, _process = kept

@@ -14,7 +14,7 @@ from tests.stores.faults import note, opened, script
 from outlive.clock import ManualClock
 from outlive.errors import StoreUnavailable
 from outlive.model import Append, Batch, Put, Ref
-from outlive.stores.sqlite import POLL_SECONDS, SHARDS_MAX, SQLiteStore
+from outlive.stores.sqlite import GLANCE_CELLS_MAX, POLL_SECONDS, SHARDS_MAX, SQLiteStore
 from outlive.stores.sqlite_file import CHECKPOINT_PAGES
 from outlive.stores.sqlite_group import Group
 
@@ -195,4 +195,26 @@ async def test_a_process_whose_clock_is_behind_does_not_set_the_store_back(tmp_p
     third = await opened(tmp_path / "store.db", clock=behind)
     assert await third.now() >= late
     for store in (first, second, third):
+        await store.close()
+
+
+@pytest.mark.parametrize("count", [2, GLANCE_CELLS_MAX, GLANCE_CELLS_MAX + 1])
+async def test_cells_that_are_read_together_come_in_the_order_they_were_asked_for(
+    tmp_path: Path, count: int
+) -> None:
+    store = SQLiteStore(tmp_path / "store.db")
+    await store.open()
+    try:
+        odd = ["", "a", "a\0b", "\\", '"', "é", "\u2028", "\U0001f600", "null", "1", "1.0"]
+        keys = [*odd, *(f"k{number:04}" for number in range(count))][:count]
+        refs = [Ref(space, key) for key in reversed(keys) for space in ("y", "x")][:count]
+        made = refs[::2]
+        await store.commit(Batch(put=tuple(Put(ref, ref.key.encode()) for ref in made)))
+        found = await store.read(refs)
+        assert [cell and cell.ref for cell in found] == [
+            ref if ref in made else None for ref in refs
+        ]
+        assert all(cell is None or cell.value == cell.key.encode() for cell in found)
+        assert await store.read([refs[0], refs[0]]) == [found[0], found[0]]
+    finally:
         await store.close()

@@ -216,6 +216,53 @@ async def test_a_start_with_a_key_that_another_process_has_used_is_refused_alone
     assert await marked(store) == [("theirs", "key")]
 
 
+def claimed(key: str, *more: Require, value: bytes = b"mine") -> Batch:
+    """A batch that makes a cell nobody has, without a lease."""
+    ref = Ref("once", key)
+    return Batch(require=(Require(ref, ABSENT), *more), put=(Put(ref, value),))
+
+
+async def test_of_many_claims_the_ones_that_another_process_has_are_refused_alone(
+    store: SQLiteStore, other: SQLiteStore, disk: FaultyDisk
+) -> None:
+    for number in (3, 7):
+        await other.commit(claimed(f"k{number}", value=b"theirs"))
+    disk.calls.clear()
+    results = await store.commit_group([claimed(f"k{number}") for number in range(10)])
+    refused = [at for at, result in enumerate(results) if isinstance(result, Conflict)]
+    assert refused == [3, 7] and disk.calls.count("sync") == 1
+    cells = await store.scan("once")
+    assert [cell.value for cell in cells if cell.key in ("k3", "k7")] == [b"theirs"] * 2
+    versions = [result.versions[0] for result in results if isinstance(result, Committed)]
+    assert versions == [cell.version for cell in cells if cell.value == b"mine"]
+
+
+async def test_a_claim_is_made_once_however_often_one_group_makes_it(store: SQLiteStore) -> None:
+    results = await store.commit_group([claimed("k", value=b"%d" % n) for n in range(3)])
+    assert [type(result) for result in results] == [Committed, Conflict, Conflict]
+    assert [cell.value for cell in await store.scan("once")] == [b"0"]
+
+
+async def test_a_claim_that_is_dropped_in_its_own_group_is_refused_where_another_has_it(
+    store: SQLiteStore, other: SQLiteStore
+) -> None:
+    await other.commit(claimed("k", value=b"theirs"))
+    results = await store.commit_group([claimed("k"), Batch(drop=(Ref("once", "k"),))])
+    assert [type(result) for result in results] == [Conflict, Committed]
+    assert await store.scan("once") == []
+
+
+async def test_what_a_refused_claim_took_for_absent_is_no_proof_for_those_behind_it(
+    store: SQLiteStore, other: SQLiteStore
+) -> None:
+    await other.commit(claimed("k", value=b"theirs"))
+    wrong = Require(Ref("once", "nobody"), 17)
+    relying = Batch(require=(Require(Ref("once", "k"), ABSENT),), put=(Put(Ref("once", "z"), b""),))
+    results = await store.commit_group([claimed("k", wrong), relying])
+    assert [type(result) for result in results] == [Conflict, Conflict]
+    assert [cell.key for cell in await store.scan("once")] == ["k"]
+
+
 async def test_a_requirement_is_judged_by_the_file_and_not_by_what_is_believed(
     store: SQLiteStore, other: SQLiteStore
 ) -> None:

@@ -57,6 +57,11 @@ class Place:
         self._sweeper: Sweeper | None = None
         self._opening = asyncio.Lock()
 
+    @property
+    def opened(self) -> Applier | None:
+        """The same as `applier`, if it is there: most often it is, and asking costs no turn."""
+        return self._applier
+
     async def applier(self) -> Applier:
         """The loop that applies commands here. Raises what opening the store raises."""
         if self._applier is None:

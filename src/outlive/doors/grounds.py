@@ -49,8 +49,8 @@ class Ground(Generic[C, R]):
 
     async def apply(self, command: C) -> R:
         """Carry out `command`; see `Applier.apply`."""
-        applier = self._own or await self._place.applier()
-        return await applier.apply(self._kind, command)
+        applier = self._own or self._place.opened or await self._place.applier()
+        return await applier.submit(self._kind, command)
 
     async def store(self) -> CellStore:
         """The store. Raises `StoreUnavailable` while the application is not open."""

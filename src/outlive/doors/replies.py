@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from outlive import codec
-from outlive.errors import NoSuchRequest, NotResolvable
+from outlive.errors import (
+    KeyReused,
+    NoSuchRequest,
+    NotResolvable,
+    RequestRunning,
+    RequestUnknown,
+    StoreUnavailable,
+)
 from outlive.kinds.requests.decisions import Answer, Record, Reply
 
 
@@ -36,3 +43,21 @@ def demand_done(reply: Reply, name: str) -> None:
     if reply.said != "done":
         state = "" if reply.record is None else reply.record.state
         raise NotResolvable(f"The record {name} is {state}; nothing was changed.")
+
+
+def told(reply: Reply) -> Record:
+    """The record to give again. Raises why there is none: `KeyReused`, `RequestRunning`,
+    `RequestUnknown`, `StoreUnavailable`."""
+    record = reply.record
+    assert record is not None
+    if reply.said == "running":
+        raise RequestRunning
+    if reply.said == "newer":
+        raise StoreUnavailable(
+            "The key was used by a newer version of the service, which knows it better."
+        )
+    if reply.said == "reused":
+        raise KeyReused("This idempotency key was used for another request; nothing was done.")
+    if reply.said == "unknown":
+        raise RequestUnknown
+    return record

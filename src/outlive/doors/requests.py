@@ -23,7 +23,7 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import wraps
 from types import TracebackType
@@ -35,7 +35,8 @@ from msgspec.structs import replace
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors.grounds import Ground, declare
-from outlive.doors.replies import Faster, answer_of, demand_done, demand_there
+from outlive.doors.heartbeats import Heartbeats
+from outlive.doors.replies import Faster, answer_of, demand_done, demand_there, told
 from outlive.doors.within import _carrier, _checked
 from outlive.errors import (
     ClaimLost,
@@ -96,9 +97,9 @@ class Requests:
 
     `place`: an `Outlive`, or an open store of cells (then without `transactional`).
     `lease_seconds` (1 or more): how long the outcome of an owner that died stays open; renewed at a
-    third of it. `retention_seconds` (at least a day): how long an answer is given again; choose it
-    longer than the longest retry of any client, and publish it. `storage`: what a record is worth:
-    one that is lost lets its request happen again, so below `durable` only for what may.
+    third of it, or before. `retention_seconds` (at least a day): how long an answer is given again;
+    choose it longer than the longest retry of any client, and publish it. `storage`: what a record
+    is worth: one that is lost lets its request happen again, so below `durable` only for what may.
     """
 
     def __init__(
@@ -125,7 +126,12 @@ class Requests:
         self.place = place
         self._ground = Ground(place, self.kind)
         declare(place, "requests", self)
-        self._running: dict[str, asyncio.Event] = {}
+        self._lease = round(lease_seconds * MICROS)
+        self._running: dict[str, asyncio.Event | None] = {}
+        """What is carried out here, and what wakes those who wait for it, if anybody does."""
+        self._hearts = Heartbeats(lambda *later: self.call_later(*later), lease_seconds / 3)
+        self._forgets: bool | None = None
+        """Whether the store is one that may come back empty; None until it was asked."""
 
     def once(
         self,
@@ -205,9 +211,9 @@ class Requests:
 
     # --- for `Once` -------------------------------------------------------------------------------
 
-    async def ask(self, command: Command) -> Reply:
+    def ask(self, command: Command) -> Awaitable[Reply]:
         """Carry out `command`. Raises what the store raises."""
-        return await self._ground.apply(command)
+        return self._ground.apply(command)
 
     @property
     def clock(self) -> Clock:
@@ -218,38 +224,61 @@ class Requests:
         """As `Clock.call_later`."""
         return self._ground.clock.call_later(seconds, call)
 
-    def begun(self, name: str) -> None:
+    def begun(self, once: Once) -> None:
         """The key is being carried out here."""
-        self._running[name] = asyncio.Event()
+        self._running[once.name] = None
+        self._hearts.hold(once)
 
-    def ended(self, name: str) -> None:
+    def goes_on(self, once: Once) -> None:
+        """It still is: its lease was renewed."""
+        self._hearts.hold(once)
+
+    def ended(self, once: Once) -> None:
         """It is not any more: who waits for it here looks at once."""
-        event = self._running.pop(name, None)
+        self._hearts.drop(once)
+        event = self._running.pop(once.name, None)
         if event is not None:
             event.set()
 
+    def _end_of(self, name: str) -> asyncio.Event:
+        """What is set when `name` is not being carried out here any more."""
+        if name not in self._running:
+            return asyncio.Event()
+        event = self._running[name]
+        if event is None:
+            event = self._running[name] = asyncio.Event()
+        return event
+
     async def attached(self, claim: Claim, wait_seconds: float) -> Reply:
         """What came of a key that another is carrying out, after at most `wait_seconds`."""
-        clock = self._ground.clock
-        end, attempt = clock.boot() + wait_seconds, 0
+        reply = await self._claimed(claim)
+        if reply.said == "running" and wait_seconds > 0:
+            reply = await self._awaited(claim, wait_seconds)
+        self.counts[reply.said] += 1
+        return reply
+
+    async def _awaited(self, claim: Claim, wait_seconds: float) -> Reply:
+        """The same, of one that is known to be carried out."""
+        clock, attempt = self._ground.clock, 0
+        end = clock.boot() + wait_seconds
+        left = wait_seconds
         while True:
+            attempt += 1
+            pause = min(left, LOOK_SECONDS_MAX, LOOK_SECONDS_MIN * 1.5**attempt)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._end_of(claim.place.name).wait()
             reply = await self._claimed(claim)
             left = end - clock.boot()
             if reply.said != "running" or left <= 0:
-                self.counts[reply.said] += 1
                 return reply
-            attempt += 1
-            pause = min(left, LOOK_SECONDS_MAX, LOOK_SECONDS_MIN * 1.5**attempt)
-            event = self._running.get(claim.place.name) or asyncio.Event()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await event.wait()
 
     async def _doubts(self) -> bool:
         """Whether the store came back empty less than a retention ago: keys that it does not know
         may have been used."""
         store: Any = await self._ground.store()
         emptied = getattr(store, "emptied", None)
+        self._forgets = emptied is not None
         if emptied is None:
             return False
         at: int = await emptied()
@@ -268,7 +297,7 @@ class Requests:
     async def _claimed(self, claim: Claim) -> Reply:
         """Ask for the key; where the answer to that was lost, ask again: a claim is known by its
         token. Raises `StoreUnavailable`."""
-        if await self._doubts():
+        if self._forgets is not False and await self._doubts():
             claim = replace(claim, doubted=True)
         for attempt in range(1, CLAIM_TRIES_MAX + 1):
             try:
@@ -291,13 +320,12 @@ class Once:
         retention_seconds: float,
     ) -> None:
         self._requests = requests
-        self._claim = Claim(
-            place, fingerprints, ids.token(TOKEN_BITS), round(requests.lease_seconds * MICROS), mode
-        )
+        self.name = place.name
+        """The key of its cell."""
+        self._claim = Claim(place, fingerprints, ids.token(TOKEN_BITS), requests._lease, mode)
         self._wait_seconds = wait_seconds
         self._keep = round(retention_seconds * MICROS)
         self._finished: Answer | None = None
-        self._heart: Any = None
         self._beating: asyncio.Task[None] | None = None
         self._settled = False
         self.replayed = False
@@ -408,7 +436,7 @@ class Once:
 
     @property
     def _ref(self) -> Any:
-        return ref_of(self.place.name)
+        return ref_of(self.name)
 
     def _put(self, answer: Answer, now: int) -> Any:
         claim = self._claim
@@ -421,7 +449,7 @@ class Once:
 
     async def _looked_up(self) -> None:
         """After a commit whose answer was lost: what is there is the truth."""
-        reply = await self._requests.ask(Look(self.place.name))
+        reply = await self._requests.ask(Look(self.name))
         if reply.record is None or reply.record.answer is None:
             raise StoreUnavailable("The transaction was not committed; nothing was written.")
         if reply.record.token == self._claim.token:
@@ -434,7 +462,7 @@ class Once:
         function has met is that one's work (a row that is there already), and its answer is
         given."""
         try:
-            reply = await self._requests.ask(Look(self.place.name))
+            reply = await self._requests.ask(Look(self.name))
         except (StoreUnavailable, OutcomeUnknown):
             return False
         if reply.record is None or reply.record.answer is None:
@@ -450,14 +478,13 @@ class Once:
         Raises `KeyReused` (other values), `RequestRunning`, `RequestUnknown`, or what the store
         raises: then nothing is to be done.
         """
-        requests, name = self._requests, self.place.name
-        reply = await requests.attached(self._claim, self._wait_seconds)
+        requests, claim = self._requests, self._claim
+        reply = await requests.attached(claim, self._wait_seconds)
         if reply.said == "claimed":
-            if self.mode != "transactional":
-                requests.begun(name)
-                self._beat_later()
+            if claim.mode != "transactional":
+                requests.begun(self)
             return self
-        self._replay(self._told(reply))
+        self._replay(told(reply))
         return self
 
     async def __aexit__(
@@ -484,19 +511,11 @@ class Once:
         Tries for `COMPLETE_SECONDS` while the store is out of reach. Raises `RequestUnknown` when
         it cannot be recorded, or the lease ended before: the record says so too, or will.
         """
-        clock = self._requests.clock
-        end, attempt = clock.boot() + COMPLETE_SECONDS, 0
-        command = Complete(self.place.name, self._claim.token, answer, self._keep)
-        while True:
-            try:
-                reply = await self._requests.ask(command)
-                break
-            except (StoreUnavailable, OutcomeUnknown):
-                attempt += 1
-                if clock.boot() > end:
-                    self._end()
-                    raise RequestUnknown from None
-                await asyncio.sleep(full_jitter(0.05, 1.0, attempt))
+        command = Complete(self.name, self._claim.token, answer, self._keep)
+        try:
+            reply = await self._requests.ask(command)
+        except (StoreUnavailable, OutcomeUnknown):
+            reply = await self._insisted(command)
         self._end()
         found = reply.record
         if reply.said == "done" or (found is not None and found.state == "done"):
@@ -506,13 +525,27 @@ class Once:
             return found.answer
         raise RequestUnknown("The lease on this key had ended before its outcome was recorded.")
 
+    async def _insisted(self, command: Complete) -> Reply:
+        """Ask again until it is answered. Raises `RequestUnknown` after `COMPLETE_SECONDS`."""
+        clock, attempt = self._requests.clock, 0
+        end = clock.boot() + COMPLETE_SECONDS
+        while True:
+            attempt += 1
+            await asyncio.sleep(full_jitter(0.05, 1.0, attempt))
+            try:
+                return await self._requests.ask(command)
+            except (StoreUnavailable, OutcomeUnknown):
+                if clock.boot() > end:
+                    self._end()
+                    raise RequestUnknown from None
+
     async def release(self) -> None:
         """Give the key back: nothing was done, and the next request is a first one."""
-        await self._let_go(Release(self.place.name, self._claim.token))
+        await self._let_go(Release(self.name, self._claim.token))
 
     async def doubt(self) -> None:
         """Record that nobody knows what came of it."""
-        await self._let_go(Doubt(self.place.name, self._claim.token))
+        await self._let_go(Doubt(self.name, self._claim.token))
 
     async def _let_go(self, command: Command) -> None:
         self._settled = True
@@ -521,49 +554,29 @@ class Once:
         try:
             await self._requests.ask(command)
         except (StoreUnavailable, OutcomeUnknown) as error:  # the end of the lease says the same
-            log.warning("request %s: not noted (%s)", self.place.name, error.code)
+            log.warning("request %s: not noted (%s)", self.name, error.code)
         finally:
             self._end()
 
     def _end(self) -> None:
         self._settled = True
-        if self._heart is not None:
-            self._heart.cancel()
         if self._beating is not None:
             self._beating.cancel()
-        self._requests.ended(self.place.name)
+        self._requests.ended(self)
 
-    def _beat_later(self) -> None:
-        self._heart = self._requests.call_later(self._requests.lease_seconds / 3, self._beat)
-
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Renew the lease; see `Heartbeats`."""
         self._beating = asyncio.get_running_loop().create_task(self._renew())
 
     async def _renew(self) -> None:
         """Go on having the key; while the store is out of reach, ask again at the next beat."""
         claim = self._claim
         with suppress(StoreUnavailable, OutcomeUnknown):
-            reply = await self._requests.ask(Renew(claim.place.name, claim.token, claim.lease))
+            reply = await self._requests.ask(Renew(self.name, claim.token, claim.lease))
             if reply.said == "lost":
                 return
         if not self._settled:
-            self._beat_later()
-
-    def _told(self, reply: Reply) -> Record:
-        """The record to give again. Raises why there is none."""
-        record = reply.record
-        assert record is not None
-        if reply.said == "running":
-            raise RequestRunning
-        if reply.said == "newer":
-            raise StoreUnavailable(
-                "The key was used by a newer version of the service, which knows it better."
-            )
-        if reply.said == "reused":
-            raise KeyReused("This idempotency key was used for another request; nothing was done.")
-        if reply.said == "unknown":
-            raise RequestUnknown
-        return record
+            self._requests.goes_on(self)
 
     def _checked(self, record: Record) -> Record:
         """`record`, if it is of the same request. Raises `KeyReused`."""

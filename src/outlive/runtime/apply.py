@@ -102,6 +102,8 @@ class Applier:
         self._committer = committer
         self._waiting: list[_Asked] = []
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The loop of the round under way: asking for it each time costs a system call."""
         self._closed = False
         self._classes: dict[tuple[str, str], Storage] = {}
         self._believed: dict[Ref, Cell] = {}
@@ -126,18 +128,25 @@ class Applier:
         if self._closed:
             raise StoreUnavailable("The application is closed; nothing was written.")
         refs = tuple(kind.refs(command))
-        storage = self._storage(kind, refs)
-        if len(refs) > 1 and "batches" in self.store.lacks:
+        alone = len(refs) == 1  # most are
+        storage = self._classes.get((kind.name, refs[0].space)) if alone else None
+        if storage is None:
+            storage = self._storage(kind, refs)
+        if not alone and "batches" in self.store.lacks:
             raise StoreRefused(
                 f"A command of {kind.name} needs {len(refs)} cells at once, and here "
                 f"{self.store.lacks['batches']}; nothing was written."
             )
         if len(self._waiting) >= WAITING_MAX:
             raise StoreUnavailable("Too many commands are waiting; nothing was written.")
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        loop = self._loop
+        if loop is None or self._task is None:
+            loop = self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
         self.commands += 1
         self._waiting.append(_Asked(kind, command, refs, storage, future))
-        self._wake()
+        if self._task is None:
+            self._wake()
         return future
 
     def check(self, kind: Kind[C, R], spaces: Iterable[str] | None = None) -> None:
@@ -228,14 +237,15 @@ class Applier:
         """Every cell that is asked about, believed or read, and the store's time."""
         base: dict[Ref, Cell | None] = {}
         unknown: dict[Ref, None] = {}
+        believed = self._believed
         for one in asked:
-            for ref in one.refs:
-                if not one.believing:
-                    self._believed.pop(ref, None)
+            if not one.believing:
+                for ref in one.refs:
+                    believed.pop(ref, None)
                     unknown[ref] = None
         for one in asked:
             for ref in one.refs:
-                known = self._believed.get(ref)
+                known = believed.get(ref)
                 if known is None:
                     unknown[ref] = None
                 else:
@@ -384,6 +394,10 @@ def _demand_own(one: _Asked, batch: Batch) -> None:
 def _fold_for(one: _Asked, fold_of: dict[Ref, _Fold], folds: dict[int, _Fold]) -> _Fold:
     """The fold of the cells that `one` looks at; folds that it brings together become one."""
     found: _Fold | None = None
+    if len(one.refs) == 1 and one.refs[0] not in fold_of:  # most are
+        found = fold_of[one.refs[0]] = _Fold(one.storage, {one.refs[0]: None}, [], {})
+        folds[id(found)] = found
+        return found
     for ref in one.refs:
         other = fold_of.get(ref)
         if other is None or other is found:

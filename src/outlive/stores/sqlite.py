@@ -56,6 +56,8 @@ POLL_SECONDS = 0.02
 """How often another process's commits are looked for while somebody waits."""
 GLANCE_ROWS_MAX = 64
 """Rows read on the event loop at most; more are read in a lane."""
+GLANCE_CELLS_MAX = 256
+"""The same for cells: what one turn of the event loop asks for at once."""
 GLANCE_HISTORIES_MAX = 1024
 """The same for journals that are read together; apart they would cost as much, and more turns."""
 SHARDS_MAX = 1024
@@ -300,14 +302,17 @@ class SQLiteStore:
 
     async def read(self, refs: Sequence[Ref]) -> list[Cell | None]:
         def job(db: apsw.Connection) -> list[Cell | None]:
-            rows = (
-                db.execute(self._file.sql["cell_read"], (ref.space, ref.key)).fetchone()
-                for ref in refs
-            )
-            return [None if row is None else Cell(*row) for row in rows]
+            return _cells(db, self._file.sql, refs)
 
-        if len(refs) == 1 and (glanced := self._glance(job)) is not None:
-            return glanced[0]
+        def of_one_moment(db: apsw.Connection) -> list[Cell | None]:
+            with db:  # another process may commit between two statements
+                found = job(db)
+            return found
+
+        if len(refs) <= GLANCE_CELLS_MAX:
+            glanced = self._glance(job if len(refs) == 1 else of_one_moment)
+            if glanced is not None:
+                return glanced[0]
         return await self._read(job)
 
     async def scan(self, space: str, after: str = "", limit: int = 1000) -> list[Cell]:
@@ -491,6 +496,23 @@ def _settled(file: SQLiteFile, connection: apsw.Connection, group: Group) -> Com
     if isinstance(result, OutliveError):
         raise result
     return result
+
+
+def _cells(db: apsw.Connection, sql: dict[str, str], refs: Sequence[Ref]) -> list[Cell | None]:
+    """The cells of `refs`; those of one space are looked up by one statement."""
+    if len(refs) == 1:
+        row = db.execute(sql["cell_read"], (refs[0].space, refs[0].key)).fetchone()
+        return [None if row is None else Cell(*row)]
+    spaces: dict[str, list[str]] = {}
+    for ref in refs:
+        spaces.setdefault(ref.space, []).append(ref.key)
+    found: dict[tuple[str, str], Cell] = {}
+    for space, keys in spaces.items():
+        for row in db.execute(sql["cells_read"], (space, codec.encode(keys).decode())):
+            found[space, row[1]] = Cell(*row)
+    if not found:
+        return [None] * len(refs)
+    return [found.get((ref.space, ref.key)) for ref in refs]
 
 
 def _events(rows: Iterable[tuple[Any, ...]]) -> list[Event]:

@@ -64,6 +64,8 @@ class _Cell(Struct, gc=False):
     due: int | None = None
     marks: Marks = ()
     dirty: bool = False
+    unseen: bool = False
+    """Whether it is taken for absent, which only its insertion would prove."""
 
 
 class Group:
@@ -99,7 +101,11 @@ class Group:
             try:
                 settled = file.transaction(self._work(file, settle, which), durable=self.durable)
             except Again:
-                if len(self.open_batches()) == len(which):  # not a fence: a stream
+                if len(self.open_batches()) < len(which):  # a fence
+                    continue
+                if self._believing:  # a cell was not as it was believed to be: look at them all
+                    self._believing = False
+                else:
                     settle = self.settle_alone
                 continue
             self._note(settled)
@@ -115,6 +121,7 @@ class Group:
         try:
             prepared = file.try_prepare(work, durable=self.durable)
         except Again:
+            self._believing = False
             return False
         if prepared is None:
             return False
@@ -252,16 +259,17 @@ class Group:
     def _believes_absent(
         self, file: SQLiteFile, batch: Batch, ref: Ref, cells: dict[Key, _Cell]
     ) -> bool:
-        """Whether a cell that a start makes is taken for absent unseen: the key refuses it if not.
+        """Whether a cell that is to be made is taken for absent unseen: the key refuses it if not.
 
-        Two starts of this process with one key do not get here: the first one's cell is known.
+        Who requires it has looked a moment ago, or starts what has a name of its own. Two of this
+        process that make one cell do not get here: the first one's is known.
         """
         key = (ref.space, ref.key)
-        if not self._believing or batch.lease is None or key in cells or key in file.cells:
+        if not self._believing or key in cells or key in file.cells:
             return False
         for put in batch.put:
             if put.ref == ref:
-                cells[key] = _Cell(ABSENT, (), ABSENT)
+                cells[key] = _Cell(ABSENT, (), ABSENT, unseen=True)
                 return True
         return False
 
@@ -402,6 +410,8 @@ def _write_cells(file: SQLiteFile, connection: apsw.Connection, cells: dict[Key,
     unmarked: list[tuple[str, str, str, str]] = []
     written = 0
     for key, cell in cells.items():
+        if cell.unseen and cell.value is None:  # refused, or dropped again: nothing proves it
+            raise Again
         if not cell.dirty:
             continue
         space, name = key

@@ -190,12 +190,19 @@ class IdempotencyMiddleware:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive, send)
+        found = self._rule_of(request)
+        if found is None:
+            await self._app(scope, receive, send)
+        else:
+            await self._guarded(request, *found)
+
+    def _rule_of(self, request: Request) -> tuple[Rule, dict[str, str]] | None:
+        """The rule for `request`, and the parameters in its path; None without one."""
         for rule in self._rules:
             match = rule.method == request.method and rule.pattern.fullmatch(request.path)
             if match:
-                await self._guarded(request, rule, match.groupdict())
-                return
-        await self._app(scope, receive, send)
+                return rule, match.groupdict()
+        return None
 
     async def _guarded(self, request: Request, rule: Rule, parameters: dict[str, str]) -> None:
         try:
@@ -235,16 +242,27 @@ class IdempotencyMiddleware:
 
     async def _own(self, request: Request, rule: Rule, once: Once, body: bytes) -> None:
         """Carry the request out in a task of its own, which a client that leaves does not end."""
-        owner = _Owner(self._app, request, rule, once, body)
-        task = asyncio.create_task(owner.run())
-        self._owners.add(task)
-        task.add_done_callback(self._ended)
-        await asyncio.shield(task)
+        loop = asyncio.get_running_loop()
+        gate: asyncio.Future[None] = loop.create_future()
+        task = loop.create_task(_Owner(self._app, request, rule, once, body).run())
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._owners.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.debug("a handler under a key failed: %s", type(task.exception()).__name__)
+        def ended(task: asyncio.Task[None]) -> None:
+            self._owners.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                log.debug("a handler under a key failed: %s", type(error).__name__)
+            if gate.done():
+                return
+            if task.cancelled():
+                gate.cancel()
+            elif error is None:
+                gate.set_result(None)
+            else:
+                gate.set_exception(error)
+
+        self._owners.add(task)
+        task.add_done_callback(ended)
+        await gate
 
     def _draining(self, receive: Receive) -> Receive:
         """A life span whose end waits for what is being carried out."""
@@ -269,7 +287,8 @@ class _Owner:
         self._size = 0
         self._passing = False
         self._sent = False
-        self._over = asyncio.Event()
+        self._over: asyncio.Future[None] | None = None
+        """What a handler waits for that waits for its client to leave."""
 
     async def run(self) -> None:
         scope = {**self._request.scope, "extensions": {}, CLAIM: self._once}
@@ -294,7 +313,10 @@ class _Owner:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        await self._over.wait()  # the client may leave: the handler is not told
+        if not self._sent:
+            if self._over is None:
+                self._over = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._over)  # the client may leave: the handler is not told
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -302,7 +324,7 @@ class _Owner:
             await self._forward(message)
         elif message["type"] == "http.response.start":
             self._start = message
-            if _fields(message).get("content-type", "").startswith("text/event-stream"):
+            if _is_stream(message):
                 await self._pass_on()
         elif message["type"] == "http.response.body" and not self._sent:
             chunk = message.get("body", b"")
@@ -317,7 +339,8 @@ class _Owner:
     async def _finish(self) -> None:
         """The whole answer is there: record it, then let it leave."""
         self._sent = True
-        self._over.set()
+        if self._over is not None:
+            self._over.set_result(None)
         status, body = self._start["status"], b"".join(self._chunks)
         try:
             if self._once.answer is not None:  # recorded in the effect's own transaction
@@ -367,13 +390,11 @@ class _Owner:
             await _quietly(self._request.send, message)
 
     def _kept_headers(self) -> tuple[tuple[str, str], ...]:
-        kept = self._rule.kept
-        named = ((name.lower(), value) for name, value in self._start.get("headers", ()))
-        return tuple(
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in named
-            if name in kept
-        )
+        kept, found = self._rule.kept, []
+        for name, value in self._start.get("headers", ()):
+            if (lower := name.lower()) in kept:
+                found.append((lower.decode("latin-1"), value.decode("latin-1")))
+        return tuple(found)
 
 
 def once_of(request: Any) -> Once:
@@ -423,8 +444,12 @@ def _kept(once: Once) -> Answer:
 
 
 async def _send_answer(request: Request, answer: Answer, replayed: bool = True) -> None:
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
-    if not any(name == "content-type" for name, _ in answer.headers) and answer.body:
+    headers = []
+    is_typed = not answer.body
+    for name, value in answer.headers:
+        headers.append((name.encode("latin-1"), value.encode("latin-1")))
+        is_typed = is_typed or name == "content-type"
+    if not is_typed:
         headers.append((b"content-type", b"application/json"))
     if replayed:
         headers.append((b"idempotent-replayed", b"true"))
@@ -443,11 +468,12 @@ async def _problem(request: Request, error: OutliveError) -> None:
     await Response(status, body, headers).send(_quiet(request.send))
 
 
-def _fields(message: Message) -> dict[str, str]:
-    return {
-        name.decode("latin-1").lower(): value.decode("latin-1")
-        for name, value in message.get("headers", ())
-    }
+def _is_stream(message: Message) -> bool:
+    """Whether an answer that begins is a stream of events."""
+    for name, value in message.get("headers", ()):
+        if name.lower() == b"content-type":
+            return bool(value.startswith(b"text/event-stream"))
+    return False
 
 
 def _quiet(send: Send) -> Send:

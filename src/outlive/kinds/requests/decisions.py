@@ -29,7 +29,7 @@ own key), or that a key is remembered after its retention.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -48,6 +48,9 @@ LEASE_SECONDS = 30.0
 RETENTION_SECONDS = 7 * 86_400.0
 RETENTION_SECONDS_MIN = 86_400.0
 NOTES_MAX = 20
+SCOPES_KEPT_MAX = 4096
+WRITTEN_KEPT_MAX = 4096
+_NOTHING = Batch()
 
 Mode = Literal["at-most-once", "recovery", "transactional"]
 State = Literal["running", "done", "unknown"]
@@ -55,6 +58,24 @@ Said = Literal[
     "claimed", "running", "replay", "reused", "newer", "unknown", "absent", "done", "lost",
     "refused",
 ]  # fmt: skip
+
+
+@lru_cache(maxsize=SCOPES_KEPT_MAX)
+def _front(tenant: str, principal: str, method: str, route: str) -> bytes:
+    """What the names of all cells of one scope are made from, before the key: one route's repeat
+    it with each request."""
+    return codec.apart(tenant.encode(), principal.encode(), method.encode(), route.encode())
+
+
+@lru_cache(maxsize=SCOPES_KEPT_MAX)
+def _who(tenant: str, principal: str) -> str:
+    return codec.digest(tenant.encode(), principal.encode())
+
+
+@lru_cache(maxsize=SCOPES_KEPT_MAX)
+def _marks(tenant: str, principal: str) -> tuple[tuple[str, str]]:
+    """What every record of one principal is found by."""
+    return ((WHO_MARK, _who(tenant, principal)),)
 
 
 class Place(Struct, frozen=True, dict=True):
@@ -69,16 +90,16 @@ class Place(Struct, frozen=True, dict=True):
     @cached_property
     def name(self) -> str:
         """The key of its cell; asked for at every turn of a request, and made once."""
-        parts = (self.tenant, self.principal, self.method, self.route, self.key)
-        return codec.digest(*(part.encode() for part in parts))
+        front = _front(self.tenant, self.principal, self.method, self.route)
+        return codec.digest_of(front + codec.apart(self.key.encode()))
 
-    @cached_property
+    @property
     def who(self) -> str:
         """What the records of one principal are found by."""
-        return codec.digest(self.tenant.encode(), self.principal.encode())
+        return _who(self.tenant, self.principal)
 
 
-class Answer(Struct, frozen=True, omit_defaults=True):
+class Answer(Struct, frozen=True, omit_defaults=True, gc=False):
     """An answer as it is given again: status, fields, bytes. `kept=False`: only that there was
     one."""
 
@@ -88,7 +109,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     kept: bool = True
 
 
-class Note(Struct, frozen=True):
+class Note(Struct, frozen=True, gc=False):
     """What an operator did to a record, who, why and when."""
 
     what: str
@@ -97,7 +118,7 @@ class Note(Struct, frozen=True):
     at: int
 
 
-class Record(Struct, frozen=True, omit_defaults=True):
+class Record(Struct, frozen=True, omit_defaults=True, gc=False):
     """The value of a key's cell. Times are microseconds of the store's clock."""
 
     state: State
@@ -116,6 +137,9 @@ class Record(Struct, frozen=True, omit_defaults=True):
 
 
 read_record = msgspec.json.Decoder(Record).decode
+_written: dict[bytes, Record] = {}
+"""Records of requests that run here, by the bytes that were made of them: their completion, a
+moment later, reads these very bytes."""
 
 
 def ref_of(name: str) -> Ref:
@@ -135,14 +159,21 @@ def done_put(
 
 def put_of(record: Record) -> Put:
     """`record` as its cell; what is due is its lease, then its retention."""
-    due = {"running": record.lease, "done": record.keep, "unknown": None}[record.state]
-    marks = [(WHO_MARK, record.place.who)]
-    if record.state == "unknown":
-        marks.append((UNKNOWN_MARK, rfc3339(record.made)))
-    return Put(ref_of(record.place.name), codec.encode(record), due, tuple(marks))
+    return _put(record, record.place.name)
 
 
-class Claim(Struct, frozen=True):
+def _put(record: Record, name: str) -> Put:
+    """The same where the key of its cell is known already."""
+    state, place = record.state, record.place
+    if state == "unknown":
+        marks = (*_marks(place.tenant, place.principal), (UNKNOWN_MARK, rfc3339(record.made)))
+        return Put(ref_of(name), codec.encode(record), None, marks)
+    due = record.lease if state == "running" else record.keep
+    value = codec.encode(record)
+    return Put(Ref(ONCE, name), value, due, _marks(place.tenant, place.principal))
+
+
+class Claim(Struct, frozen=True, gc=False):
     """Take the key of `place`, if nobody has it. Spans are microseconds."""
 
     place: Place
@@ -154,13 +185,13 @@ class Claim(Struct, frozen=True):
     """Whether the store has lost what it had: a key that it does not know may have been used."""
 
 
-class Look(Struct, frozen=True):
+class Look(Struct, frozen=True, gc=False):
     """What is known about the key `name`; writes nothing but that a lease has ended."""
 
     name: str
 
 
-class Renew(Struct, frozen=True):
+class Renew(Struct, frozen=True, gc=False):
     """Go on having the key for `lease` from now."""
 
     name: str
@@ -168,7 +199,7 @@ class Renew(Struct, frozen=True):
     lease: int
 
 
-class Complete(Struct, frozen=True):
+class Complete(Struct, frozen=True, gc=False):
     """Record the answer, and keep it for `keep`. Given again it does no harm."""
 
     name: str
@@ -177,21 +208,21 @@ class Complete(Struct, frozen=True):
     keep: int
 
 
-class Release(Struct, frozen=True):
+class Release(Struct, frozen=True, gc=False):
     """Give the key back as if it never had been taken: nothing was done."""
 
     name: str
     token: str
 
 
-class Doubt(Struct, frozen=True):
+class Doubt(Struct, frozen=True, gc=False):
     """The owner does not know itself what came of it."""
 
     name: str
     token: str
 
 
-class Resolve(Struct, frozen=True):
+class Resolve(Struct, frozen=True, gc=False):
     """Say what came of an unknown one: `answer`, or None when it did not happen."""
 
     name: str
@@ -201,7 +232,7 @@ class Resolve(Struct, frozen=True):
     why: str
 
 
-class Expire(Struct, frozen=True):
+class Expire(Struct, frozen=True, gc=False):
     """Forget the key now; refused while it is running."""
 
     name: str
@@ -210,7 +241,7 @@ class Expire(Struct, frozen=True):
 Command: TypeAlias = Claim | Look | Renew | Complete | Release | Doubt | Resolve | Expire
 
 
-class Reply(Struct, frozen=True):
+class Reply(Struct, frozen=True, gc=False):
     """What became of a command, and the record as it is now."""
 
     said: Said
@@ -237,10 +268,10 @@ class RequestKind(Kind[Command, Reply]):
         if isinstance(command, Claim):
             return self._claim(view, command, now)
         cell = view[ref_of(command.name)]
-        record = None if cell is None else read_record(cell.value)
+        record = None if cell is None else _known(cell.value)
         if record is None or (record.state == "done" and record.keep <= now):
             said: Said = "absent" if isinstance(command, Look | Resolve | Expire) else "lost"
-            return Decision(Batch(), Reply(said, None, now))
+            return Decision(_NOTHING, Reply(said, None, now))
         match command:
             case Look():
                 return _looked(record, now)
@@ -251,6 +282,8 @@ class RequestKind(Kind[Command, Reply]):
 
     def _claim(self, view: View, command: Claim, now: int) -> Decision[Reply]:
         cell = view[ref_of(command.place.name)]
+        if cell is None and not command.doubted:
+            return _taken(command, None, now)
         record = None if cell is None else read_record(cell.value)
         if record is None and command.doubted and command.mode == "at-most-once":
             newest = command.fingerprints[NEWEST]
@@ -260,11 +293,11 @@ class RequestKind(Kind[Command, Reply]):
             return _taken(command, record, now)
         rule = record.fingerprint.partition(":")[0]
         if rule not in command.fingerprints:
-            return Decision(Batch(), Reply("newer", record, now))
+            return Decision(_NOTHING, Reply("newer", record, now))
         if record.fingerprint != command.fingerprints[rule]:
-            return Decision(Batch(), Reply("reused", record, now))
+            return Decision(_NOTHING, Reply("reused", record, now))
         if record.state == "running" and record.token == command.token:  # asked again
-            return Decision(Batch(), Reply("claimed", record, now))
+            return Decision(_NOTHING, Reply("claimed", record, now))
         if record.state == "running" and record.lease <= now and record.mode == "recovery":
             return _taken(command, None, now, made=record.made)
         return _looked(record, now)
@@ -288,6 +321,11 @@ def replace_due(put: Put, due: int | None) -> Put:
     return replace(put, due=due)
 
 
+def _known(value: bytes) -> Record:
+    """The record in the value of a cell, which is asked for once more at most."""
+    return _written.pop(value, None) or read_record(value)
+
+
 def _taken(command: Claim, gone: Record | None, now: int, made: int = 0) -> Decision[Reply]:
     """The key is the caller's; `gone` is what is past its retention there."""
     record = Record(
@@ -297,19 +335,23 @@ def _taken(command: Claim, gone: Record | None, now: int, made: int = 0) -> Deci
     if command.mode == "transactional":  # its record comes with its effect
         drop = () if gone is None else (ref_of(command.place.name),)
         return Decision(Batch(drop=drop), Reply("claimed", record, now))
-    return Decision(Batch(put=(put_of(record),)), Reply("claimed", record, now))
+    put = put_of(record)
+    if len(_written) >= WRITTEN_KEPT_MAX:
+        _written.clear()
+    _written[put.value] = record
+    return Decision(Batch(put=(put,)), Reply("claimed", record, now))
 
 
 def _looked(record: Record, now: int) -> Decision[Reply]:
     """What a second one with the same key is told."""
     if record.state == "done":
-        return Decision(Batch(), Reply("replay", record, now))
+        return Decision(_NOTHING, Reply("replay", record, now))
     if record.state == "running" and (record.lease > now or record.mode == "recovery"):
-        return Decision(Batch(), Reply("running", record, now))
+        return Decision(_NOTHING, Reply("running", record, now))
     if record.state == "running":
         record = _unknown(record, now)
         return Decision(Batch(put=(put_of(record),)), Reply("unknown", record, now))
-    return Decision(Batch(), Reply("unknown", record, now))
+    return Decision(_NOTHING, Reply("unknown", record, now))
 
 
 def _owned(
@@ -317,39 +359,38 @@ def _owned(
 ) -> Decision[Reply]:
     """What the owner may do, and nobody else."""
     if record.token != command.token:
-        return Decision(Batch(), Reply("lost", record, now))
+        return Decision(_NOTHING, Reply("lost", record, now))
     if record.state == "done":
         said: Said = "done" if isinstance(command, Complete) else "lost"
-        return Decision(Batch(), Reply(said, record, now))
+        return Decision(_NOTHING, Reply(said, record, now))
     if record.state == "unknown":
         if isinstance(command, Complete) and not record.late:
             record = replace(record, late=command.answer.status)
             return Decision(Batch(put=(put_of(record),)), Reply("lost", record, now))
-        return Decision(Batch(), Reply("lost", record, now))
+        return Decision(_NOTHING, Reply("lost", record, now))
     match command:
+        case Complete():
+            keep = now + command.keep
+            made = replace(record, state="done", answer=command.answer, ended=now, keep=keep)
         case Renew():
             made = replace(record, lease=now + command.lease)
-        case Complete():
-            made = replace(
-                record, state="done", answer=command.answer, ended=now, keep=now + command.keep
-            )
         case Doubt():
             made = _unknown(record, now)
         case Release():
             return Decision(Batch(drop=(ref_of(command.name),)), Reply("done", None, now))
-    return Decision(Batch(put=(put_of(made),)), Reply("done", made, now))
+    return Decision(Batch(put=(_put(made, command.name),)), Reply("done", made, now))
 
 
 def _operated(record: Record, command: Resolve | Expire, now: int) -> Decision[Reply]:
     """What an operator may do: to what nobody is carrying out any more."""
     if record.state == "running" and record.lease > now:
-        return Decision(Batch(), Reply("refused", record, now))
+        return Decision(_NOTHING, Reply("refused", record, now))
     if isinstance(command, Expire) or command.answer is None:
         if isinstance(command, Resolve) and record.state == "done":
-            return Decision(Batch(), Reply("refused", record, now))
+            return Decision(_NOTHING, Reply("refused", record, now))
         return Decision(Batch(drop=(ref_of(command.name),)), Reply("done", record, now))
     if record.state == "done":
-        return Decision(Batch(), Reply("refused", record, now))
+        return Decision(_NOTHING, Reply("refused", record, now))
     note = Note("resolved", command.by, command.why, now)
     made = replace(
         record, state="done", token="", answer=command.answer, ended=now,

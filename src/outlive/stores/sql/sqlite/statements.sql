@@ -97,6 +97,10 @@ WHERE place > ? AND place < ? ORDER BY place LIMIT ?;
 -- name: cell_read
 SELECT space, key, value, version, due FROM outlive_cell WHERE space = ? AND key = ?;
 
+-- name: cells_read
+SELECT space, key, value, version, due FROM outlive_cell
+WHERE space = ?1 AND key IN (SELECT value FROM json_each(?2));
+
 -- name: cell_state
 SELECT version, marks FROM outlive_cell WHERE space = ? AND key = ?;
 
