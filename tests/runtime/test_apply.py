@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -362,3 +364,33 @@ async def test_a_refusal_is_never_given_from_a_belief(store: Counting) -> None:
     with pytest.raises(LookupError):
         await applier.apply(fresh, Add(("a",)))
     await applier.close()
+
+
+class Away(MemoryStore):
+    """A store that is out of reach, to who reads or to who writes."""
+
+    reads = False
+
+    async def read(self, refs: Sequence[Ref]) -> list[Any]:
+        if self.reads:
+            return await super().read(refs)
+        raise StoreUnavailable("away")
+
+    async def commit_group(self, batches: Sequence[Batch]) -> list[Committed | OutliveError]:
+        raise StoreUnavailable("away")
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_an_outage_leaves_no_command_in_memory(reads: bool) -> None:
+    store, kind = Away(), Sums()
+    await store.open()
+    store.reads = reads
+    applier = Applier(store)
+    waiting = [applier.submit(kind, Add((f"k{at}",))) for at in range(50)]
+    left = [weakref.ref(future) for future in waiting]
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(error) for error in told] == [StoreUnavailable] * 50
+    del told, waiting
+    await asyncio.sleep(0)  # the loop lets go of what woke this up
+    gc.collect()
+    assert not any(one() for one in left)

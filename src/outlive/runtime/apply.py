@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Iterable, Sequence
+from traceback import clear_frames
 from typing import Any, TypeVar, cast
 
 from msgspec import Struct
@@ -208,6 +209,8 @@ class Applier:
                 except BaseException:
                     _fail(asked, OutcomeUnknown("The loop was ended while it was committing."))
                     raise
+                finally:
+                    asked.clear()  # the frame outlives the round in what was raised
         finally:
             self._task = None
 
@@ -441,6 +444,9 @@ def _answer(fold: _Fold) -> None:
 
 
 def _fail(asked: Iterable[_Asked], error: BaseException) -> None:
+    """Tell each why. What the frames of `error` still hold is let go: a command is not seen by the
+    garbage collector, and would be kept for ever by its own failure."""
+    clear_frames(error.__traceback__)
     for one in asked:
         if not one.future.done():
             one.future.set_exception(error)
