@@ -126,6 +126,16 @@ HARNESSES = (
         seconds_max=2400,
     ),
     Harness(
+        "soak",
+        "L10",
+        "Load and a kill a minute: nothing is lost, and memory, files and work do not grow.",
+        "python -m tests.soak --minutes 20 --json {out}",
+        "json",
+        "Hours: `make soak`, which takes two.",
+        seconds_max=2400,
+        outside=True,
+    ),
+    Harness(
         "long search",
         "L2",
         "The simulation again, for an hour and a half.",

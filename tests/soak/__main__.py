@@ -7,13 +7,18 @@
 Every ten seconds a sample is taken. At the end the last third of them is held against the first
 one, a line says what was found, and the store is asked what it is asked after every test of kills.
 
-    python -m tests.soak --minutes 120 [--store postgresql://…]
+    python -m tests.soak --minutes 120 [--store postgresql://…] [--json FILE]
+
+Of each figure that may grow the line gives the first third and the last: MB of memory, open files,
+threads, milliseconds of the 99th percentile (`slow`), milliseconds of a processor for each
+registration (`spent`).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import random
 import sys
@@ -214,12 +219,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--store", default="", help="a PostgreSQL address; without it SQLite")
+    parser.add_argument("--json", type=Path, help="write what was found there, too")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="outlive-soak-") as folder:
         soaked = asyncio.run(soak(Path(folder), given.minutes * 60, address=given.store))
     print(soaked.line())
     for flaw in soaked.flaws():
         print(flaw)
+    if given.json is not None:
+        figures = dict(word.split("=", 1) for word in soaked.line().split())
+        given.json.write_text(json.dumps({**figures, "grew": soaked.flaws()}))
     soaked.found.demand()
     return 1 if soaked.flaws() else 0
 
