@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import msgspec
+from tests.crash.service import until
 from tests.http.site import Instance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,12 @@ async def test_metrics_count_what_was_done_and_answered(instance: Instance) -> N
         place = await instance.begin("/greetings", {"givenName": "Ada"})
         await instance.reaches(place, "done")
     await instance.http.post("/greetings", json={})
-    answer = await instance.http.get("/metrics")
+
+    async def all_counted() -> httpx.Response | None:
+        found = await instance.http.get("/metrics")
+        return found if 'ended_total{status="done"} 3\n' in found.text else None
+
+    answer = await until(all_counted, "each end is counted")  # a moment after it is recorded
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     lines = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if line[:1] != "#")
     assert lines["outlive_processes_started_total"] == "3"

@@ -147,6 +147,16 @@ def test_a_lock_file_that_says_nothing_names_nobody(tmp_path: Path, text: bytes)
     lock.close()
 
 
+def test_what_is_closed_again_closes_nobody_elses_file(tmp_path: Path) -> None:
+    lock = WriteLock(tmp_path / "lock")
+    number = lock._file
+    lock.close()
+    with open(tmp_path / "other", "wb") as other:
+        assert other.fileno() == number, "the number is given to the next file"
+        lock.close()
+        other.write(b"still open")
+
+
 def test_the_kernel_frees_the_lock_of_a_dead_holder(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with running(HOLDS, path) as process:

@@ -35,6 +35,7 @@ WAIT_SECONDS_MAX = 30.0
 JUDGE_SECONDS = 0.5
 """How long a waiter lets pass between two looks at whether the holder is frozen."""
 _NOBODY = b"%-10d %-20d\n" % (0, 0)
+_CLOSED = -1
 
 
 class WriteLock:
@@ -103,7 +104,10 @@ class WriteLock:
             os.pwrite(self._file, mark, 0)
 
     def close(self) -> None:
-        os.close(self._file)
+        """Let go of the file; again does nothing: by then its number may be another file's."""
+        file, self._file = self._file, _CLOSED
+        if file != _CLOSED:
+            os.close(file)
 
     def holder(self) -> tuple[int, int]:
         """Pid and start time of the process that holds the lock; zeros when nobody does, or
