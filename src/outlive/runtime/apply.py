@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Iterable, Sequence
-from traceback import clear_frames
 from typing import Any, TypeVar, cast
 
 from msgspec import Struct
@@ -68,7 +67,8 @@ class _Asked(Struct, gc=False):
     command: Any
     refs: tuple[Ref, ...]
     storage: Storage
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] | None
+    """None once it has failed."""
     attempts: int = 0
     believing: bool = True
 
@@ -200,7 +200,7 @@ class Applier:
     async def _rounds(self) -> None:
         try:
             while self._waiting:
-                asked = [one for one in self._waiting[:ROUND_COMMANDS_MAX] if not one.future.done()]
+                asked = [one for one in self._waiting[:ROUND_COMMANDS_MAX] if _is_awaited(one)]
                 del self._waiting[:ROUND_COMMANDS_MAX]
                 try:
                     await self._round(asked)
@@ -209,8 +209,6 @@ class Applier:
                 except BaseException:
                     _fail(asked, OutcomeUnknown("The loop was ended while it was committing."))
                     raise
-                finally:
-                    asked.clear()  # the frame outlives the round in what was raised
         finally:
             self._task = None
 
@@ -439,15 +437,20 @@ def _batch_of(fold: _Fold, base: dict[Ref, Cell | None]) -> Batch:
 
 def _answer(fold: _Fold) -> None:
     for one, reply in fold.replies:
-        if not one.future.done():
-            one.future.set_result(reply)
+        future = one.future
+        if future is not None and not future.done():
+            future.set_result(reply)
+
+
+def _is_awaited(one: _Asked) -> bool:
+    return one.future is not None and not one.future.done()
 
 
 def _fail(asked: Iterable[_Asked], error: BaseException) -> None:
-    """Tell each why. What the frames of `error` still hold is let go: a command is not seen by the
-    garbage collector, and would be kept for ever by its own failure."""
-    clear_frames(error.__traceback__)
+    """Tell each why. It lets go of its future: the frames that `error` came through hold the
+    commands, these are not seen by the garbage collector, and the future holds `error`."""
     for one in asked:
-        if not one.future.done():
-            one.future.set_exception(error)
-            one.future.exception()  # whoever waits gets it; nobody waiting is no fault
+        future, one.future = one.future, None
+        if future is not None and not future.done():
+            future.set_exception(error)
+            future.exception()  # whoever waits gets it; nobody waiting is no fault
