@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -11,8 +12,9 @@ from tests.runtime.sleeping import live, sleepers
 from tests.service import Outside, Place, crash, has_status, process, until
 
 from outlive import Run
-from outlive.errors import Fenced, NoSuchProcess
+from outlive.errors import Fenced, NoSuchProcess, OutliveError
 from outlive.kinds.processes import Command
+from outlive.model import Batch, Committed
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +109,34 @@ async def test_a_signal_that_comes_again_under_its_key_is_heard_once(place: Plac
     for payload, key in ((b"1", "one"), (b"1", "one"), (b"2", "two")):
         await obey(Command("signal", begun.id, "go", msgspec.Raw(payload), key))
     assert await app.result(begun.id, within=60) == [1, 2]
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_what_is_sent_again_is_acknowledged_when_the_first_is_durable(
+    place: Place, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await place.open(sleepers)
+    begun = await app.begin("sleeper", b"60.0")
+    await has_status(app, begun.id, "waiting")
+    runtime = app._runtime
+    assert runtime is not None
+    real, gate = app.store.commit_group, asyncio.Event()
+
+    async def held(batches: Sequence[Batch]) -> list[Committed | OutliveError]:
+        await gate.wait()
+        if is_refused:
+            return [Fenced("another took it", lease=batch.lease) for batch in batches]
+        return await real(batches)
+
+    obey = runtime.activations.commands.obey
+    command = Command("cancel", begun.id, reason="enough")
+    monkeypatch.setattr(app.store, "commit_group", held)
+    first, again = (asyncio.create_task(obey(command)) for _ in range(2))
+    left = asyncio.create_task(obey(command))
+    await asyncio.sleep(0.05)
+    left.cancel()
+    early = [task for task in (first, again) if task.done()]
+    gate.set()
+    assert not early, "nothing is durable yet"
+    told = await asyncio.gather(first, again, return_exceptions=True)
+    assert [isinstance(said, Fenced) for said in told] == [is_refused, is_refused]

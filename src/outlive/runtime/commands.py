@@ -156,17 +156,33 @@ class Commands:
         return self._node.committer.submit(batch, patient=True)
 
     async def durable(self, activation: Activation, gate: asyncio.Future[Committed]) -> int:
-        """The second half: gives the time of the commit."""
+        """The second half: gives the time of the commit. Whoever asked may be cancelled meanwhile:
+        a refusal is heard all the same."""
         try:
-            committed = await gate
+            committed = await asyncio.shield(gate)
+        except asyncio.CancelledError:
+            gate.add_done_callback(lambda gate: self._heard_late(activation, gate))
+            raise
         except OutliveError as error:
             self._node.lost(activation, error)
             raise
         self._node.tell(activation.id)
         return committed.time
 
+    def _heard_late(self, activation: Activation, gate: asyncio.Future[Committed]) -> None:
+        error = None if gate.cancelled() else gate.exception()
+        if isinstance(error, OutliveError):
+            self._node.lost(activation, error)
+        else:
+            self._node.tell(activation.id)
+
     async def only_drop(self, activation: Activation, done: tuple[Require, ...]) -> None:
-        """Nothing is to be done any more: the command's cell goes."""
+        """Nothing is to be done any more, since it is decided: said when that is durable, and then
+        the command's cell goes. Raises `Fenced` when it was not."""
+        gate = self._node.committer.submit(Batch(lease=activation.lease), patient=True)
+        await self.durable(activation, gate)
+        if activation.gone and activation.head.status not in FINAL:
+            raise Fenced(f"{activation.id} has just left this node; nothing was written.")
         if done:
             await self._node.committer.submit(
                 Batch(lease=activation.lease, require=done, drop=tuple(cell.ref for cell in done))
