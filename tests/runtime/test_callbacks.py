@@ -18,6 +18,9 @@ from outlive.errors import (
     InvalidInput,
     MalformedInput,
     NoSuchCallback,
+    OutcomeUnknown,
+    OutliveError,
+    StoreUnavailable,
     TooLarge,
 )
 from outlive.model import Ref
@@ -276,6 +279,25 @@ async def test_what_is_not_declared_is_a_mistake_of_the_program(place: Place) ->
         Outlive(public_url="ftp://example.org")
     with pytest.raises(ValueError, match="public_url"):
         Outlive(public_url="https://user@example.org")
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, OutcomeUnknown])
+async def test_a_store_that_does_not_answer_rolls_nothing_back(
+    place: Place, error: type[OutliveError]
+) -> None:
+    app = await place.open(scans)
+    assert app._runtime is not None
+    real, left = app._runtime.activations.addresses.secret, [error("away"), error("away")]
+
+    async def secret() -> str:
+        if left:
+            raise left.pop()
+        return await real()
+
+    app._runtime.activations.addresses.secret = secret  # type: ignore[method-assign]
+    id = (await app.begin("scan", b'"a"')).id
+    await has_status(app, id, "waiting")
+    assert not left and not [e for e in await app.journal(id) if e.kind == "compensating"]
 
 
 async def test_a_plain_body_has_them_too(place: Place) -> None:

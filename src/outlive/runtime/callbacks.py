@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from outlive import ids
 from outlive.clock import MICROS
 from outlive.codec import ANYTHING, Shape
-from outlive.errors import Conflict
+from outlive.errors import Conflict, OutliveError
 from outlive.kinds.processes.callbacks import CALLBACKS_PATH, SECRET, place_put, token_of
 from outlive.kinds.processes.vocabulary import CallbackMade, wait_for_callback
 from outlive.model import ABSENT, Batch, Put, Require
@@ -99,7 +99,11 @@ async def make(run: Run, name: str, wanted: Any, within: float | None) -> Callba
         raise ValueError(f"within is {within}; it must be above 0 seconds")
     id = run._identify(f"callback {name}")
     node = activation.node
-    token = token_of(await node.addresses.secret(), activation.head.stream, id)
+    try:
+        secret = await node.addresses.secret()
+    except OutliveError as error:  # the store's failure is never the body's
+        raise activation.refused(error) from error
+    token = token_of(secret, activation.head.stream, id)
     record, against = activation.journal.find(id, CallbackMade, branch=run._branch())
     if against:
         await activation.drift(against)
