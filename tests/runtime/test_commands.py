@@ -11,10 +11,11 @@ from tests.runtime import sleeping
 from tests.runtime.sleeping import live, sleepers
 from tests.service import Outside, Place, crash, has_status, process, until
 
-from outlive import Run
+from outlive import Outlive, Run
 from outlive.errors import Fenced, NoSuchProcess, OutliveError
 from outlive.kinds.processes import Command
 from outlive.model import Batch, Committed
+from outlive.runtime.activations import Activations
 
 
 @pytest.fixture(autouse=True)
@@ -22,20 +23,25 @@ def fresh(outside: Outside) -> None:
     sleeping.fresh(outside)
 
 
+async def asleep(place: Place) -> tuple[Outlive, str, Activations]:
+    """A process that sleeps for a minute, and what keeps it."""
+    app = await place.open(sleepers)
+    id = (await app.begin("sleeper", b"60.0")).id
+    await has_status(app, id, "waiting")
+    assert app._runtime is not None
+    return app, id, app._runtime.activations
+
+
 async def test_a_command_for_what_lives_elsewhere_is_refused_as_such_and_never_lost(
     place: Place,
 ) -> None:
-    app = await place.open(sleepers)
-    begun = await app.begin("sleeper", b"60.0")
-    await has_status(app, begun.id, "waiting")
-    runtime = app._runtime
-    assert runtime is not None
+    _app, id, activations = await asleep(place)
     with pytest.raises(NoSuchProcess):
-        await runtime.activations.commands.obey(Command("signal", "sleeper_nobody", "go"))
-    for shard in list(runtime.activations.leases):
-        runtime.activations.release(shard)
+        await activations.commands.obey(Command("signal", "sleeper_nobody", "go"))
+    for shard in list(activations.leases):
+        activations.release(shard)
     with pytest.raises(Fenced):
-        await runtime.activations.commands.obey(Command("signal", begun.id, "go"))
+        await activations.commands.obey(Command("signal", id, "go"))
 
 
 async def test_a_start_command_that_comes_again_runs_nothing_again(place: Place) -> None:
@@ -115,26 +121,25 @@ async def test_a_signal_that_comes_again_under_its_key_is_heard_once(place: Plac
 async def test_what_is_sent_again_is_acknowledged_when_the_first_is_durable(
     place: Place, is_refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = await place.open(sleepers)
-    begun = await app.begin("sleeper", b"60.0")
-    await has_status(app, begun.id, "waiting")
-    runtime = app._runtime
-    assert runtime is not None
-    real, gate = app.store.commit_group, asyncio.Event()
+    app, id, activations = await asleep(place)
+    real, entered, gate = app.store.commit_group, asyncio.Event(), asyncio.Event()
 
     async def held(batches: Sequence[Batch]) -> list[Committed | OutliveError]:
+        entered.set()
         await gate.wait()
         if is_refused:
             return [Fenced("another took it", lease=batch.lease) for batch in batches]
         return await real(batches)
 
-    obey = runtime.activations.commands.obey
-    command = Command("cancel", begun.id, reason="enough")
+    obey = activations.commands.obey
+    command = Command("cancel", id, reason="enough")
     monkeypatch.setattr(app.store, "commit_group", held)
     first, again = (asyncio.create_task(obey(command)) for _ in range(2))
     left = asyncio.create_task(obey(command))
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        await entered.wait()
     left.cancel()
+    await asyncio.wait([left])
     early = [task for task in (first, again) if task.done()]
     gate.set()
     assert not early, "nothing is durable yet"

@@ -45,6 +45,12 @@ def made(*, redact: tuple[str, ...] = ()) -> Outlive:
 
 
 @pytest.fixture
+def an_event_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "PART_EVENTS_MIN", 1)
+    monkeypatch.setattr(transfers, "PART_EVENTS_MAX", 1)
+
+
+@pytest.fixture
 async def here() -> AsyncIterator[Outlive]:
     async with made() as app:
         yield app
@@ -265,11 +271,8 @@ async def test_where_nothing_is_redacted_in_it_it_is_not_called_so() -> None:
     assert "redacted" not in json.loads(answer.text.splitlines()[0])
 
 
-async def test_a_long_journal_is_sent_in_parts_and_its_reader_may_leave(
-    here: Outlive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transfers, "PART_EVENTS_MIN", 1)
-    monkeypatch.setattr(transfers, "PART_EVENTS_MAX", 1)
+@pytest.mark.usefixtures("an_event_a_part")
+async def test_a_long_journal_is_sent_in_parts_and_its_reader_may_leave(here: Outlive) -> None:
     id = await waiting(here)
     whole = (await exported(here, id)).text
     assert len(whole.splitlines()) == await here.seq(id) + 2
@@ -291,11 +294,10 @@ async def test_a_long_journal_is_sent_in_parts_and_its_reader_may_leave(
     assert 0 < len(bodies) < len(whole.splitlines()), "it was read on for nobody"
 
 
+@pytest.mark.usefixtures("an_event_a_part")
 async def test_an_export_that_breaks_off_has_no_end(
     here: Outlive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers, "PART_EVENTS_MIN", 1)
-    monkeypatch.setattr(transfers, "PART_EVENTS_MAX", 1)
     id = await waiting(here)
     real, asked = here.store.events, 0
 
