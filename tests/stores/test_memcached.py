@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 
 import pytest
 from tests.cell_servers import CellServer, memcached_server
@@ -63,6 +64,17 @@ async def test_a_server_that_goes_takes_only_its_own_cells_along() -> None:
     await fewer.close()
     for server in servers:
         server.kill()
+
+
+@pytest.mark.parametrize("servers", [2, 3, 5])
+def test_each_server_keeps_its_share(servers: int) -> None:
+    for first in range(40_000, 40_400, 20):
+        places = ",".join(f"127.0.0.1:{first + number}" for number in range(servers))
+        store, kept = MemcachedStore(places), Counter[str]()
+        for number in range(1200):
+            kept[store._at(Ref("kept", str(number)))[1].name] += 1
+        assert len(kept) == servers
+        assert max(kept.values()) < 1.4 * 1200 / servers, f"{places}: {kept}"
 
 
 async def test_a_value_that_is_too_large_for_the_server_is_refused() -> None:
