@@ -71,9 +71,11 @@ class CellServer:
         self._process.wait(DEADLINE_SECONDS)
 
     def pause(self) -> None:
-        """SIGSTOP: connections stand, and nothing is answered."""
+        """SIGSTOP: connections stand, and nothing is answered from here on, by none of its
+        threads."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         assert self._process is not None

@@ -13,10 +13,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 MICROS = 1_000_000
+_boot = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class Later(Protocol):
@@ -34,7 +35,7 @@ class Clock:
 
     def boot(self) -> float:
         """Seconds since boot, suspension included; only differences mean anything."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+        return _boot()
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Later:
         """Make `call` in the running event loop when `seconds` have passed on this clock."""
@@ -52,19 +53,20 @@ class StoreClock(Clock):
 
     def __init__(self, own: Clock) -> None:
         self._own = own
+        self._boot = own.boot  # both clocks are asked for every step
         self._ahead: int | None = None
         self._high = 0
 
     def wall(self) -> int:
         if self._ahead is None:
             return self._own.wall()
-        now = round(self._own.boot() * MICROS) + self._ahead
+        now = int(self._boot() * MICROS) + self._ahead
         if now > self._high:
             self._high = now
         return self._high
 
     def boot(self) -> float:
-        return self._own.boot()
+        return self._boot()
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Later:
         return self._own.call_later(seconds, call)
@@ -72,7 +74,7 @@ class StoreClock(Clock):
     def hear(self, micros: int) -> None:
         """The store has just said what time it is. Only a clock that had run far ahead is set
         back."""
-        self._ahead = micros - round(self._own.boot() * MICROS)
+        self._ahead = micros - int(self._boot() * MICROS)
         if self._high > micros + MICROS:
             self._high = micros
 

@@ -15,7 +15,7 @@ way there is one COMMIT, so a group that fails as a whole left nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import apsw
 import msgspec
@@ -73,22 +73,35 @@ class Group:
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         self.batches = batches
-        self.results: list[Committed | OutliveError | None] = []
+        self.results: list[Committed | OutliveError | None] = [None] * len(batches)
         self._believing = True
-        self.durable = False
-        for batch in batches:
-            durable, append = batch.storage == "durable", batch.append
-            self.durable = self.durable or durable
-            # One event and nothing else, of which nothing can be wrong by itself: most batches are.
-            small = durable and len(append) == 1 and not batch.put and batch.lease is not None
-            sound = small and len(append[0].data) <= VALUE_BYTES_MAX
-            self.results.append(None if sound else flaw(batch, "SQLite"))
+        self._untouched = True
+        """Whether nothing is settled yet."""
+        self._puts = 0
+        durable = False
+        for at, batch in enumerate(batches):
+            append = batch.append
+            if batch.storage == "durable":
+                durable = True
+                # One event and nothing else, of which little can be wrong: most batches are.
+                small = len(append) == 1 and not batch.put and batch.lease is not None
+                if small and len(append[0].data) <= VALUE_BYTES_MAX:
+                    continue
+            self._puts += len(batch.put)
+            flawed = flaw(batch, "SQLite")
+            if flawed is not None:
+                self.results[at], self._untouched = flawed, False
+        self.durable = durable
 
-    def open_batches(self) -> list[int]:
+    def open_batches(self) -> Sequence[int]:
         """The places of the batches that are not settled yet."""
+        if self._untouched:
+            return range(len(self.batches))
         return [at for at, result in enumerate(self.results) if result is None]
 
     def versions_wanted(self, which: Sequence[int]) -> int:
+        if self._untouched and len(which) == len(self.batches):
+            return self._puts
         wanted, batches = 0, self.batches
         for at in which:
             wanted += len(batches[at].put)
@@ -109,7 +122,7 @@ class Group:
                     settle = self.settle_alone
                 continue
             self._note(settled)
-        return [result for result in self.results if result is not None]
+        return self._answers()
 
     def try_prepare(self, file: SQLiteFile) -> bool:
         """Do all but COMMIT, on the event loop; `finish` must follow in the writing lane.
@@ -131,10 +144,10 @@ class Group:
     def finish(self, file: SQLiteFile) -> list[Committed | OutliveError]:
         """COMMIT what was prepared; gives a receipt or refusal for each batch."""
         file.finish()
-        return [result for result in self.results if result is not None]
+        return self._answers()
 
     def _work(
-        self, file: SQLiteFile, settle: Settle, which: list[int]
+        self, file: SQLiteFile, settle: Settle, which: Sequence[int]
     ) -> Callable[[apsw.Connection], Settled]:
         def work(connection: apsw.Connection) -> Settled:
             version, now = file.move(connection, self.versions_wanted(which))
@@ -143,8 +156,13 @@ class Group:
         return work
 
     def _note(self, settled: Settled) -> None:
+        results, self._untouched = self.results, False
         for at, result in settled:
-            self.results[at] = result
+            results[at] = result
+
+    def _answers(self) -> list[Committed | OutliveError]:
+        """The receipt or the refusal of each batch: all of them are settled."""
+        return cast("list[Committed | OutliveError]", self.results)
 
     def settle(
         self,
@@ -319,7 +337,7 @@ class Group:
             for at in which:
                 lease_of = self.batches[at].lease
                 if lease_of in stale and self.results[at] is None:
-                    self.results[at] = fenced(lease_of)
+                    self.results[at], self._untouched = fenced(lease_of), False
             raise Again
         return heads
 
