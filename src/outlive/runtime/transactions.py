@@ -90,14 +90,18 @@ async def transact(
 
     asked: Any = inside_async if inspect.iscoroutinefunction(work) else inside
     asked.manner = manner
+    cut: asyncio.CancelledError | None = None
     try:
         gate = activation.node.committer.transact(asked, limit_seconds)
-        committed, cut = await _through(gate)
+        cut = await _through(gate)
+        committed = gate.result()
     except NO_LONGER_OURS as error:
         activation.node.lost(activation, error)
         raise Discarded from error
-    except BaseException:
+    except BaseException as error:
         activation.extras = [*extras, *activation.extras]
+        if cut is not None:  # whoever waited was ended: what has failed is not tried again
+            raise cut from error
         raise
     finally:
         activation.transacting.set_result(None)
@@ -117,18 +121,16 @@ async def transact(
     return value, committed.time
 
 
-async def _through(
-    gate: asyncio.Future[Committed],
-) -> tuple[Committed, asyncio.CancelledError | None]:
+async def _through(gate: asyncio.Future[Committed]) -> asyncio.CancelledError | None:
     """Wait for `gate` whatever cancels the waiting: what is committed must be known here. Gives
-    the cancellation too, to be raised behind it."""
+    the cancellation, to be raised behind it."""
     cut = None
     while not gate.done():
         try:
             await asyncio.wait((gate,))
         except asyncio.CancelledError as error:
             cut = error
-    return gate.result(), cut
+    return cut
 
 
 async def perform(
@@ -145,7 +147,13 @@ async def perform(
     A failed attempt has left nothing behind, so its undo is not armed; the next one follows as
     declared.
     """
-    from outlive.runtime.attempts import after_backoff, pause, skipped_step, step_failed
+    from outlive.runtime.attempts import (
+        after_backoff,
+        demand_forward,
+        pause,
+        skipped_step,
+        step_failed,
+    )
 
     node, stream = activation.node, activation.head.stream
     given = Raw(codec.encode([list(args), kwargs])) if spec.undo_name else codec.NULL
@@ -159,8 +167,7 @@ async def perform(
                 raise step_failed(id, declared.error)
             return spec.shapes(skip=1)[1].read(declared.result)
         began = node.clock.wall()
-        if activation.halted:
-            activation.check()
+        demand_forward(activation)
         attempt = steps.Attempt(stream, id, number, activation.id)
 
         def done(
