@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec import Struct
-from tests.service import Place, crash, has_status, until
+from tests.service import Place, has_status, until
 
 from outlive import Limit, Outlive, Rate, Run, ids, step
 from outlive.kinds.processes.limits import places_of, tickets_of
@@ -380,34 +380,6 @@ async def test_one_that_is_paused_and_cancelled_undoes_with_a_place_and_before_o
         await trial.run_until_idle()
         assert await bad.status() == "cancelled" and world.undone == ["bad"]
         assert await later.status() == "waiting"
-
-
-@step(undo="unmake")
-async def frozen(name: str) -> str:
-    world.order.append(name)
-    return str(await asyncio.get_running_loop().create_future())
-
-
-@pytest.mark.parametrize("done", [0, 1])
-async def test_a_step_under_way_when_its_node_died_is_undone_by_a_cancel_of_who_was_paused(
-    place: Place, done: int
-) -> None:
-    async def freezing(run: Run, job: Job) -> None:
-        for n in range(done):
-            await run(make, f"done {n}")
-        await run(frozen, job.name)
-
-    declare = limited(freezing, limit=Limit(concurrency=1))
-    app = await place.open(declare)
-    begun = await app.begin("job", b'{"name": "unknown"}')
-    await until(lambda: world.order)
-    await app.pause(begun.id, who="me")
-    await crash(app)
-    app = await place.open(declare)
-    await app.cancel(begun.id)
-    await has_status(app, begun.id, "cancelled")
-    assert world.undone == ["unknown", "done 0"][: 1 + done]
-    assert await nothing_is_left(app)
 
 
 # --- limits that change ---------------------------------------------------------------------------

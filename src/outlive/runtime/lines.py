@@ -241,8 +241,8 @@ class Lines:
                     return
             except Conflict:
                 tries += 1
-        if tries:
-            raise Conflict(f"{line} is kept by another node as well; its bell stays.")
+        who = "by another node as well" if tries else "on by whoever comes behind this node"
+        raise Conflict(f"{line} is kept {who}; its bell stays.")
 
     async def _give_some(self, line: str) -> bool:
         """One commit of turns; whether there may be more to give. Raises `Conflict`: look again."""
