@@ -95,8 +95,7 @@ async def perform(
     if activation.loaded:
         number = await after_backoff(activation, id)
     if activation.head.status == "waiting":  # a wait beside it: a crash must find the step at once
-        await activation.record(head=activation.with_status("running"))
-        demand_forward(activation)
+        await _run_on(activation)
     while number:
         began = node.clock.wall()
         steps.set_attempt(steps.Attempt(activation.head.stream, id, number, activation.id))
@@ -253,7 +252,13 @@ async def pause(activation: Activation, id: str, until: int) -> None:
     if until > activation.node.clock.wall():
         await activation.park(id, until)
     if activation.head.status == "waiting":
-        await activation.record(head=activation.with_status("running"))
+        await _run_on(activation)
+    demand_forward(activation)
+
+
+async def _run_on(activation: Activation) -> None:
+    """Record that it does not only wait. Raises what stops the body here."""
+    await activation.record(head=activation.with_status("running"))
     demand_forward(activation)
 
 

@@ -35,6 +35,13 @@ from outlive.kinds.processes.vocabulary import (
 )
 from outlive.model import Append, Batch
 from outlive.runtime.activation import Activation, failure_of
+from outlive.runtime.attempts import (
+    after_backoff,
+    demand_forward,
+    pause,
+    skipped_step,
+    step_failed,
+)
 from outlive.store import MANNERS
 
 if TYPE_CHECKING:
@@ -90,18 +97,14 @@ async def transact(
 
     asked: Any = inside_async if inspect.iscoroutinefunction(work) else inside
     asked.manner = manner
-    cut: asyncio.CancelledError | None = None
     try:
         gate = activation.node.committer.transact(asked, limit_seconds)
-        cut = await _through(gate)
-        committed = gate.result()
+        committed, cut = await _through(gate)
     except NO_LONGER_OURS as error:
         activation.node.lost(activation, error)
         raise Discarded from error
-    except BaseException as error:
+    except BaseException:
         activation.extras = [*extras, *activation.extras]
-        if cut is not None:  # whoever waited was ended: what has failed is not tried again
-            raise cut from error
         raise
     finally:
         activation.transacting.set_result(None)
@@ -121,16 +124,26 @@ async def transact(
     return value, committed.time
 
 
-async def _through(gate: asyncio.Future[Committed]) -> asyncio.CancelledError | None:
+async def _through(
+    gate: asyncio.Future[Committed],
+) -> tuple[Committed, asyncio.CancelledError | None]:
     """Wait for `gate` whatever cancels the waiting: what is committed must be known here. Gives
-    the cancellation, to be raised behind it."""
+    the cancellation too, to be raised behind it; raises it when the work has failed, which is not
+    tried again then."""
     cut = None
     while not gate.done():
         try:
             await asyncio.wait((gate,))
         except asyncio.CancelledError as error:
             cut = error
-    return cut
+    try:
+        return gate.result(), cut
+    except NO_LONGER_OURS:
+        raise
+    except Exception as error:
+        if cut is None:
+            raise
+        raise cut from error
 
 
 async def perform(
@@ -147,14 +160,6 @@ async def perform(
     A failed attempt has left nothing behind, so its undo is not armed; the next one follows as
     declared.
     """
-    from outlive.runtime.attempts import (
-        after_backoff,
-        demand_forward,
-        pause,
-        skipped_step,
-        step_failed,
-    )
-
     node, stream = activation.node, activation.head.stream
     given = Raw(codec.encode([list(args), kwargs])) if spec.undo_name else codec.NULL
     manner = steps.manner_of(spec.function)
