@@ -11,8 +11,8 @@ from tests.cell_servers import CellServer, memcached_server
 
 from outlive import Outlive, Quota, ids
 from outlive.clock import MICROS
-from outlive.errors import BadAddress, StoreFull, StoreRefused
-from outlive.model import Batch, Put, Ref
+from outlive.errors import BadAddress, Conflict, StoreFull, StoreRefused
+from outlive.model import Batch, Committed, Put, Ref, Require
 from outlive.stores.address import cells_at
 from outlive.stores.memcached import LACKS, MemcachedStore
 
@@ -44,6 +44,28 @@ async def test_a_cell_goes_by_itself_after_its_due(memcached: CellServer) -> Non
             await asyncio.sleep(0.05)
     assert None not in await store.read([Ref("kept", "long"), Ref("kept", "never")])
     await store.close()
+
+
+async def test_of_two_who_drop_a_cell_at_the_version_it_had_one_is_refused(
+    memcached: CellServer,
+) -> None:
+    one, other = (MemcachedStore(f"127.0.0.1:{memcached.port}", prefix="drops") for _ in range(2))
+    await one.open()
+    await other.open()
+    for number in range(20):
+        ref = Ref("kept", str(number))
+        (version,) = (await one.commit(put(ref.key))).versions
+        drop = Batch(require=(Require(ref, version),), drop=(ref,), storage="volatile")
+        (first,), (second,) = await asyncio.gather(
+            one.commit_group([drop]), other.commit_group([drop])
+        )
+        assert {type(first), type(second)} == {Committed, Conflict}
+    await one.commit(put("a"))
+    drop = Batch(drop=(Ref("kept", "a"),), storage="volatile")
+    results = await asyncio.gather(one.commit(drop), other.commit(drop))
+    assert [type(result) for result in results] == [Committed] * 2, "it is gone, as both wanted"
+    await one.close()
+    await other.close()
 
 
 async def test_a_server_that_goes_takes_only_its_own_cells_along() -> None:

@@ -196,7 +196,7 @@ class MemcachedStore:
     async def _delete(self, ref: Ref, cas: bytes) -> bool:
         key, line = self._at(ref)
         (word, *_), _ = await line.ask(b"md %s C%s" % (key, cas), changes=True)
-        return word in (b"HD", b"NF")
+        return word == b"HD"  # another who dropped it has done so: what was required is no more
 
     # --- reading ----------------------------------------------------------------------------------
 
