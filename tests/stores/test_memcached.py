@@ -46,6 +46,18 @@ async def test_a_cell_goes_by_itself_after_its_due(memcached: CellServer) -> Non
     await store.close()
 
 
+async def test_a_cell_that_is_due_after_memcacheds_last_second_is_kept(
+    memcached: CellServer,
+) -> None:
+    store = MemcachedStore(f"127.0.0.1:{memcached.port}", prefix=ids.token(40))
+    await store.open()
+    for due in (2**31 * MICROS, 5 * 10**15, 2**62):
+        await store.commit(put(str(due), due=due))
+        (cell,) = await store.read([Ref("kept", str(due))])
+        assert cell is not None and cell.due == due
+    await store.close()
+
+
 async def test_of_two_who_drop_a_cell_at_the_version_it_had_one_is_refused(
     memcached: CellServer,
 ) -> None:

@@ -62,6 +62,8 @@ TRIES_MAX = 100
 """How often an unconditional write is tried against others that write the same cell."""
 RELATIVE_SECONDS_MAX = 30 * 86_400
 """Above this memcached takes a number of seconds for a time since 1970."""
+ENDS_MAX = 2**31 - 1
+"""The latest second since 1970 that memcached understands: in January 2038."""
 _HEAD = struct.Struct(">qq8s")
 _NEVER = -(2**63)
 
@@ -274,8 +276,12 @@ def _flaw(batch: Batch) -> OutliveError | None:
 
 def _seconds(due: int | None, now: int) -> int:
     """How long an item is kept, as memcached wants it said: a second longer than until its due,
-    because memcached counts whole ones; 0 for one without a due."""
+    because memcached counts whole ones; 0, for ever, for one without a due, and for one so late
+    that memcached would take it for a time in the past."""
     if due is None:
         return 0
     seconds = max(1, -(-(due - now) // MICROS) + 1)
-    return seconds if seconds < RELATIVE_SECONDS_MAX else now // MICROS + seconds
+    if seconds < RELATIVE_SECONDS_MAX:
+        return seconds
+    ends = now // MICROS + seconds
+    return ends if ends <= ENDS_MAX else 0
