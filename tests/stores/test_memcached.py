@@ -111,13 +111,15 @@ def test_each_server_keeps_its_share(servers: int) -> None:
         assert max(kept.values()) < 1.4 * 1200 / servers, f"{places}: {kept}"
 
 
-async def test_a_value_that_is_too_large_for_the_server_is_refused() -> None:
+async def test_a_value_too_large_for_the_server_is_refused_and_takes_the_old_one_along() -> None:
     server = memcached_server()
     server.start()
     store = MemcachedStore(f"127.0.0.1:{server.port}")
     await store.open()
-    with pytest.raises(StoreFull):
+    await store.commit(put("a"))
+    with pytest.raises(StoreFull, match="not written, and what was there is gone"):
         await store.commit(put("a", bytes(2_000_000)))
+    assert await store.read([Ref("kept", "a")]) == [None], "or the message is not true"
     await store.commit(put("a"))
     await store.close()
     server.kill()

@@ -17,6 +17,8 @@ Not promised, and said in `lacks`, in the types and in the log when it is opened
     scan       and `select`: cells are found by their key alone; marks are refused
     a clock    memcached has none to ask: it is this host's, never set back. Hosts that share a
                limit or a session need clocks that agree (NTP)
+    a refusal  that leaves things as they were, of a value that memcached has no room for: it
+               forgets what it could not replace
     versions   after a cell was dropped, evicted or lost: they are drawn above the time in
                microseconds, so they rise as long as the hosts' clocks agree
 """
@@ -181,7 +183,10 @@ class MemcachedStore:
         if word in (b"EX", b"NS", b"NF"):
             return False
         if word == b"SERVER_ERROR":
-            raise StoreFull("memcached has no room for the value; nothing was written.")
+            raise StoreFull(
+                "memcached has no room for the value: it was not written, and what was there is "
+                "gone, because memcached forgets a cell that it could not replace."
+            )
         raise StoreUnavailable(f"memcached answered {word!r}; nothing was written.")
 
     async def _resolve(self, ref: Ref, mark: bytes, error: OutcomeUnknown) -> None:
