@@ -60,6 +60,25 @@ async def test_a_commit_that_did_not_arrive_never_will(valkey: CellServer) -> No
         await store.commit(put("a"))
 
 
+async def test_a_look_up_whose_own_answer_is_lost_is_made_again(valkey: CellServer) -> None:
+    async with cut_off(valkey) as (store, direct, line):
+        resolve = script("resolve")[0]
+
+        def rule(data: bytes) -> str:
+            if script("commit")[0] in data:
+                return "drop"
+            return "deafen" if resolve in data and "deafen" not in line.cuts else "pass"
+
+        line.rule = rule
+        async with asyncio.timeout(30):
+            with pytest.raises(StoreUnavailable, match="nothing was written, and nothing will be"):
+                await store.commit(put("a"))
+        assert line.cuts == ["drop", "deafen"]
+        line.rule = lambda data: "pass"
+        await store.commit(put("a"))
+        assert await direct.read([Ref("cut", "a")]) != [None]
+
+
 async def test_a_commit_that_cannot_be_looked_up_is_unknown(
     valkey: CellServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
