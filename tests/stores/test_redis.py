@@ -128,8 +128,17 @@ async def test_it_keeps_no_journal(valkey: CellServer) -> None:
 
 
 def test_an_address_that_means_nothing_is_refused() -> None:
-    with pytest.raises(BadAddress, match="Redis store is not understood"):
-        cells_at("redis://host:port")
+    for address in ("redis://host:port", "redis://host?prefx=a", "rediss://h?ssl_cert_reqs=some"):
+        with pytest.raises(BadAddress, match="Redis store is not understood"):
+            cells_at(address)
+
+
+@pytest.mark.parametrize("address", ["redis://ada:se#cret@host", "rediss://ada:se/cret@host:1/0"])
+def test_what_is_said_of_an_address_tells_nothing_of_its_password(address: str) -> None:
+    with pytest.raises(BadAddress) as refused:
+        cells_at(address)
+    assert "'se'" not in str(refused.value) and "cret" not in str(refused.value)
+    assert refused.value.__suppress_context__, "a traceback would tell it"
 
 
 async def test_the_time_goes_on_between_answers_and_is_not_later_than_the_servers(

@@ -94,10 +94,13 @@ class RedisLine:
                 socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS,
                 decode_responses=False, health_check_interval=0,
             )  # fmt: skip
-        except ValueError as error:
-            raise BadAddress(f"The address of the Redis store is not understood: {error}.") from (
-                error
-            )
+            self._pool.make_connection()  # connects nothing, and refuses what it does not know
+        except (ValueError, TypeError, RedisError):  # their texts may hold a part of the password
+            raise BadAddress(
+                "The address of the Redis store is not understood: redis://user:password@host:6379/"
+                "0?prefix=outlive, in the query only settings that the driver knows, and / # ? @ "
+                "in a password as %2F %23 %3F %40."
+            ) from None
         self.prefix = f"{{{prefix}}}:".encode()
         self._link: Any = None
         self._loaded = True
