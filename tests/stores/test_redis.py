@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
+from redis.asyncio import Redis
 from tests.cell_servers import CellServer, valkey_server
 
 from outlive import ids
@@ -100,6 +101,27 @@ async def test_a_server_that_evicts_is_warned_of() -> None:
     assert (finding.level, "single cells may go at any time" in finding.text) == ("warn", True)
     await store.close()
     server.kill()
+
+
+async def test_a_cell_that_the_server_has_evicted_is_absent_to_every_verb(own: CellServer) -> None:
+    store, refs = RedisStore(own.address), [Ref("kept", str(number)) for number in range(6)]
+    await store.open()
+    puts = tuple(Put(ref, b"v", 7, (("mark", ref.key),)) for ref in refs)
+    await store.commit(Batch(put=puts, storage="volatile"))
+    gone, left = refs[:5:2], ["1", "3", "5"]
+    async with Redis.from_url(own.address) as shell:
+        names = [f"{{outlive}}:c:{ref.space}\0{ref.key}" for ref in gone]
+        assert await shell.delete(*names) == 3  # as an eviction does: the cell, and nothing else
+    assert await store.read(gone) == [None] * 3
+    assert [cell.key for cell in await store.scan("kept")] == left
+    assert [cell.key for cell in await store.scan("kept", "", 3)] == left, "or it looks like the end"
+    assert [cell.key for cell in await store.scan("kept", "1", 1)] == ["3"]
+    assert [value for value, _ in await store.select(["kept"], "mark", "", "9", 3)] == left
+    assert [cell.key for cell in await store.claim(["kept"], 10, 60)] == left
+    assert await store.read(gone) == [None] * 3, "no claim makes it again"
+    async with Redis.from_url(own.address) as shell:
+        assert await shell.zcard("{outlive}:d:kept") == await shell.zcard("{outlive}:k:kept") == 3
+    await store.close()
 
 
 async def test_an_old_server_is_refused(own: CellServer, monkeypatch: pytest.MonkeyPatch) -> None:
