@@ -140,9 +140,11 @@ async def test_one_quota_fits_into_memcached_and_several_are_refused(
 
 
 def test_an_address_that_means_nothing_is_refused() -> None:
-    for address in ("memcached://", "memcached://host:port", "memcached://host?prefix=a%20b"):
+    wrong = ("", "host:port", "host?prefix=a%20b", "host:99999", "host:²", "[::1", ":1", "a:1:2")
+    for address in wrong:
         with pytest.raises(BadAddress):
-            cells_at(address)
-    store = cells_at("memcached://one,two:1,three")
+            cells_at(f"memcached://{address}")
+    store = cells_at("memcached://one,two:1,[::1],[fe80::2]:3")
     assert isinstance(store, MemcachedStore)
-    assert [line.name for line in store._lines] == ["one:11211", "two:1", "three:11211"]
+    places = [("one", 11211), ("two", 1), ("::1", 11211), ("fe80::2", 3)]
+    assert [line._place for line in store._lines] == places

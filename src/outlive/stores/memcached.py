@@ -29,6 +29,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -58,7 +59,7 @@ LACKS: Mapping[str, str] = MappingProxyType({
     "scan": "memcached finds a cell by its key alone",
     "select": "memcached finds a cell by its key alone, and keeps no marks",
 })  # fmt: skip
-PORT = 11211
+PORT, PORT_MAX = 11211, 65535
 SERVERS_MAX = 64
 TRIES_MAX = 100
 """How often an unconditional write is tried against others that write the same cell."""
@@ -66,6 +67,7 @@ RELATIVE_SECONDS_MAX = 30 * 86_400
 """Above this memcached takes a number of seconds for a time since 1970."""
 ENDS_MAX = 2**31 - 1
 """The latest second since 1970 that memcached understands: in January 2038."""
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]+)(?::([0-9]{1,5}))?")
 _HEAD = struct.Struct(">qq8s")
 _NEVER = -(2**63)
 
@@ -246,10 +248,10 @@ def _score(server: str, name: bytes) -> bytes:
 def _lines(servers: str) -> list[MemcachedLine]:
     found = []
     for one in filter(None, servers.rpartition("@")[2].split(",")):
-        host, colon, port = one.rpartition(":") if one.count(":") else (one, "", "")
-        if colon and not port.isdigit():
+        place = _SERVER.fullmatch(one)
+        if place is None or int(place[2] or PORT) > PORT_MAX:
             raise BadAddress("A server of the memcached store is host:port.")
-        found.append(MemcachedLine(host.strip("[]"), int(port) if colon else PORT))
+        found.append(MemcachedLine(place[1].strip("[]"), int(place[2] or PORT)))
     if not 1 <= len(found) <= SERVERS_MAX:
         raise BadAddress(f"The address of the memcached store names 1 to {SERVERS_MAX} servers.")
     return found
