@@ -15,6 +15,7 @@ from tests.cell_servers import CellServer
 from outlive import NoSlot, Outlive, Quota, RateLimited, Slots, ids
 from outlive.clock import ManualClock
 from outlive.doors import ratelimits
+from outlive.doors.ratelimits import SlotKeeper
 from outlive.errors import Conflict, StoreUnavailable
 from outlive.model import Batch, Committed
 from outlive.stores.memory import MemoryStore
@@ -298,6 +299,79 @@ async def test_so_many_hold_a_slot_and_the_next_is_told_when_to_come_back(app: O
             pass
     async with exports.hold("acme"), exports.hold("acme"):
         pass
+
+
+class Slow(MemoryStore):
+    """A store that has written, and does not say so while its gate is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.written = asyncio.Event(), asyncio.Event()
+        self.gate.set()
+
+    async def commit_group(self, batches: Sequence[Batch]) -> list[Any]:
+        results = await super().commit_group(batches)
+        self.written.set()
+        await self.gate.wait()
+        return results
+
+    def close_gate(self) -> None:
+        self.gate.clear()
+        self.written.clear()
+
+
+async def _held(slots: SlotKeeper, key: str) -> None:
+    async with slots.hold(key):
+        await asyncio.Event().wait()
+
+
+async def _until_all_is_decided(slots: SlotKeeper) -> None:
+    applier = await slots._place.applier()
+    while applier._task is not None:
+        await asyncio.sleep(0)
+
+
+async def test_who_is_cancelled_while_a_slot_is_taken_for_him_does_not_keep_it() -> None:
+    store = Slow()
+    app = Outlive(store)
+    exports = app.slots(Slots("exports", 1, lease_seconds=3600))
+    await app.open_client()
+    store.close_gate()
+    holding = asyncio.create_task(_held(exports, "acme"))
+    async with asyncio.timeout(60):
+        await store.written.wait()
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
+        store.gate.set()
+        await _until_all_is_decided(exports)
+        async with exports.hold("acme"):
+            pass
+    await app.close()
+
+
+async def test_who_is_cancelled_again_while_he_leaves_a_slot_does_not_keep_it() -> None:
+    store = Slow()
+    app = Outlive(store)
+    exports = app.slots(Slots("exports", 1, lease_seconds=3600))
+    await app.open_client()
+    async with asyncio.timeout(60):
+        holding = asyncio.create_task(_held(exports, "acme"))
+        await store.written.wait()
+        await _until_all_is_decided(exports)
+        store.close_gate()
+        other = asyncio.create_task(_held(exports, "other"))  # what comes behind it has to wait
+        await store.written.wait()
+        for _ in range(10):
+            holding.cancel()
+            await asyncio.sleep(0)
+        assert holding.done()
+        store.gate.set()
+        await _until_all_is_decided(exports)
+        async with exports.hold("acme"):
+            pass
+        other.cancel()
+        await asyncio.gather(other, holding, return_exceptions=True)
+    await app.close()
 
 
 async def test_a_slot_is_renewed_while_it_is_held(app: Outlive, clock: ManualClock) -> None:

@@ -398,7 +398,11 @@ class SlotKeeper:
         that it could not be renewed in time: by then somebody else may be at it too.
         """
         slot = Slot(self, self.slots.key(keys), ids.token(80))
-        held = await slot.take()
+        try:
+            held = await slot.take()
+        except BaseException:  # who is cancelled does not hear whether it was taken
+            slot.give_up()
+            raise
         self.counts["held" if held.held else "refused"] += 1
         if not held.held:
             raise NoSlot(
@@ -410,9 +414,13 @@ class SlotKeeper:
             yield slot
         finally:
             renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
-            with suppress(OutliveError):  # it is free when its lease ends
-                await slot.free()
+            try:
+                await asyncio.gather(renewing, return_exceptions=True)
+                with suppress(OutliveError):  # it is free when its lease ends
+                    await slot.free()
+            except asyncio.CancelledError:
+                slot.give_up()
+                raise
 
     async def _apply(self, command: Acquire | Release) -> Held:
         applier = await self._place.applier()
@@ -457,3 +465,10 @@ class Slot:
     async def free(self) -> None:
         await self._keeper._apply(Release(self._key, self._holder, self._keeper._storage))
         self._until = 0.0
+
+    def give_up(self) -> None:
+        """Free it, if it was taken at all, and wait for nothing: it is decided behind the taking."""
+        applier = self._keeper._place.opened
+        if applier is not None:
+            with suppress(OutliveError):
+                applier.submit(RATELIMITS, Release(self._key, self._holder, self._keeper._storage))
