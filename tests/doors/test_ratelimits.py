@@ -122,6 +122,14 @@ async def test_a_limit_in_shadow_mode_counts_and_refuses_nothing(app: Outlive) -
     assert limits.counts["shadowed"] == 3
 
 
+async def test_a_limit_in_shadow_mode_makes_nobody_wait(app: Outlive) -> None:
+    limits = app.ratelimits(Quota("new", 1, 86_400, shadow=True), Quota("old", 1, per_seconds=2))
+    await limits.hit("ada")
+    refused = await limits.hit("ada")
+    assert (refused.refused_by, refused.shadowed_by) == (("old",), ("new",))
+    assert refused.retry_seconds == 2.0
+
+
 async def test_what_is_demanded_and_refused_is_an_error(app: Outlive) -> None:
     limits = app.ratelimits(Quota("burst", 1, per_seconds=2))
     await limits.demand("ada")
