@@ -122,6 +122,15 @@ async def test_a_limit_in_shadow_mode_counts_and_refuses_nothing(app: Outlive) -
     assert limits.counts["shadowed"] == 3
 
 
+async def test_a_limit_in_shadow_mode_that_can_never_be_had_is_only_said(app: Outlive) -> None:
+    limits = app.ratelimits(Quota("new", 2, shadow=True), Quota("old", 9))
+    answer = await limits.hit("ada", 5)
+    assert answer and answer.shadowed_by == ("new",)
+    assert [one.left for one in answer.standings] == [2, 4]
+    with pytest.raises(ValueError, match="can never be had of old"):
+        await limits.hit("ada", 10)
+
+
 async def test_a_limit_in_shadow_mode_makes_nobody_wait(app: Outlive) -> None:
     limits = app.ratelimits(Quota("new", 1, 86_400, shadow=True), Quota("old", 1, per_seconds=2))
     await limits.hit("ada")

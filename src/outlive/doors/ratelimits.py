@@ -144,7 +144,7 @@ class RateLimiter:
         """
         uses = self._uses_of(keys, plan)
         for use in uses:
-            if not 1 <= cost <= use.terms.burst:
+            if cost < 1 or (cost > use.terms.burst and not use.shadow):
                 raise ValueError(f"a cost of {cost} can never be had of {use.name}: {use.terms}")
         if self.scope == "local":
             answer = self._hit_here(uses, cost)
