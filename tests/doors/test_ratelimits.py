@@ -288,6 +288,22 @@ async def test_tokens_taken_ahead_go_back_when_the_application_closes(clock: Man
     await app.close()
 
 
+async def test_what_is_taken_ahead_is_taken_of_a_quota_in_shadow_mode_too(
+    clock: ManualClock,
+) -> None:
+    app = Outlive(MemoryStore(clock=clock), clock=clock)
+    quotas = Quota("new", 5, per_seconds=10**6, shadow=True), Quota("old", 20, per_seconds=10**6)
+    limits = app.ratelimits(*quotas, scope="hybrid", ahead=3)
+    await app.open_client()
+    answers = [await limits.hit("ada") for _ in range(9)]
+    assert all(answers)
+    assert [answer.shadowed_by for answer in answers] == [()] * 5 + [("new",)] * 4
+    await app.close()
+    await app.open_client()
+    assert [one.left for one in (await limits.peek("ada")).standings] == [0, 11]
+    await app.close()
+
+
 def test_a_limiter_that_means_nothing_is_refused_where_it_is_declared() -> None:
     app, quota = Outlive("memory://"), Quota("burst", 1)
     for quotas, options in (

@@ -467,7 +467,7 @@ class Slot:
         self._until = 0.0
 
     def give_up(self) -> None:
-        """Free it, if it was taken at all, and wait for nothing: it is decided behind the taking."""
+        """Free it, if it was taken, and wait for nothing: it is decided behind the taking."""
         applier = self._keeper._place.opened
         if applier is not None:
             with suppress(OutliveError):
