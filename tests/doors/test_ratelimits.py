@@ -204,6 +204,22 @@ async def test_a_store_that_does_not_answer_is_declared(on_failure: Any) -> None
     await app.close()
 
 
+async def test_what_the_store_could_not_give_back_is_given_back_when_it_can() -> None:
+    clock = ManualClock()
+    store = Failing(clock=clock)
+    app = Outlive(store, clock=clock)
+    limits = app.ratelimits(Quota("burst", 5, per_seconds=3600))
+    async with app:
+        answer = await limits.hit("ada", 3)
+        store.trouble = StoreUnavailable()
+        with pytest.raises(StoreUnavailable):
+            await limits.refund("ada", answer)
+        store.trouble = None
+        assert await limits.refund("ada", answer)
+        assert not await limits.refund("ada", answer), "once"
+        assert (await limits.peek("ada")).standings[0].left == 5
+
+
 async def test_a_store_that_says_nothing_is_waited_for_no_longer_than_declared() -> None:
     store = Failing()
     app = Outlive(store)

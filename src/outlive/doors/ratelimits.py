@@ -185,7 +185,8 @@ class RateLimiter:
         """Give back what `answer` has used, because it was not needed after all.
 
         Once for each answer: then it gives False, as for one that used nothing. What has come back
-        by itself meanwhile is not given twice.
+        by itself meanwhile is not given twice. Raises what asking the store raises: behind
+        `Conflict` and `StoreUnavailable` nothing was given back, and it may be asked for again.
         """
         if not answer.admitted or not answer.checked or answer in self._refunded:
             return False
@@ -202,7 +203,11 @@ class RateLimiter:
             charged = tuple(
                 use for use, one in zip(uses, answer.standings, strict=True) if one.admitted
             )
-            await self._apply(Refund(charged, answer.cost, answer.time, self._storage))
+            try:
+                await self._apply(Refund(charged, answer.cost, answer.time, self._storage))
+            except (Conflict, StoreUnavailable):  # nothing was written: it may be asked for again
+                self._refunded.discard(answer)
+                raise
         self._denied.clear()
         return True
 
