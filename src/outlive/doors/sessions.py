@@ -274,6 +274,7 @@ class Sessions:
                 del self._watched[held.key]
             if not self._watched and self._watching is not None:
                 self._watching.cancel()
+                self._watching = None  # who comes before it has ended needs another
 
     async def _watch(self) -> None:
         while self._watched:
