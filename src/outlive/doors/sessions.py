@@ -343,12 +343,13 @@ class Sessions:
         """The same in two commits, the old id first: a death in between leaves none."""
         found = (await self.ask(End(held.key, change.was))).found
         self._tell(held.key)
-        if found is None:
+        if found is None or not await self._is_of_epoch(found):
             raise SessionExpired
         kept = {} if change.end else found.data
         data = {name: raw for name, raw in kept.items() if name not in change.drop} | change.set
         same = change.subject == change.was and not change.end
-        epoch = await self._epoch(change.subject)
+        # Under the old epoch it is as dead as the old one, if all of them end right now.
+        epoch = found.epoch if same else await self._epoch(change.subject)
         await self.ask(
             Make(
                 fresh, change.subject, data, agent, change.place or found.place, epoch,
