@@ -366,8 +366,14 @@ class Sessions:
                 if evict:
                     self._tell(evict)
                 return reply
-            evict = reply.evict
+            evict = await self._dispensable(reply)
         raise Conflict("The subject signs in too often; nothing was written.")
+
+    async def _dispensable(self, reply: Reply) -> str:
+        """Which of a subject's sessions goes: one whose idle time is over, else the oldest."""
+        found = await asyncio.gather(*(self.ask(Load(key)) for key in reply.keys))
+        over = (key for key, it in zip(reply.keys, found, strict=True) if it.found is None)
+        return next(over, reply.evict)
 
     async def end(self, key: str, subject: str) -> None:
         """Sign the session `key` out, whoever's it is; `subject` is whose it was when read."""
