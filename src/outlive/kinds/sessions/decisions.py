@@ -445,12 +445,7 @@ class SessionKind(Kind[Command, Reply]):
     def on_due(self, cell: Cell, now: int) -> Batch:
         """An ended session is dropped, and an ended one leaves its subject's list."""
         if cell.space == SUBJECTS:
-            known = read_subject(cell.value)
-            kept = {key: end for key, end in known.sessions.items() if end > now}
-            puts: list[Put] = []
-            drops: list[Ref] = []
-            _kept(cell.ref, replace(known, sessions=kept), puts, drops)
-            return Batch(put=tuple(puts), drop=tuple(drops))
+            return swept_subject(cell, now)
         record = read_record(cell.value)
         if now >= self.ends(record):
             return Batch(drop=(cell.ref,))
@@ -479,6 +474,16 @@ def _kept(ref: Ref, known: Subject, puts: list[Put], drops: list[Ref]) -> None:
         puts.append(put_subject(ref, known))
     else:
         drops.append(ref)
+
+
+def swept_subject(cell: Cell, now: int) -> Batch:
+    """What becomes of a subject's cell when it is due: its list without what has ended."""
+    known = read_subject(cell.value)
+    kept = {key: end for key, end in known.sessions.items() if end > now}
+    puts: list[Put] = []
+    drops: list[Ref] = []
+    _kept(cell.ref, replace(known, sessions=kept), puts, drops)
+    return Batch(put=tuple(puts), drop=tuple(drops))
 
 
 def put_subject(ref: Ref, known: Subject) -> Put:

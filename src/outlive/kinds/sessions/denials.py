@@ -25,6 +25,7 @@ from outlive.kinds.sessions.decisions import (
     put_subject,
     read_subject,
     subject_ref,
+    swept_subject,
 )
 from outlive.model import Batch, Put, Ref, Storage
 
@@ -93,3 +94,7 @@ class DenialKind(Kind[Command, Said]):
         # The same subject may have stored sessions too: their list stays.
         made = put_subject(subject_ref(command.subject), replace(known, epoch=command.fresh))
         return Decision(Batch(put=(made,)), Said(True, command.fresh, now))
+
+    def on_due(self, cell: Cell, now: int) -> Batch:
+        """A denial goes with the session it is of; an epoch stays when a list beside it ends."""
+        return swept_subject(cell, now) if cell.space == SUBJECTS else super().on_due(cell, now)
