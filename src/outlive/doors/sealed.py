@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
@@ -30,7 +31,7 @@ from outlive import ids
 from outlive.clock import MICROS, Clock
 from outlive.doors.grounds import Ground, declare
 from outlive.doors.sessions import EPOCH_BITS, Settled, draw
-from outlive.errors import KeysMissing, StoreRefused
+from outlive.errors import KeysMissing, OutliveError, SessionExpired, StoreRefused
 from outlive.kinds.sessions.cookies import COOKIE_BYTES_MAX, Cookie
 from outlive.kinds.sessions.decisions import (
     ABSOLUTE_SECONDS,
@@ -183,7 +184,8 @@ class SealedSessions:
         await self._ground.apply(epoch)
 
     async def until_ended(self, held: Held) -> None:
-        """Return when the session has ended, at the next look (`look_seconds`)."""
+        """Return when the session has ended, at the next look (`look_seconds`). While the store is
+        out of reach nobody is told anything."""
         while True:
             tick = asyncio.Event()
             later = self._clock.call_later(self.look_seconds, tick.set)
@@ -191,8 +193,9 @@ class SealedSessions:
                 await tick.wait()
             finally:
                 later.cancel()
-            if await self.load(self._seal(held.id, held.record)) is None:
-                return
+            with suppress(OutliveError):
+                if await self.load(self._seal(held.id, held.record)) is None:
+                    return
 
     def _seal(self, id: str, record: Record) -> str:
         raw = msgspec.json.encode(_Sealed(id, Raw(write_record(record))))
