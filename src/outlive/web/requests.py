@@ -25,6 +25,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -414,8 +415,7 @@ def principal_of(scope: Scope) -> str:
         return f"session:{subject}"
     user = scope.get("user")
     if user is not None and getattr(user, "is_authenticated", False):
-        name = getattr(user, "username", "") or getattr(user, "display_name", "")
-        return f"user:{name}"
+        return f"user:{_name_of(user)}"
     for name, value in scope["headers"]:
         if name == b"authorization":
             return "authorization:" + hashlib.sha256(value).hexdigest()
@@ -429,6 +429,16 @@ def _key(request: Request, rule: Rule) -> str | None:
         raise KeyMissing
     quoted = request.headers.get(b"idempotency-key", b"").strip().startswith(b'"')
     if key is not None and rule.strict and not quoted:
+def _name_of(user: Any) -> str:
+    """What tells a user of Starlette's from the others; several may display the same name."""
+    if name := getattr(user, "username", ""):
+        return str(name)
+    with suppress(NotImplementedError):  # a user need not have one
+        if identity := getattr(user, "identity", ""):
+            return str(identity)
+    return str(getattr(user, "display_name", ""))
+
+
         raise MalformedKey("The Idempotency-Key header is no quoted string.")
     return key
 
