@@ -318,6 +318,8 @@ class _Owner:
             if self._over is None:
                 self._over = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._over)  # the client may leave: the handler is not told
+            if self._passing:  # but of a stream that nobody reads any more
+                return await self._request.receive()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -340,8 +342,7 @@ class _Owner:
     async def _finish(self) -> None:
         """The whole answer is there: record it, then let it leave."""
         self._sent = True
-        if self._over is not None:
-            self._over.set_result(None)
+        self._wake()
         status, body = self._start["status"], b"".join(self._chunks)
         try:
             if self._once.answer is not None:  # recorded in the effect's own transaction
@@ -382,13 +383,18 @@ class _Owner:
             await _problem(self._request, error)
             return
         await self._forward(self._start)
+        self._wake()
         body, self._chunks = b"".join(self._chunks), []
         if body or not more:
             await self._forward({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _forward(self, message: Message) -> None:
         if not self._sent:
-            await _quietly(self._request.send, message)
+            await self._request.send(message)  # it is recorded: who cannot send may end
+
+    def _wake(self) -> None:
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
 
     def _kept_headers(self) -> tuple[tuple[str, str], ...]:
         kept, found = self._rule.kept, []
