@@ -36,7 +36,7 @@ from outlive import codec, ids
 from outlive.clock import MICROS, Clock
 from outlive.doors.grounds import Ground, declare
 from outlive.doors.heartbeats import Heartbeats
-from outlive.doors.replies import Faster, answer_of, demand_done, demand_there, told
+from outlive.doors.replies import Faster, answer_of, demand_first, demand_same, told
 from outlive.doors.within import _carrier, _checked
 from outlive.errors import (
     ClaimLost,
@@ -75,7 +75,7 @@ from outlive.kinds.requests.decisions import (
     read_record,
     ref_of,
 )
-from outlive.kinds.requests.fingerprints import NEWEST, fingerprints_of_value
+from outlive.kinds.requests.fingerprints import NEWEST
 from outlive.model import Storage
 from outlive.store import AsyncCarrier, Carrier
 
@@ -158,7 +158,7 @@ class Requests:
     async def look(self, place: Place | str) -> Record:
         """What is known about a key (or the name of its cell). Raises `NoSuchRequest`."""
         name = place if isinstance(place, str) else place.name
-        return demand_there(await self.ask(Look(name)), name)
+        return replies.demand_there(await self.ask(Look(name)), name)
 
     async def unknown(self, limit: int = 100) -> list[Record]:
         """Requests of which nobody knows what came, the oldest first; those whose lease has ended
@@ -179,7 +179,7 @@ class Requests:
         """
         name = place if isinstance(place, str) else place.name
         keep = round(self.retention_seconds * MICROS)
-        demand_done(await self.ask(Resolve(name, answer, keep, by, why)), name)
+        replies.demand_done(await self.ask(Resolve(name, answer, keep, by, why)), name)
         what = "it did not happen" if answer is None else f"answer {answer.status}"
         log.info("request %s was resolved by %s: %s (%s)", name, by, what, why)
 
@@ -187,7 +187,7 @@ class Requests:
         """Forget a key now: the next request with it is a first one. Raises `NoSuchRequest`,
         `NotResolvable` while it is running."""
         name = place if isinstance(place, str) else place.name
-        demand_done(await self.ask(Expire(name)), name)
+        replies.demand_done(await self.ask(Expire(name)), name)
         log.info("request %s was made to expire by %s (%s)", name, by, why)
 
     async def erase(self, principal: str, tenant: str = "") -> int:
@@ -377,19 +377,19 @@ class Once:
         @wraps(function)
         def plain(tables: Any, *args: Any, **kwargs: Any) -> Any:
             carrier = cast("Carrier", _carrier(app, tables))
-            self._demand_first(_checked(app, carrier.look(self._ref)).value)
+            demand_first(_checked(app, carrier.look(self._ref)).value)
             answer = answer_of(function(tables, *args, **kwargs))
             now = carrier.look(self._ref).time
-            self._demand_first(carrier.carry((self._put(answer, now),)))
+            demand_first(carrier.carry((self._put(answer, now),)))
             made[:] = (answer,)
 
         @wraps(function)
         async def awaited(tables: Any, *args: Any, **kwargs: Any) -> Any:
             carrier = cast("AsyncCarrier", _carrier(app, tables))
-            self._demand_first(_checked(app, await carrier.look(self._ref)).value)
+            demand_first(_checked(app, await carrier.look(self._ref)).value)
             answer = answer_of(await function(tables, *args, **kwargs))
             now = (await carrier.look(self._ref)).time
-            self._demand_first(await carrier.carry((self._put(answer, now),)))
+            demand_first(await carrier.carry((self._put(answer, now),)))
             made[:] = (answer,)
 
         try:
@@ -397,7 +397,7 @@ class Once:
                 awaited if inspect.iscoroutinefunction(function) else plain, *args, **kwargs
             )
         except Faster as other:
-            self._replay(self._checked(other.record))
+            self._replay(other.record)
         except OutcomeUnknown:
             await self._looked_up()
         except Exception:
@@ -443,10 +443,6 @@ class Once:
         fingerprint = claim.fingerprints[NEWEST]
         return done_put(claim.place, fingerprint, claim.token, answer, now, self._keep)
 
-    def _demand_first(self, found: bytes | None) -> None:
-        if found is not None:
-            raise Faster(read_record(found))
-
     async def _looked_up(self) -> None:
         """After a commit whose answer was lost: what is there is the truth."""
         reply = await self._requests.ask(Look(self.name))
@@ -455,7 +451,7 @@ class Once:
         if reply.record.token == self._claim.token:
             self.answer = reply.record.answer
         else:
-            self._replay(self._checked(reply.record))
+            self._replay(reply.record)
 
     async def _overtaken(self) -> bool:
         """Whether another request has recorded the key since this one looked: then what the
@@ -467,7 +463,7 @@ class Once:
             return False
         if reply.record is None or reply.record.answer is None:
             return False
-        self._replay(self._checked(reply.record))
+        self._replay(reply.record)
         return True
 
     # --- the block --------------------------------------------------------------------------------
@@ -578,23 +574,8 @@ class Once:
         if not self._settled:
             self._requests.goes_on(self)
 
-    def _checked(self, record: Record) -> Record:
-        """`record`, if it is of the same request. Raises `KeyReused`."""
-        rule = record.fingerprint.partition(":")[0]
-        if self._claim.fingerprints.get(rule) != record.fingerprint:
-            raise KeyReused("This idempotency key was used for another request; nothing was done.")
-        return record
-
     def _replay(self, record: Record) -> None:
         if record.answer is None:
             raise RequestRunning
         self.replayed, self.answer = True, record.answer
-
-
-def of_value(
-    requests: Requests, scope: str, key: str, value: Any, mode: Mode, wait_seconds: float
-) -> Once:
-    """The block of `Outlive.once`."""
-    return requests.once(
-        Place(key, scope), fingerprints_of_value(value), mode=mode, wait_seconds=wait_seconds
-    )
+        demand_same(record, self._claim.fingerprints)
