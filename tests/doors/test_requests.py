@@ -14,18 +14,19 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from outlive import Outlive, ids
-from outlive.doors.requests import Requests
+from outlive.doors.requests import Once, Requests
 from outlive.errors import (
     KeyReused,
     NoSuchRequest,
     NotAllowed,
     NotResolvable,
+    OutliveError,
     RequestRunning,
     RequestUnknown,
 )
 from outlive.kinds.requests.decisions import Answer, Place
-from outlive.web.requests import IdempotencyMiddleware, Rule, once_of
 from outlive.kinds.requests.fingerprints import fingerprints_of_value
+from outlive.web.requests import IdempotencyMiddleware, Rule, once_of
 
 MAKE = "CREATE TABLE IF NOT EXISTS charge (name TEXT)"
 WRITE = {"?": "INSERT INTO charge VALUES (?)", "$": "INSERT INTO charge VALUES ($1)"}

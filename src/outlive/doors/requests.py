@@ -23,7 +23,7 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import wraps
 from types import TracebackType
@@ -34,13 +34,13 @@ from msgspec.structs import replace
 
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
+from outlive.doors import replies
 from outlive.doors.grounds import Ground, declare
 from outlive.doors.heartbeats import Heartbeats
 from outlive.doors.replies import Faster, answer_of, demand_first, demand_same, told
 from outlive.doors.within import _carrier, _checked
 from outlive.errors import (
     ClaimLost,
-    KeyReused,
     NotAllowed,
     NotReplayable,
     OutcomeUnknown,
@@ -130,6 +130,7 @@ class Requests:
         self._running: dict[str, asyncio.Event | None] = {}
         """What is carried out here, and what wakes those who wait for it, if anybody does."""
         self._hearts = Heartbeats(lambda *later: self.call_later(*later), lease_seconds / 3)
+        self._behind: set[asyncio.Task[None]] = set()
         self._forgets: bool | None = None
         """Whether the store is one that may come back empty; None until it was asked."""
 
@@ -240,6 +241,12 @@ class Requests:
         if event is not None:
             event.set()
 
+    def behind(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` though nobody waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+
     def _end_of(self, name: str) -> asyncio.Event:
         """What is set when `name` is not being carried out here any more."""
         if name not in self._running:
@@ -327,7 +334,7 @@ class Once:
         self._keep = round(retention_seconds * MICROS)
         self._finished: Answer | None = None
         self._beating: asyncio.Task[None] | None = None
-        self._settled = False
+        self._settled = self._carried = False
         self.replayed = False
         """Whether the answer is that of an earlier request: the effect has happened."""
         self.answer: Answer | None = None
@@ -370,7 +377,7 @@ class Once:
         `mode="transactional"`.
         """
         app = self._app()
-        if self.answer is not None:
+        if self.answer is not None and not self._carried:
             return self.value
         made: list[Answer] = []
 
@@ -404,7 +411,7 @@ class Once:
             if not await self._overtaken():
                 raise
         else:
-            self.answer = made[0]
+            self.answer, self._carried = made[0], False
         return self.value
 
     async def within(self, connection: Any, value: Any = None) -> None:
@@ -423,7 +430,14 @@ class Once:
             found = carrier.carry((self._put(answer, now),))
         if found is not None:
             raise ClaimLost("Another request with this key was faster; roll back and repeat.")
-        self.answer = answer
+        self.answer, self._carried = answer, True
+
+    async def is_recorded(self) -> bool:
+        """Whether the answer is recorded by now; that of `within` goes with its transaction."""
+        if not self._carried:
+            return self.answer is not None
+        record = (await self._requests.ask(Look(self.name))).record
+        return record is not None and record.token == self._claim.token
 
     def _app(self) -> Outlive:
         place = self._requests.place
@@ -475,7 +489,11 @@ class Once:
         raises: then nothing is to be done.
         """
         requests, claim = self._requests, self._claim
-        reply = await requests.attached(claim, self._wait_seconds)
+        try:
+            reply = await requests.attached(claim, self._wait_seconds)
+        except asyncio.CancelledError:  # it may have been given: nothing was done under it
+            requests.behind(self.release())
+            raise
         if reply.said == "claimed":
             if claim.mode != "transactional":
                 requests.begun(self)
@@ -512,7 +530,8 @@ class Once:
             reply = await self._requests.ask(command)
         except (StoreUnavailable, OutcomeUnknown):
             reply = await self._insisted(command)
-        self._end()
+        finally:  # also of what is refused or cancelled: then its lease ends, and says so
+            self._end()
         found = reply.record
         if reply.said == "done" or (found is not None and found.state == "done"):
             assert found is not None and found.answer is not None
@@ -532,7 +551,6 @@ class Once:
                 return await self._requests.ask(command)
             except (StoreUnavailable, OutcomeUnknown):
                 if clock.boot() > end:
-                    self._end()
                     raise RequestUnknown from None
 
     async def release(self) -> None:
@@ -575,7 +593,7 @@ class Once:
             self._requests.goes_on(self)
 
     def _replay(self, record: Record) -> None:
+        demand_same(record, self._claim.fingerprints)
         if record.answer is None:
             raise RequestRunning
         self.replayed, self.answer = True, record.answer
-        demand_same(record, self._claim.fingerprints)

@@ -345,7 +345,7 @@ class _Owner:
         self._wake()
         status, body = self._start["status"], b"".join(self._chunks)
         try:
-            if self._once.answer is not None:  # recorded in the effect's own transaction
+            if await self._once.is_recorded():  # in the effect's own transaction
                 await _send_answer(self._request, _kept(self._once), self._once.replayed)
                 return
             if await self._is_recorded(status, Answer(status, self._kept_headers(), body)):
@@ -428,13 +428,6 @@ def principal_of(scope: Scope) -> str:
     return ""
 
 
-def _key(request: Request, rule: Rule) -> str | None:
-    """The key of `request`. Raises `KeyMissing`, `MalformedKey`."""
-    key = idempotency_key(request)
-    if key is None and rule.required:
-        raise KeyMissing
-    quoted = request.headers.get(b"idempotency-key", b"").strip().startswith(b'"')
-    if key is not None and rule.strict and not quoted:
 def _name_of(user: Any) -> str:
     """What tells a user of Starlette's from the others; several may display the same name."""
     if name := getattr(user, "username", ""):
@@ -445,6 +438,13 @@ def _name_of(user: Any) -> str:
     return str(getattr(user, "display_name", ""))
 
 
+def _key(request: Request, rule: Rule) -> str | None:
+    """The key of `request`. Raises `KeyMissing`, `MalformedKey`."""
+    key = idempotency_key(request)
+    if key is None and rule.required:
+        raise KeyMissing
+    quoted = request.headers.get(b"idempotency-key", b"").strip().startswith(b'"')
+    if key is not None and rule.strict and not quoted:
         raise MalformedKey("The Idempotency-Key header is no quoted string.")
     return key
 
