@@ -171,3 +171,14 @@ async def test_assets_are_served_and_revalidated(client: httpx.AsyncClient) -> N
         known = {"If-None-Match": got.headers["etag"]}
         assert (await client.get(f"/outlive/assets/{name}", headers=known)).status_code == 304
     assert (await client.get("/outlive/assets/..%2fpages.py")).status_code == 404
+
+
+async def test_a_browser_is_told_of_every_refusal_under_our_pages(
+    client: httpx.AsyncClient,
+) -> None:
+    """Whatever is wrong with the address: a page that says so, never an error of the server."""
+    html = {"Accept": "text/html"}
+    assert (await client.post("/outlive", headers=html)).status_code == 405
+    assert (await client.get("/outlive?x=%FF", headers=html)).status_code == 400
+    assert (await client.get("/outlive/problems/none?x=%FF", headers=html)).status_code == 404
+    assert (await client.get("/outlive?" + "a=1&" * 50, headers=html)).status_code == 400

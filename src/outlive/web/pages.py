@@ -203,7 +203,7 @@ class PageRoutes:
             back = quote(request.path + ("?" if request.query else ""), safe="/?")
             back += quote(request.query.decode("latin-1"), safe="")
             return see_other(f"{quote(request.root)}/outlive/sign-in?next={back}")
-        text = problem(self.desk, sight_of(request), type(error), error.detail)
+        text = problem(self.desk, sight_of(request, asked=False), type(error), error.detail)
         return page(request, text, error.status)
 
     async def asset(self, request: Request) -> Response:
@@ -243,9 +243,12 @@ class PageRoutes:
 _none = dict.fromkeys(("status", "type", "version", "startedSince", "startedUntil"), "")
 
 
-def sight_of(request: Request) -> Sight:
-    """Who looks, from where. Nobody in particular, on the pages that are for everybody."""
-    query = form_of(request.query)
+def sight_of(request: Request, *, asked: bool = True) -> Sight:
+    """Who looks, from where. Nobody in particular, on the pages that are for everybody.
+
+    `asked`: with the query of the address. A refusal is shown without it: it may be what is wrong.
+    """
+    query = form_of(request.query) if asked else {}
     query.pop("done", None)
     return Sight(
         root=request.root,
@@ -260,7 +263,8 @@ def sight_of(request: Request) -> Sight:
 
 def _page(request: Request) -> str:
     """The page a form stands on."""
-    if (kind := request.path.split("/")[2]) in {name for name, _, _ in STATES}:
+    kind = request.path.removeprefix("/outlive").strip("/").partition("/")[0]
+    if kind in {name for name, _, _ in STATES}:
         return f"/outlive/{kind}"
     return f"/outlive/processes/{request.id}" if request.id else "/outlive/processes"
 
