@@ -118,6 +118,13 @@ async def test_an_event_for_an_ended_process_is_kept_and_said(place: Place) -> N
     assert "has ended: done" in kept.why and handle.id in bytes(kept.payload).decode()
 
 
+async def test_what_is_redacted_is_not_shown_of_an_event_either(place: Place) -> None:
+    app = await place.open(shop, redact=("process",))
+    event = await app.publish(Paid("dun_nobody"))
+    (kept,) = await until(app.undelivered, "it is kept")
+    assert kept.event == event and msgspec.json.decode(kept.payload) == {"process": "…"}
+
+
 @pytest.mark.parametrize("named", ["dun_nobody", ""])
 async def test_an_event_that_names_no_process(place: Place, named: str) -> None:
     app = await place.open(shop)
