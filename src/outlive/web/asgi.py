@@ -142,7 +142,7 @@ class Face:
             return
         request = Request(scope, receive, send)
         try:
-            if found is None or hides_a_slash(scope):
+            if found is None or "\0" in path or hides_a_slash(scope):  # PostgreSQL reads no NUL
                 raise NotFound
             request.route, request.id, request.name = found
             response = await self._answer(request, found[0])
