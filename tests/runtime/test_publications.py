@@ -136,6 +136,25 @@ async def test_an_event_that_names_no_process(place: Place, named: str) -> None:
     assert [found.why for found in kept] == ["there is no dun dun_nobody"] * bool(named)
 
 
+async def test_a_subscriber_that_names_no_text_keeps_the_event_from_nobody_else(
+    place: Place,
+) -> None:
+    def declare(app: Outlive) -> None:
+        app.on(Paid, signal="paid", to=lambda _: 17)(  # type: ignore[arg-type,return-value]
+            app.process("/duns", version=1, signals={"paid": None})(dun)
+        )
+        app.on(Paid)(app.process("/thanks", version=1)(thank))
+
+    async def thank(run: Run, paid: Paid) -> str:
+        return paid.process
+
+    app = await place.open(declare)
+    await app.publish(Paid("ann"))
+    (kept,) = await until(app.undelivered, "it is kept")
+    assert "it gave a int" in kept.why
+    assert [one.type for one in (await app.processes()).items] == ["thank"]
+
+
 async def test_what_is_published_by_a_client_is_delivered_by_a_node(place: Place) -> None:
     app, client = await place.open(shop), await place.client(shop)
     await client.publish(Placed("tea"))

@@ -119,6 +119,8 @@ async def _signal(
     assert subscriber.to is not None
     try:
         target = subscriber.to(node.subscriptions.shape(name).read(said.payload))
+        if not isinstance(target, str | None):
+            raise TypeError(f"it gave a {type(target).__name__}, not the id of a process")
     except Exception as error:
         raise _Unreadable(f"`to` raised {type(error).__name__}: {error}") from error
     if not target:
