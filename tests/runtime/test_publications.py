@@ -12,7 +12,7 @@ import pydantic
 import pytest
 from tests.service import Outside, Place, has_status, until
 
-from outlive import Outlive, Run, attempt, step
+from outlive import Limit, Outlive, Run, attempt, step
 from outlive.stores.memory import MemoryStore
 from outlive.testing.killing import KillEverywhere, Outcome
 from outlive.testing.trial import Trial
@@ -152,6 +152,27 @@ async def test_a_subscriber_that_names_no_text_keeps_the_event_from_nobody_else(
     await app.publish(Paid("ann"))
     (kept,) = await until(app.undelivered, "it is kept")
     assert "it gave a int" in kept.why
+    assert [one.type for one in (await app.processes()).items] == ["thank"]
+
+
+async def test_a_subscriber_that_finds_no_line_keeps_the_event_from_nobody_else(
+    place: Place,
+) -> None:
+    async def pick(run: Run, paid: Paid) -> None:
+        pass
+
+    async def thank(run: Run, paid: Paid) -> None:
+        pass
+
+    def declare(app: Outlive) -> None:
+        limit = Limit(concurrency=1, per=lambda paid: {"ann": "a"}[paid.process])
+        app.on(Paid)(app.process("/picks", version=1, limit=limit)(pick))
+        app.on(Paid)(app.process("/thanks", version=1)(thank))
+
+    app = await place.open(declare)
+    await app.publish(Paid("bob"))
+    (kept,) = await until(app.undelivered, "it is kept")
+    assert kept.subscriber == "pick" and "KeyError" in kept.why
     assert [one.type for one in (await app.processes()).items] == ["thank"]
 
 

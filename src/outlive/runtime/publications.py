@@ -110,7 +110,12 @@ def _start(node: Activations, subscriber: Subscriber, command: Command, mail: Ma
         made.input_type.read(command.payload)
     except ValueError as error:
         raise input_error(bytes(command.payload), error) from None
-    mail.start(made, ids.public_id(made.prefix, node.store.shards), command.payload)
+    try:
+        mail.start(made, ids.public_id(made.prefix, node.store.shards), command.payload)
+    except ProcessError:
+        raise
+    except Exception as error:  # the function that its limit is declared with
+        raise _Unreadable(f"its start raised {type(error).__name__}: {error}") from error
 
 
 async def _signal(
