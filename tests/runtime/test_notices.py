@@ -246,6 +246,25 @@ async def test_what_is_redacted_is_told_to_nobody(place: Place) -> None:
     assert world.bodies[0]["data"] == world.bodies[0]["result"] == {"card": "…", "what": "tea"}
 
 
+async def test_a_fork_that_is_made_while_the_end_is_told_is_not_forgotten(place: Place) -> None:
+    told, forked = asyncio.Event(), asyncio.Event()
+
+    async def wait(*_: Any) -> int:
+        told.set()
+        await forked.wait()
+        return 200
+
+    app = await place.open(works)
+    world.post = wait  # type: ignore[method-assign]
+    id = (await app.begin("work", b'"wait"', notify=URL)).id
+    await app.signal(id, "go", b"")
+    await until(told.is_set, "it is being told")
+    fork = await app.fork(id, "wait go")
+    forked.set()
+    await stands(app, id, "delivered")
+    assert (await app.view(id)).forks == (fork.id,)
+
+
 async def test_another_node_tells_what_the_first_could_not(place: Place) -> None:
     held = asyncio.Event()
 
