@@ -42,7 +42,7 @@ from outlive.web.messages import (
 from outlive.web.metrics import Metrics
 from outlive.web.openapi import OpenAPI
 from outlive.web.operations import Operations
-from outlive.web.problems import MethodNotAllowed, NotFound, NotServing
+from outlive.web.problems import MethodNotAllowed, NotFound, NotServing, SignInNeeded
 from outlive.web.processes import START_BYTES_MAX, Processes
 from outlive.web.routes import Branch, Route, Routes
 from outlive.web.waiting import WAITERS_MAX, Waiting
@@ -186,6 +186,8 @@ class Face:
         )
         if isinstance(error, MethodNotAllowed) and request.route is not None:
             headers.append((b"allow", request.route.allow))
+        if isinstance(error, SignInNeeded):
+            headers.append(problems.CHALLENGE)
         return Response(status, body, headers)
 
     def _count(self, request: Request, status: int) -> None:

@@ -41,7 +41,7 @@ from outlive.kinds.processes import STATUSES
 from outlive.web.access import ANYBODY
 from outlive.web.messages import JSON, Headers, Request, Response, none_match
 from outlive.web.openapi import Types
-from outlive.web.problems import InvalidQuery, NotFound, SignInNeeded, by_slug
+from outlive.web.problems import CHALLENGE, InvalidQuery, NotFound, SignInNeeded, by_slug
 from outlive.web.processes import parse_list
 from outlive.web.searching import TAG, narrowed
 from outlive.web.signing import SEAL, SESSION, cookie, cookies, seal_of
@@ -280,6 +280,8 @@ def page(request: Request, text: str, status: int = 200) -> Response:
     headers = list(HTML)
     if fresh := seal_of(request)[1]:
         headers.append((b"set-cookie", cookie(request, SEAL, fresh)))
+    if status == 401:
+        headers.append(CHALLENGE)
     return Response(status, text.encode(), headers)
 
 
