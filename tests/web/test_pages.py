@@ -164,6 +164,17 @@ async def test_a_process_that_does_not_exist_has_a_page_that_says_so(
     assert "There is no such process" in page.text
 
 
+async def test_an_asset_is_kept_for_ever_only_under_its_own_stamp(
+    client: httpx.AsyncClient,
+) -> None:
+    """While one instance is newer than another, its page may ask the other for the asset."""
+    page = (await client.get("/outlive")).text
+    named = page.partition('href="/outlive/assets/outlive.css?')[2].partition('"')[0]
+    for query, kept in ((named, True), ("0123456789ab", False)):
+        got = await client.get(f"/outlive/assets/outlive.css?{query}")
+        assert ("immutable" in got.headers["cache-control"]) is kept
+
+
 async def test_assets_are_served_and_revalidated(client: httpx.AsyncClient) -> None:
     for name, kind in (("outlive.css", "text/css"), ("outlive.js", "text/javascript")):
         got = await client.get(f"/outlive/assets/{name}")

@@ -212,7 +212,8 @@ class PageRoutes:
         if body is None:
             raise NotFound
         tag = hashlib.blake2b(body, digest_size=8).hexdigest().encode()
-        kept = b"public, max-age=31536000, immutable" if request.query else b"no-cache"
+        ours = request.query == self.desk.stamp.encode()  # else a page of another release asks
+        kept = b"public, max-age=31536000, immutable" if ours else b"no-cache"
         headers: Headers = [
             (b"etag", b'"%b"' % tag),
             (b"cache-control", kept),
