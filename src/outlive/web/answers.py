@@ -175,7 +175,7 @@ class Answers:
         if found.asked:
             body["askedAt"] = rfc3339(found.asked)
         if found.answer is not None:
-            body["answer"] = self._app.redacted(raw(found.answer))
+            body["answer"] = raw(self._app.redacted(found.answer))
         if found.failure is not None:
             body["problem"] = {
                 "type": request.root + PAGES + UpdateRefused.slug,
