@@ -194,37 +194,6 @@ async def test_a_query_is_computed(http: httpx.AsyncClient) -> None:
     assert (await http.get(f"{place}/queries/summary?upper=true")).json() == {"item": "TEA"}
 
 
-async def test_neither_an_answer_nor_what_a_query_computes_shows_what_is_redacted(
-    connect: Callable[..., httpx.AsyncClient],
-) -> None:
-    app = Outlive(MemoryStore(shards=4), redact=("street",))
-    echo = Update("echo", Address, Address)
-
-    @app.process("/moves", version=1, updates=[echo])
-    async def moving(run: Run, address: Address) -> None:
-        asked = await run.wait_update(echo)
-        await asked.answer(asked.value)
-        await run.wait("never")
-
-    @app.query(of=moving)
-    def where(seen: Seen) -> Address:
-        return seen.input  # type: ignore[no-any-return]
-
-    async with app, connect(app.asgi()) as http:
-        location = await begin(http, "/moves", {"street": "Elm Street"})
-        headers = {**WAIT, "idempotency-key": "m"}
-        told = await http.post(
-            f"{location}/updates/echo", json={"street": "Oak Street"}, headers=headers
-        )
-        assert told.json()["answer"] == {"street": "…"}
-        again = await http.get(f"{location}/updates/echo/m")
-        assert again.json()["answer"] == {"street": "…"}
-        assert (await http.get(f"{location}/queries/where")).json() == {"street": "…"}
-        id = location.rsplit("/")[-1]
-        whole = await app.update(id, "echo", b'{"street": "Oak Street"}', key="m")
-        assert b"Oak Street" in bytes(whole)
-
-
 async def test_a_callback_is_taken_once_without_authorisation(
     http: httpx.AsyncClient, connect: Callable[..., httpx.AsyncClient]
 ) -> None:
