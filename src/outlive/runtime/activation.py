@@ -309,10 +309,10 @@ class Activation:
         self.endings.clear()
 
     def drain(self) -> None:
-        """Stop at the next durable point: at once when parked."""
+        """Stop at the next durable point: at once when parked, and no step is under way beside."""
         self.halted = True
         if self.parking:
-            self.discard()
+            self.node.end_parked(self)
 
     def put_aside(self) -> None:
         """It is paused: stop at the next durable point, at once when nothing is under way."""
