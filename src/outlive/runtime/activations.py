@@ -522,7 +522,8 @@ class Activations:
 
     async def _end_behind_steps(self, activation: Activation) -> None:
         for _ in itertools.count():  # real time: they are the user's own code
-            if not activation.interrupts and activation.transacting is None:
+            under_way = activation.interrupts or activation.transacting is not None
+            if activation.gone or not under_way:
                 break
             await asyncio.sleep(STEPS_LOOK_SECONDS)
         activation.discard()
