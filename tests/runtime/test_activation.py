@@ -88,6 +88,25 @@ async def test_what_was_thrown_away_can_record_nothing(place: Place) -> None:
     assert await app.seq(begun.id) == 1
 
 
+async def test_a_step_beside_a_wait_ends_and_is_recorded_by_a_drain(place: Place) -> None:
+    async def waits(run: Run) -> None:
+        await run.wait("go")
+
+    async def works(run: Run) -> str:
+        return await run(gated)
+
+    app = await place.open(process(lambda run: run.gather(waits, works)))
+    id = await start(app)
+    assert app._runtime is not None
+    activation = app._runtime.activations.live[id]
+    await until(lambda: activation.interrupts and activation.parking)
+    drain = asyncio.ensure_future(app.drain(grace_seconds=60.0))
+    await until(lambda: activation.halted)
+    gate.set()
+    await drain
+    assert [line.kind for line in await app.journal(id)] == ["started", "wait", "step"]
+
+
 async def test_a_wait_is_put_down_at_once_by_a_drain_and_a_step_is_not(place: Place) -> None:
     app = await place.open(declare)
     waiting = await app.begin("thing", b"null")

@@ -525,6 +525,32 @@ async def test_a_deadline_is_set_from_outside_and_lifted_again(shop: Shop, trial
     assert "its deadline is lifted by bob" in await whys(trial, handle.id)
 
 
+async def test_one_that_the_body_has_just_set_does_not_come_back_with_its_next_record(
+    shop: Shop, trial: Trial
+) -> None:
+    begun, through = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def long() -> None:
+        begun.set()
+        await through.wait()
+
+    @shop.process
+    async def hasty(run: Run) -> str:
+        run.deadline(60)
+        await run(long)
+        await run.sleep(600)
+        return "in time"
+
+    handle = await trial.start(hasty)
+    await begun.wait()
+    await trial.app.deadline(handle.id, None, who="ann")
+    through.set()
+    await trial.run_until_idle()
+    await trial.evict(handle)
+    assert await handle.result() == "in time"
+
+
 async def test_a_declared_deadline_is_put_off(shop: Shop, trial: Trial) -> None:
     @shop.process
     async def waits(run: Run) -> Any:

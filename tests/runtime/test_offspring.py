@@ -13,6 +13,7 @@ from tests.service import Outside, Place, has_status, recorded, until
 
 from outlive import (
     ChildFailed,
+    Limit,
     NonRetryable,
     Outlive,
     Retry,
@@ -498,3 +499,25 @@ def test_a_cancel_that_goes_down_survives_every_death(tmp_path: Path) -> None:
     parent = app.definitions["parent"].body
     assert kill(parent, client=client, check=check, reset=reset)
     kill.close()
+
+
+async def test_a_child_that_is_cancelled_while_it_stands_in_line_tells_its_parent(
+    place: Place,
+) -> None:
+    def declare(app: Outlive) -> None:
+        @app.process("/turns", version=1, limit=Limit(concurrency=1))
+        async def turn(run: Run) -> None:
+            await run.wait("go")
+
+        @app.process("/waiters", version=1)
+        async def waiter(run: Run) -> None:
+            await run.call(turn)
+
+    app = await place.open(declare)
+    first = await app.begin("turn", b"null")
+    await has_status(app, first.id, "waiting")
+    parent = await app.begin("waiter", b"null")
+    await has_status(app, parent.id, "waiting")
+    await app.cancel(parent.id)
+    view = await has_status(app, parent.id, "cancelled")
+    assert [child.status for child in view.children] == ["cancelled"]

@@ -10,7 +10,7 @@ import pytest
 from tests.service import Outside, Place, check_grammar, has_status, until
 
 from outlive import NonRetryable, Outlive, Retry, Run, StepFailed, Unknown, attempt, step
-from outlive.errors import Discarded, NotStuck, PastPivot, ProcessTerminal
+from outlive.errors import Discarded, NothingToSkip, NotStuck, PastPivot, ProcessTerminal
 
 ONCE = Retry(attempts=1)
 world = Outside()
@@ -467,4 +467,26 @@ async def test_a_step_that_was_asked_for_and_not_begun_when_the_body_failed_is_n
     await asyncio.wait(beside)
     assert isinstance(beside[0].exception(), Discarded)
     assert world.log == ["make a", "unmake a made-a"]
+    check_grammar(await app.journal(begun.id))
+
+
+async def test_what_a_process_was_stuck_at_is_nothing_to_skip_once_it_was_cancelled(
+    place: Place,
+) -> None:
+    def declare(app: Outlive) -> None:
+        @app.process("/cancelled", version=1, rollback_on=())
+        async def cancelled(run: Run) -> None:
+            await run(make, "a")
+            await run(refuse, "always")
+
+    broken.add("a")
+    app = await place.open(declare)
+    begun = await app.begin("cancelled", b"null")
+    await has_status(app, begun.id, "stuck")
+    await app.cancel(begun.id)
+    await until(lambda: log())
+    with pytest.raises(NothingToSkip):
+        await app.skip(begun.id, "refuse")
+    broken.clear()
+    await has_status(app, begun.id, "cancelled")
     check_grammar(await app.journal(begun.id))

@@ -22,7 +22,7 @@ from outlive import codec, steps
 from outlive.clock import MICROS
 from outlive.errors import Cancelled, Discarded, Drift, OutliveError, StepFailed, TooLarge
 from outlive.kinds.processes import Failure, Head, Journal
-from outlive.kinds.processes.cells import key_digests, put_head
+from outlive.kinds.processes.cells import put_head
 from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import (
     KIND_OF,
@@ -40,7 +40,7 @@ from outlive.kinds.processes.vocabulary import (
     pack,
 )
 from outlive.model import Append, Batch, Committed, Lease, Put, Ref, Require
-from outlive.runtime.mail import news_of
+from outlive.runtime.mail import last_words
 
 if TYPE_CHECKING:
     from outlive.kinds.processes import Definition
@@ -309,10 +309,10 @@ class Activation:
         self.endings.clear()
 
     def drain(self) -> None:
-        """Stop at the next durable point: at once when parked."""
+        """Stop at the next durable point: at once when parked, and no step is under way beside."""
         self.halted = True
         if self.parking:
-            self.discard()
+            self.node.end_parked(self)
 
     def put_aside(self) -> None:
         """It is paused: stop at the next durable point, at once when nothing is under way."""
@@ -463,20 +463,18 @@ class Activation:
         self, status: str, result: Raw = codec.NULL, error: Failure | None = None
     ) -> None:
         """Record the end; its cell is kept until its retention is over."""
-        due = self.node.clock.wall() + self.node.ended.micros(self.definition)
-        event, head = Ended(status, result, error), self.with_status(status)
-        if self.journal.keys:
-            head = msgspec.structs.replace(head, keys=key_digests(self.journal.keys))
-        if head.notice is not None or self.definition.notify:
-            head = self.node.notices.announce(head, self.definition.notify)
-            due = head.changed
-        mail = news_of(self, event) if head.parent and not head.detached else None
+        event = Ended(status, result, error)
+        head, due, mail = last_words(self, event)
         await self.record(event, head=head, due=due, mail=mail)
-        if head.notice is not None:
+        self.has_ended(event, due)
+
+    def has_ended(self, event: Ended, due: int) -> None:
+        """Its end is durable; its cell is due at `due`."""
+        if self.head.notice is not None:
             self.node.note_due(due)  # now that it is there to be found
         self.tell_end(event)
         ended = self.node.stats.ended
-        ended[status] = ended.get(status, 0) + 1
+        ended[event.status] = ended.get(event.status, 0) + 1
 
     async def stick(self, error: Failure, id: str = "") -> None:
         """Record that it cannot go on by itself."""

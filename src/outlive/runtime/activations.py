@@ -13,6 +13,7 @@ so they need no lock.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -71,6 +72,7 @@ ACTIVE_MAX = 50_000
 STARTS_IN_A_ROW = 256
 """Processes started in one shard before the next shard's turn comes."""
 REVIVE_SECONDS = 0.5
+STEPS_LOOK_SECONDS = 0.01
 
 
 class Activations:
@@ -510,6 +512,21 @@ class Activations:
             await asyncio.wait(tasks, timeout=grace_seconds)
         for activation in leaving:
             self._drop(activation)
+
+    def end_parked(self, activation: Activation) -> None:
+        """Throw `activation`, which is parked, away: at once, or when its steps have ended."""
+        if activation.interrupts or activation.transacting is not None:
+            self.spawn(self._end_behind_steps(activation))
+        else:
+            activation.discard()
+
+    async def _end_behind_steps(self, activation: Activation) -> None:
+        for _ in itertools.count():  # real time: they are the user's own code
+            under_way = activation.interrupts or activation.transacting is not None
+            if activation.gone or not under_way:
+                break
+            await asyncio.sleep(STEPS_LOOK_SECONDS)
+        activation.discard()
 
     async def drain(self, grace_seconds: float) -> None:
         """No new step begins; steps under way end and are recorded, at most `grace_seconds`; the

@@ -43,6 +43,7 @@ from outlive.runtime.publications import deliver
 
 if TYPE_CHECKING:
     from outlive.runtime.activations import Activations
+    from outlive.runtime.mail import Mail
 
 SIGNALS_WAITING_MAX = 1000
 """Signals of one process that no wait has taken yet."""
@@ -126,9 +127,10 @@ class Commands:
         head: Head | None = None,
         due: int | None = None,
         done: tuple[Require, ...] = (),
+        mail: Mail | None = None,
     ) -> int:
         """Record `events` of a process; gives the time of the commit. Raises what refused it."""
-        gate = self.decide(activation, *events, head=head, due=due, done=done)
+        gate = self.decide(activation, *events, head=head, due=due, done=done, mail=mail)
         return await self.durable(activation, gate)
 
     def decide(
@@ -139,9 +141,10 @@ class Commands:
         due: int | None = None,
         done: tuple[Require, ...] = (),
         new: tuple[Put, ...] = (),
+        mail: Mail | None = None,
     ) -> asyncio.Future[Committed]:
         """The first half of `append`: from here on it is so in memory. `new`: cells that are made
-        by the same commit."""
+        by the same commit; `mail` leaves with it."""
         if self._node.committer.stalled is not None:
             raise self._node.committer.stalled  # decided before anything is changed in memory
         if activation.gone:
@@ -153,6 +156,8 @@ class Commands:
                 put=(*batch.put, *new),
                 require=(*batch.require, *(Require(put.ref, ABSENT) for put in new)),
             )
+        if mail is not None:
+            return mail.hand_over(replace(batch, put=(*batch.put, *mail.puts)))
         return self._node.committer.submit(batch, patient=True)
 
     async def durable(self, activation: Activation, gate: asyncio.Future[Committed]) -> int:

@@ -266,12 +266,16 @@ async def deadline(
     journal = activation.journal
     demand_forward(activation.id, activation.head.status, journal)
     until = read_until(command.payload).until
-    event = Deadline(until, journal.deadlines, Skip(command.who, command.reason))
+    own = [extra.count for extra in activation.extras if isinstance(extra, Deadline)]
+    by = Skip(command.who, command.reason)
+    event = Deadline(until, max([journal.deadlines, *own]), by)
+    head, due = None, None
     if activation.head.status == "waiting":
         head, due = activation.with_status("waiting", journal.waits_for()), activation.next_try()
-        await to.append(activation, event, head=head, due=due, done=done)
-    else:
-        await to.append(activation, event, done=done)
+    gate = to.decide(activation, event, head=head, due=due, done=done)
+    # What the body has set before, and not recorded yet, is no longer to be.
+    activation.extras = [found for found in activation.extras if not isinstance(found, Deadline)]
+    await to.durable(activation, gate)
     if activation.task is not None:
         activation.set_alarm()
 

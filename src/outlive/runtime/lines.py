@@ -27,6 +27,7 @@ from outlive.kinds.processes.cells import Command, Head
 from outlive.kinds.processes.limits import Backlog, Line, Terms, Ticket, read_line, read_ticket
 from outlive.kinds.processes.vocabulary import Admitted, Cancel, Ended, Failure, Started
 from outlive.model import ABSENT, Batch, Cell, Put, Ref, Require, shard_of
+from outlive.runtime.mail import last_words
 from outlive.runtime.timers import Timer
 
 if TYPE_CHECKING:
@@ -181,11 +182,11 @@ class Lines:
             await node.commands.append(activation, event, head=head, done=done)
             return True
         ended = Ended("cancelled", error=_failure(command.reason))
-        head = activation.with_status("cancelled")
-        due = node.clock.wall() + node.ended.micros(activation.definition)
-        await node.commands.append(activation, event, ended, head=head, due=due, done=done)
-        activation.tell_end(ended)
-        node.stats.ended["cancelled"] = node.stats.ended.get("cancelled", 0) + 1
+        head, due, mail = last_words(activation, ended)
+        await node.commands.append(
+            activation, event, ended, head=head, due=due, done=done, mail=mail
+        )
+        activation.has_ended(ended, due)
         return True
 
     async def backlog(self) -> dict[str, Backlog]:

@@ -20,11 +20,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from outlive.clock import MICROS
 from outlive.errors import OutliveError, ProcessError
 from outlive.kinds.processes import Command, Definition, Head
-from outlive.kinds.processes.cells import put_head, ref_of
+from outlive.kinds.processes.cells import key_digests, put_head, ref_of
 from outlive.kinds.processes.pending import Wish, queued, queued_head, told
 from outlive.kinds.processes.undelivered import undelivered
 from outlive.kinds.processes.vocabulary import Ended, pack
@@ -82,10 +83,14 @@ class Mail:
 
         Whoever waits for it may be cancelled: what was committed is carried out all the same.
         """
+        return await asyncio.shield(self.hand_over(batch))
+
+    def hand_over(self, batch: Batch) -> asyncio.Future[Committed]:
+        """The first half of `post`: the gate of `batch`."""
         future = self._node.committer.submit(batch, patient=True)
         self._node.obeying.update(self.puts[at].ref.key for at, _, _ in self._near)
         future.add_done_callback(self._posted)
-        return await asyncio.shield(future)
+        return future
 
     def _posted(self, future: asyncio.Future[Committed]) -> None:
         if future.cancelled() or future.exception() is not None:
@@ -96,6 +101,20 @@ class Mail:
         for at, command, head in self._near:
             cell = Require(self.puts[at].ref, versions[at])
             self._node.spawn(_carry_out(self._node, command, head, cell))
+
+
+def last_words(activation: Activation, ended: Ended) -> tuple[Head, int, Mail | None]:
+    """What the cell of a process says that ends, until when, and what goes to its parent."""
+    node, made = activation.node, activation.definition
+    due = node.clock.wall() + node.ended.micros(made)
+    head = activation.with_status(ended.status)
+    if activation.journal.keys:
+        head = replace(head, keys=key_digests(activation.journal.keys))
+    if head.notice is not None or made.notify:
+        head = node.notices.announce(head, made.notify)
+        due = head.changed
+    mail = news_of(activation, ended) if head.parent and not head.detached else None
+    return head, due, mail
 
 
 def news_of(activation: Activation, ended: Ended) -> Mail:

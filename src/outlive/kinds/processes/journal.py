@@ -310,7 +310,7 @@ class Journal:
         match event:
             case Cancel():
                 self.cancel = self.cancel or event
-                self.paused = None
+                self.paused = self.stuck = None
                 self.undone.update(event.kept)
             case Compensating():
                 self.compensating = event
