@@ -56,6 +56,8 @@ class Place:
         self._applier: Applier | None = None
         self._sweeper: Sweeper | None = None
         self._opening = asyncio.Lock()
+        self.closing = False
+        """From the beginning of the application's end until it is opened again."""
 
     @property
     def opened(self) -> Applier | None:
@@ -71,6 +73,8 @@ class Place:
         return self._applier
 
     async def _open(self) -> Applier:
+        if self.closing:
+            raise StoreUnavailable("The application is closed; nothing was read or written.")
         from outlive.runtime.apply import Applier
         from outlive.runtime.sweeping import Sweeper
 
@@ -89,8 +93,14 @@ class Place:
         else:
             store = app.store
             applier = Applier(store, clock, self._committer)
-        for kind in self.kinds.values():
-            applier.check(kind, self.spaces.get(kind.name))
+        try:
+            for kind in self.kinds.values():
+                applier.check(kind, self.spaces.get(kind.name))
+        except BaseException:
+            if self._store is not None:
+                store, self._store = self._store, None
+                await store.close()
+            raise
         if "claim" not in store.lacks:  # else the store lets go of what is due by itself
             self._sweeper = Sweeper(cast("CellStore", store), self.kinds.values(), clock)
             self._sweeper.start()
@@ -105,7 +115,8 @@ class Place:
         return None if runtime is None else runtime.committer
 
     async def close(self) -> None:
-        applier, self._applier = self._applier, None
+        async with self._opening:  # what is just being opened is closed too
+            applier, self._applier = self._applier, None
         if applier is not None:
             await applier.close()
         if self._sweeper is not None:
@@ -222,6 +233,7 @@ class Cells:
     async def _open_places(self) -> None:
         """Open what was declared; what does not answer yet is opened at its first use."""
         for place in self._all_places():
+            place.closing = False
             try:
                 await place.applier()
             except StoreUnavailable as error:
@@ -234,6 +246,8 @@ class Cells:
                 await leave()
 
     async def _close_places(self) -> None:
+        for place in self._all_places():
+            place.closing = True
         for place in self._all_places():
             await place.close()
 
