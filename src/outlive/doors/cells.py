@@ -50,6 +50,8 @@ class Place:
         self.kinds: dict[str, Kind[Any, Any]] = {}
         self.spaces: dict[str, set[str]] = {}
         """The spaces of a kind that are used here; all of them where none is named."""
+        self.names: dict[tuple[str, str], str] = {}
+        """What a name stands for in a space, so that it does not stand for two things."""
         self.leaving: list[Callable[[], Awaitable[None]]] = []
         """What is done before the place is closed."""
         self._store: KeyedCells | None = None
@@ -63,6 +65,13 @@ class Place:
     def opened(self) -> Applier | None:
         """The same as `applier`, if it is there: most often it is, and asking costs no turn."""
         return self._applier
+
+    def name(self, space: str, name: str, what: str) -> None:
+        """Take note that `name` stands for `what` in `space`. Raises `ValueError` when it stands
+        for something else: both would be kept in the same cells."""
+        found = self.names.setdefault((space, name), what)
+        if found != what:
+            raise ValueError(f"{what} cannot be named {name!r}: {found} are named so here already")
 
     async def applier(self) -> Applier:
         """The loop that applies commands here. Raises what opening the store raises."""
