@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cell_servers import CellServer, valkey_server
 
 from outlive import Outlive, Quota, Run, ids
 from outlive.errors import BadAddress, StoreRefused, StoreUnavailable
+from outlive.model import Batch
+from outlive.stores.memory import MemoryStore
 
 
 async def test_a_running_node_commits_commands_with_its_processes(tmp_path: Path) -> None:
@@ -72,6 +76,50 @@ async def test_what_is_weaker_than_declared_is_refused_when_the_service_starts(
     with pytest.raises(StoreRefused, match="ratelimit-durable of ratelimits is durable, and Redis"):
         await app.open()
     assert app.phase == "stopped"
+
+
+async def test_a_place_that_is_refused_at_its_first_use_leaves_no_connection_open(
+    memcached: CellServer,
+) -> None:
+    app = Outlive("memory://")
+    await app.open_client()
+    late = app.ratelimits(Quota("money", 5), cells=memcached.address, storage="durable")
+    for _ in range(3):
+        with pytest.raises(StoreRefused, match="durable"):
+            await late.hit("ada")
+    assert not [task for task in asyncio.all_tasks() if "MemcachedLine" in repr(task)]
+    await app.close()
+
+
+async def test_who_comes_while_the_application_closes_opens_nothing_again() -> None:
+    gate, written = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def commit_group(self, batches: Sequence[Batch]) -> list[Any]:
+            written.set()
+            await gate.wait()
+            return await super().commit_group(batches)
+
+    app = Outlive(Slow())
+    limits = app.ratelimits(Quota("burst", 5), timeout_seconds=30)
+    await app.open_client()
+    async with asyncio.timeout(60):
+        first = asyncio.create_task(limits.hit("ada"))
+        await written.wait()
+        closing = asyncio.create_task(app.close())
+        while app._all_places()[0].opened is not None:
+            await asyncio.sleep(0)
+        late = asyncio.create_task(limits.peek("ada"))
+        await asyncio.sleep(0)
+        gate.set()
+        assert await first, "what was under way is done"
+        with pytest.raises(StoreUnavailable):
+            await late
+        await closing
+        assert app._all_places()[0].opened is None
+        await app.open_client()
+        assert (await limits.peek("ada")).checked
+    await app.close()
 
 
 async def test_an_application_cannot_live_in_a_store_of_cells() -> None:

@@ -333,6 +333,19 @@ def test_a_limiter_that_means_nothing_is_refused_where_it_is_declared() -> None:
             app.ratelimits(*quotas, **options)  # type: ignore[arg-type]
 
 
+def test_quotas_and_slots_of_one_name_are_refused_where_they_are_declared() -> None:
+    app = Outlive("memory://")
+    for _ in range(2):
+        app.ratelimits(Quota("api", 5))
+        app.slots(Slots("exports", 1))
+    with pytest.raises(ValueError, match="slots cannot be named 'api': quotas are named so here"):
+        app.slots(Slots("api", 2))
+    with pytest.raises(ValueError, match="quotas cannot be named 'exports': slots"):
+        app.ratelimits(Quota("exports", 5))
+    app.slots(Slots("api", 2), storage="durable")
+    app.ratelimits(Quota("exports", 5), scope="local")
+
+
 # --- slots ----------------------------------------------------------------------------------------
 
 

@@ -286,6 +286,19 @@ def test_a_look_takes_nothing_and_a_reset_forgets() -> None:
     assert cells.ask(Hit(uses, 3), START)
 
 
+@pytest.mark.parametrize("algorithm", ["fixed", "gcra", "sliding"])
+def test_what_was_used_before_a_clock_was_set_back_comes_back_though_somebody_asks(
+    algorithm: Any,
+) -> None:
+    cells, minute = Cells(), 60_000_000
+    uses = (Quota("burst", 3, 60, algorithm).use("ada"),)
+    assert cells.ask(Hit(uses, 3), START + 10_000 * minute)
+    answers = [cells.ask(Hit(uses), START + second * 1_000_000) for second in range(130)]
+    assert not any(answers[:19]), "what is used stays used"
+    assert sum(map(bool, answers)) >= 3
+    assert answers[0].retry_seconds <= 63
+
+
 def test_ahead_takes_more_where_it_can_be_had() -> None:
     cells, uses = Cells(), (Quota("burst", 10).use("ada"),)
     assert [cells.ask(Hit(uses, 1, ahead=4), START).cost for _ in range(3)] == [4, 4, 1]

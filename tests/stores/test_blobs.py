@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,6 +185,23 @@ async def test_a_temporary_left_by_a_death_is_swept(files: FileBlobs, clock: Man
     clock.advance(10)
     assert await files.sweep({name}, 5) == 1
     assert list(files.folder.iterdir()) == []
+
+
+async def test_a_sweep_goes_on_past_a_blob_that_another_has_removed_meanwhile(
+    files: FileBlobs, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = sorted([await files.put(str(number).encode()) for number in range(4)])
+    clock.advance(10)
+    scandir = os.scandir
+
+    def racing(folder: Path) -> Any:
+        entries = sorted(scandir(folder), key=lambda entry: entry.name)
+        (folder / names[1]).unlink()
+        return nullcontext(entries)
+
+    monkeypatch.setattr(os, "scandir", racing)
+    assert await files.sweep({names[3]}, 5) == 2
+    assert files.names() == [names[3]]
 
 
 async def test_a_sweep_leaves_files_alone_that_are_not_blobs(

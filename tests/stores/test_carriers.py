@@ -8,11 +8,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 from tests.stores.servers import session_at, store_at
 
 from outlive.clock import Clock, ManualClock
 from outlive.errors import NotAllowed
 from outlive.model import Put, Ref
+from outlive.store import Carrier
 from outlive.stores.carriers import carrier_of
 from outlive.stores.memory import MemoryStore
 
@@ -62,6 +65,20 @@ async def test_no_carrier_without_a_transaction_or_for_another_kind_of_store(pos
                 carrier_of(session, MemoryStore(), Clock())
         with pytest.raises(NotAllowed, match="is no connection"):
             carrier_of("postgresql://", store, Clock())
+
+
+@pytest.mark.parametrize("told", ["engine", "options"])
+def test_a_session_that_commits_each_statement_by_itself_carries_nothing(told: str) -> None:
+    if told == "engine":
+        engine = create_engine("postgresql+psycopg://u@h/db", isolation_level="AUTOCOMMIT")
+    else:
+        engine = create_engine("postgresql+psycopg://u@h/db")
+        engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with Session(engine) as session, pytest.raises(NotAllowed, match="No transaction is open"):
+        carrier_of(session, "postgresql://u@h/db", Clock())
+    again = engine.execution_options(isolation_level="READ COMMITTED")
+    with Session(again) as session:
+        assert isinstance(carrier_of(session, "postgresql://u@h/db", Clock()), Carrier)
 
 
 def test_no_driver_is_imported_to_tell_them_apart() -> None:

@@ -40,6 +40,34 @@ def test_each_writer_has_a_file_of_its_own(tmp_path: Path) -> None:
         files_in(tmp_path / "none")
 
 
+def test_a_file_that_was_taken_away_begins_anew(tmp_path: Path) -> None:
+    files, torn = LineFiles(tmp_path, "me"), list[Path]()
+    path = files.append("t/day", [b"carried off"])
+    path.rename(tmp_path / "elsewhere")
+    assert files.append("t/day", [b"new"]) == path
+    assert list(lines_in(path, torn)) == [b"new"] and not torn
+
+
+def test_the_name_of_a_file_is_on_disk_before_its_lines_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, synced, failing = LineFiles(tmp_path, "me"), list[Path](), [True]
+
+    def sync(folder: Path) -> None:
+        if failing:
+            failing.pop()
+            raise OSError(errno.EIO, "input/output error")
+        synced.append(folder)
+
+    monkeypatch.setattr(lines, "_sync", sync)
+    with pytest.raises(StoreUnavailable):
+        files.append("t/day", [b"lost"])
+    path = files.append("t/day", [b"kept"])
+    assert synced == [tmp_path / "t", tmp_path], "the failure is made up for"
+    files.append("t/day", [b"more"])
+    assert len(synced) == 2 and list(lines_in(path)) == [b"kept", b"more"]
+
+
 @pytest.mark.parametrize("cut", [1, 5, 12, 30])
 def test_a_torn_end_gives_what_is_whole_and_is_named(tmp_path: Path, cut: int) -> None:
     files = LineFiles(tmp_path, "me")

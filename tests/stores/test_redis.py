@@ -114,7 +114,7 @@ async def test_a_cell_that_the_server_has_evicted_is_absent_to_every_verb(own: C
         assert await shell.delete(*names) == 3  # as an eviction does: the cell, and nothing else
     assert await store.read(gone) == [None] * 3
     assert [cell.key for cell in await store.scan("kept")] == left
-    assert [cell.key for cell in await store.scan("kept", "", 3)] == left, "it ends early"
+    assert [cell.key for cell in await store.scan("kept", "", 3)] == left, "not the end"
     assert [cell.key for cell in await store.scan("kept", "1", 1)] == ["3"]
     assert [value for value, _ in await store.select(["kept"], "mark", "", "9", 3)] == left
     assert [cell.key for cell in await store.claim(["kept"], 10, 60)] == left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -141,6 +142,27 @@ async def test_a_websocket_is_charged_when_it_opens_and_closed_when_it_may_not(
     for _ in range(2):
         await guard({"type": "websocket", "headers": [], "client": ("1.2.3.4", 5)}, receive, send)
     assert sent == [{"type": "websocket.accept"}, {"type": "websocket.close", "code": 4429}]
+
+
+async def test_a_websocket_that_may_not_open_is_told_when_to_come_back(app: Outlive) -> None:
+    guard = app.ratelimits(Quota("sockets", 1, per_seconds=60)).asgi(plain)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asked = {"type": "websocket", "headers": [], "client": ("1.2.3.4", 5)}
+    asked["extensions"] = {"websocket.http.response": {}}
+    for _ in range(2):
+        await guard(dict(asked), receive, send)
+    _, start, body = sent
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 429)
+    assert int(dict(start["headers"])[b"retry-after"]) >= 60
+    assert body["type"] == "websocket.http.response.body"
+    assert json.loads(body["body"])["violated-policies"] == ["sockets"]
 
 
 def scope(peer: str, *forwarded: str) -> dict[str, Any]:

@@ -50,17 +50,28 @@ class Place:
         self.kinds: dict[str, Kind[Any, Any]] = {}
         self.spaces: dict[str, set[str]] = {}
         """The spaces of a kind that are used here; all of them where none is named."""
+        self.names: dict[tuple[str, str], str] = {}
+        """What a name stands for in a space, so that it does not stand for two things."""
         self.leaving: list[Callable[[], Awaitable[None]]] = []
         """What is done before the place is closed."""
         self._store: KeyedCells | None = None
         self._applier: Applier | None = None
         self._sweeper: Sweeper | None = None
         self._opening = asyncio.Lock()
+        self.closing = False
+        """From the beginning of the application's end until it is opened again."""
 
     @property
     def opened(self) -> Applier | None:
         """The same as `applier`, if it is there: most often it is, and asking costs no turn."""
         return self._applier
+
+    def name(self, space: str, name: str, what: str) -> None:
+        """Take note that `name` stands for `what` in `space`. Raises `ValueError` when it stands
+        for something else: both would be kept in the same cells."""
+        found = self.names.setdefault((space, name), what)
+        if found != what:
+            raise ValueError(f"{what} cannot be named {name!r}: {found} are named so here already")
 
     async def applier(self) -> Applier:
         """The loop that applies commands here. Raises what opening the store raises."""
@@ -71,6 +82,8 @@ class Place:
         return self._applier
 
     async def _open(self) -> Applier:
+        if self.closing:
+            raise StoreUnavailable("The application is closed; nothing was read or written.")
         from outlive.runtime.apply import Applier
         from outlive.runtime.sweeping import Sweeper
 
@@ -89,8 +102,14 @@ class Place:
         else:
             store = app.store
             applier = Applier(store, clock, self._committer)
-        for kind in self.kinds.values():
-            applier.check(kind, self.spaces.get(kind.name))
+        try:
+            for kind in self.kinds.values():
+                applier.check(kind, self.spaces.get(kind.name))
+        except BaseException:
+            if self._store is not None:
+                store, self._store = self._store, None
+                await store.close()
+            raise
         if "claim" not in store.lacks:  # else the store lets go of what is due by itself
             self._sweeper = Sweeper(cast("CellStore", store), self.kinds.values(), clock)
             self._sweeper.start()
@@ -105,7 +124,8 @@ class Place:
         return None if runtime is None else runtime.committer
 
     async def close(self) -> None:
-        applier, self._applier = self._applier, None
+        async with self._opening:  # what is just being opened is closed too
+            applier, self._applier = self._applier, None
         if applier is not None:
             await applier.close()
         if self._sweeper is not None:
@@ -222,6 +242,7 @@ class Cells:
     async def _open_places(self) -> None:
         """Open what was declared; what does not answer yet is opened at its first use."""
         for place in self._all_places():
+            place.closing = False
             try:
                 await place.applier()
             except StoreUnavailable as error:
@@ -234,6 +255,8 @@ class Cells:
                 await leave()
 
     async def _close_places(self) -> None:
+        for place in self._all_places():
+            place.closing = True
         for place in self._all_places():
             await place.close()
 

@@ -129,6 +129,8 @@ class RateLimiter:
         if scope == "hybrid":
             place.leaving.append(self._return_all)
         if scope != "local":
+            for name in names:
+                place.name(SPACES[storage], name, "quotas")
             place.spaces.setdefault(RATELIMITS.name, set()).add(SPACES[storage])
 
     # --- asking -----------------------------------------------------------------------------------
@@ -392,6 +394,7 @@ class SlotKeeper:
         self._place, self.slots, self._storage, self._clock = place, slots, storage, clock
         self.counts: Counter[str] = Counter()
         """How often one was `held`, and `refused`."""
+        place.name(SPACES[storage], slots.name, "slots")
         place.spaces.setdefault(RATELIMITS.name, set()).add(SPACES[storage])
 
     @asynccontextmanager

@@ -149,13 +149,14 @@ class FileBlobs:
     def _older(self, before: int) -> list[str]:
         if not self.folder.is_dir():
             return []
+        found = []
         with os.scandir(self.folder) as entries:
-            return [
-                entry.name
-                for entry in entries
-                if (_NAME.fullmatch(entry.name) or entry.name.startswith(_TEMPORARY))
-                and entry.stat().st_mtime_ns // 1000 < before
-            ]
+            for entry in entries:
+                if _NAME.fullmatch(entry.name) or entry.name.startswith(_TEMPORARY):
+                    with suppress(FileNotFoundError):  # kept, dropped or swept a moment ago
+                        if entry.stat().st_mtime_ns // 1000 < before:
+                            found.append(entry.name)
+        return found
 
 
 class MemoryBlobs:

@@ -203,7 +203,8 @@ def _demand_postgresql(connection: Any) -> None:
             f"SQLAlchemy's connection leads to {bind.dialect.name}, not PostgreSQL. Nothing was "
             "written."
         )
-    _demand(bind.get_execution_options().get("isolation_level") != "AUTOCOMMIT")
+    level = bind.get_execution_options().get("isolation_level")
+    _demand((level or getattr(bind.dialect, "_on_connect_isolation_level", "")) != "AUTOCOMMIT")
 
 
 _IDLE = 0

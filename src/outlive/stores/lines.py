@@ -73,7 +73,6 @@ class LineFiles:
         packer = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
         packed = packer.compress(text) + packer.flush()
         try:
-            is_new = not path.exists()
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o600)
@@ -82,7 +81,7 @@ class LineFiles:
                 self._compare(path, descriptor, self._sizes[name], packed, text)
             finally:
                 os.close(descriptor)
-            if is_new:
+            if not self._sizes[name]:  # new, or its name was not seen to be on disk yet
                 _sync(path.parent)
                 _sync(self.folder)
         except OSError as error:
@@ -93,8 +92,10 @@ class LineFiles:
         return path
 
     def _write(self, name: str, descriptor: int, packed: bytes) -> None:
-        """Write behind what is known to be whole: what a failure left there is cut off."""
-        size = self._sizes.setdefault(name, os.fstat(descriptor).st_size)
+        """Write behind what is known to be whole: what a failure left there is cut off. A file that
+        somebody has taken away begins anew."""
+        there = os.fstat(descriptor).st_size
+        size = self._sizes[name] = min(self._sizes.get(name, there), there)
         os.ftruncate(descriptor, size)
         try:
             at = 0

@@ -8,8 +8,10 @@
 What is refused gets 429 as problem+json of the registered type `quota-exceeded`, with
 `violated-policies` and a Retry-After that is never before `t`, with jitter behind it. When the
 store could not be asked and the limiter fails closed, it gets 503 of `temporary-reduced-capacity`.
-A websocket is charged at its opening, and closed with 4429. In shadow mode nothing is refused; the
-header `Outlive-RateLimit-Shadow` names what would have refused.
+A websocket is charged at its opening, and refused by the same answer in its place. From a server
+that cannot answer there (without the extension `websocket.http.response`) the client gets 403: it
+is closed with 4429 before it is open. In shadow mode nothing is refused; the header
+`Outlive-RateLimit-Shadow` names what would have refused.
 
 Who is asked about is the *key*. `X-Forwarded-For` is written by anybody; only the entries that the
 service's own proxies have added can be trusted, and those are counted from the end: `hops` of them.
@@ -88,7 +90,10 @@ class Guard:
         headers = headers_of(answer)
         if not answer.admitted and kind == "websocket":
             await receive()
-            await send({"type": "websocket.close", "code": WEBSOCKET_CLOSED})
+            if "websocket.http.response" in (scope.get("extensions") or ()):
+                await _refuse(scope, _before_opening(send), answer, headers)
+            else:
+                await send({"type": "websocket.close", "code": WEBSOCKET_CLOSED})
         elif not answer.admitted:
             await _refuse(scope, send, answer, headers)
         elif kind == "websocket":
@@ -136,6 +141,15 @@ def _with(headers: Headers, send: Send) -> Callable[[Message], Awaitable[None]]:
             own = [pair for pair in message.get("headers", ()) if pair[0].lower() not in _OURS]
             message = {**message, "headers": [*own, *headers]}
         await send(message)
+
+    return sending
+
+
+def _before_opening(send: Send) -> Callable[[Message], Awaitable[None]]:
+    """`send`, for an answer in the place of a websocket that is not opened."""
+
+    async def sending(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
 
     return sending
 

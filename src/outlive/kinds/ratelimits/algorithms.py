@@ -68,6 +68,15 @@ def used(state: State, now: int) -> tuple[int, int]:
     return (state[5] if state[4] >= window else 0), count
 
 
+def is_ahead(state: State, now: int) -> bool:
+    """Whether a time in `state` is so far in the future of `now` that it is taken for now."""
+    if len(state) == _HEAD:
+        return False
+    letter, period, last = state[0], state[3], state[-2]
+    unit = 1 if letter == 0 else _part(period) if letter == 1 else period
+    return last * unit - now > AHEAD_MICROS_MAX
+
+
 def read_state(value: bytes) -> State:
     """The state in the value of a cell."""
     return tuple(map(int, value.split()))

@@ -19,6 +19,7 @@ from outlive.kinds.ratelimits.algorithms import (
     State,
     Taken,
     give_back,
+    is_ahead,
     read_state,
     take,
     write_state,
@@ -97,7 +98,7 @@ class RateLimits(Kind[Command, Answer | Held]):
             taken = take_all(command.uses, states, now, cost)
         answer = answer_of(command.uses, taken, now, cost)
         if not answer.admitted or not cost:
-            return Decision(Batch(), answer)
+            return Decision(_healed(refs, command.uses, states, now), answer)
         puts = [
             Put(ref, write_state(one.state), now + one.clear)
             for ref, one in zip(refs, taken, strict=True)
@@ -107,6 +108,19 @@ class RateLimits(Kind[Command, Answer | Held]):
 
 
 RATELIMITS = RateLimits()
+
+
+def _healed(
+    refs: Sequence[Ref], uses: Sequence[Use], states: Sequence[State | None], now: int
+) -> Batch:
+    """What else would be healed anew by every hit, and would never come back: states that are far
+    in the future. Mostly there are none, and nothing is written."""
+    puts = []
+    for ref, use, state in zip(refs, uses, states, strict=True):
+        if state is not None and is_ahead(state, now):
+            looked = take(use.terms, state, now, 0)
+            puts.append(Put(ref, write_state(looked.state), now + looked.clear))
+    return Batch(put=tuple(puts))
 
 
 def take_all(

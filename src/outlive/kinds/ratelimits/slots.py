@@ -35,7 +35,8 @@ class Slots(Struct, frozen=True):
     """At most `count` (1 to 1000) at once, for each key.
 
     `lease_seconds` (1 to 86,400): how long a slot is held by somebody who does not renew it; a
-    holder that is there renews it by itself. `per`: as of a quota.
+    holder that is there renews it by itself. `per`: as of a quota. No quota that is kept in the
+    same place may have the same `name`.
     """
 
     name: str
