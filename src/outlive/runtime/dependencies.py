@@ -403,12 +403,10 @@ class Dependency:
             while unread:
                 done, running = await asyncio.wait(unread, return_when=asyncio.FIRST_COMPLETED)
                 brought = [task for task in done if task.exception() is None]
-                for task in sorted(brought, key=lambda task: plan.is_bad(task.result())):
-                    if not running or not plan.is_bad(
-                        task.result()
-                    ):  # else the other may do better
-                        unread.discard(task)
-                        return task.result()
+                brought.sort(key=lambda task: plan.is_bad(task.result()))
+                if brought and not (running and plan.is_bad(brought[0].result())):
+                    unread.discard(brought[0])  # else the one that is running may do better
+                    return brought[0].result()
                 for task in done:
                     unread.discard(task)
                     found = task.exception()
