@@ -129,21 +129,3 @@ async def test_a_kind_that_is_declared_later_is_swept_too(store: MemoryStore) ->
     assert await sweeper.sweep() == 0
     kinds["doors"] = Doors()
     assert await sweeper.sweep() == 1
-
-
-async def test_a_cell_that_cannot_be_read_keeps_nothing_else_from_being_swept(
-    store: MemoryStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Broken(Doors):
-        def on_due(self, cell: Cell, now: int) -> Batch:
-            if cell.key == "0001":
-                raise ValueError("no record")
-            return super().on_due(cell, now)
-
-    clock: Any = store._clock
-    await store.commit(doors(store, 3))
-    clock.advance(1)
-    await Sweeper(store, [Broken()], clock).sweep()
-    by_key = {cell.key: cell.value for cell in await store.scan("door")}
-    assert by_key == {"0000": b"closed", "0001": b"open", "0002": b"closed"}
-    assert "cannot be read" in caplog.text and "0001" not in caplog.text

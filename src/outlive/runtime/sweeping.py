@@ -68,15 +68,7 @@ class Sweeper:
 
     async def _carry_out(self, cells: Sequence[Cell], of: Mapping[str, Kind[Any, Any]]) -> None:
         now = await self._store.now()
-        batches = []
-        for cell in cells:
-            try:
-                batches.append(self._batch(of[cell.space], cell, now))
-            except OutliveError:
-                raise
-            except Exception as error:  # it stays; those beside it are not concerned
-                why = type(error).__name__
-                log.error("a cell of %s is due and cannot be read (%s): it stays", cell.space, why)
+        batches = [self._batch(of[cell.space], cell, now) for cell in cells]
         results = await self._store.commit_group(batches)
         for result in results:
             if isinstance(result, OutliveError) and not isinstance(result, Conflict):
