@@ -32,13 +32,33 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in ruled)
 
 
+def times() -> tuple[int, int]:
+    """Ticks since boot of all cores: those in use, and those wanted that the host gave to others.
+    Zeros where no Linux kernel counts them."""
+    try:
+        counted = Path("/proc/stat").read_text("ascii").split("\n")[0].split()[1:9]
+    except OSError:
+        return 0, 0
+    user, nice, system, _, _, interrupts, soft, stolen = map(int, counted)
+    return user + nice + system + interrupts + soft, stolen
+
+
+BEGAN = times()
+
+
+def stolen() -> str:
+    """The part of the CPU time since the start of the script that other machines had."""
+    used, lost = (now - then for now, then in zip(times(), BEGAN, strict=True))
+    return f"{100 * lost / max(1, used + lost):.0f} % stolen"
+
+
 def measured() -> str:
     """When, at which commit, with which command and on what machine."""
     command = " ".join([f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     load = os.getloadavg()[1]
     return (
         f"Measured on {datetime.now(UTC):%Y-%m-%d} at commit {commit()} with `{command}`:"
-        f" {os.cpu_count()} cores (load {load:.1f} at the end),"
+        f" {os.cpu_count()} cores (load {load:.1f} at the end, {stolen()}),"
         f" {platform.system()} {platform.release()}, Python {platform.python_version()}"
     )
 

@@ -7,6 +7,7 @@ killed, the kernel ends them.
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import signal
@@ -89,6 +90,7 @@ def valkey_server(*settings: str) -> CellServer:
 
 
 def memcached_server(*settings: str) -> CellServer:
-    """A memcached that is not started yet."""
-    plain = ("-p", "{port}", "-l", "127.0.0.1", "-U", "0", "-u", "nobody")
+    """A memcached that is not started yet. As whoever tests: a change of user would let it outlive
+    tests that are killed."""
+    plain = ("-p", "{port}", "-l", "127.0.0.1", "-U", "0", "-u", getpass.getuser())
     return CellServer("memcached", (memcached_program(), *plain, *settings))

@@ -1,5 +1,6 @@
 """What a person may see and ask of the processes in a store, while a service works on it."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ import pytest
 from tests.commands.conftest import ROOT, until
 
 from outlive import Outlive, Run
+from outlive.commands import main
+from outlive.errors import ProcessFailed
 
 
 @pytest.fixture
@@ -53,6 +56,26 @@ def test_one_is_shown_with_its_steps_and_journal(shop, process):
     whole = json.loads(process("show", id, "-o", "json").stdout)
     assert whole["process"]["status"] == "waiting"
     assert [entry["n"] for entry in whole["journal"]] == list(range(len(whole["journal"])))
+
+
+def test_what_an_error_says_does_not_write_over_the_terminal(tmp_path, capsys):
+    store = f"sqlite:///{tmp_path}/store.db"
+
+    async def fail(run: Run) -> None:
+        raise LookupError("\x1b[2Jall is well\n  second line")
+
+    async def failed() -> str:
+        app = Outlive(store)
+        app.process("/fails", version=1)(fail)
+        async with app:
+            handle = await app.start(fail)
+            with pytest.raises(ProcessFailed):
+                await handle.result(within=20)
+            return handle.id
+
+    assert main(["process", "show", asyncio.run(failed()), "--store", store]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\\x1b[2Jall is well\n  second line" in shown
 
 
 def test_a_signal_reaches_the_process_of_a_running_service(shop, process):

@@ -129,3 +129,23 @@ async def test_a_kind_that_is_declared_later_is_swept_too(store: MemoryStore) ->
     assert await sweeper.sweep() == 0
     kinds["doors"] = Doors()
     assert await sweeper.sweep() == 1
+
+
+async def test_one_that_cannot_be_read_holds_up_no_other(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Strict(Doors):
+        def on_due(self, cell: Cell, now: int) -> Batch:
+            if cell.key == "0001":
+                raise ValueError("written by a newer release: secret")
+            return super().on_due(cell, now)
+
+    clock: Any = store._clock
+    sweeper = Sweeper(store, [Strict()], clock)
+    await store.commit(doors(store, 3))
+    clock.advance(1)
+    assert await sweeper.sweep() == 3
+    found = {cell.key: cell.value for cell in await store.scan("door", limit=10)}
+    assert found == {"0000": b"closed", "0001": b"open", "0002": b"closed"}
+    assert "a cell of door is due and was left as it is: ValueError" in caplog.text
+    assert "secret" not in caplog.text

@@ -9,7 +9,13 @@ import pytest
 
 from outlive.clock import ManualClock
 from outlive.errors import BadAddress
-from outlive.stores.address import postgres_place, sqlite_path, store_at, without_password
+from outlive.stores.address import (
+    cells_at,
+    postgres_place,
+    sqlite_path,
+    store_at,
+    without_password,
+)
 from outlive.stores.memory import MemoryStore
 from outlive.stores.postgres import PostgresStore
 from outlive.stores.postgres_hosts import each_of
@@ -114,3 +120,21 @@ def test_an_address_may_name_several_servers() -> None:
     assert store.schema == "s"
     assert each_of(store._dsn) == ("postgresql://u:p@one:1/db", "postgresql://u:p@two:2/db")
     assert without_password(address) == "postgresql://one:1,two:2/db?schema=s"
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://[::1/db", "redis://ada:secret@[::1", "sqlite://["]
+)
+def test_what_is_no_url_is_refused_and_not_repeated(address: str) -> None:
+    for open_at in (store_at, cells_at, without_password, sqlite_path, postgres_place):
+        with pytest.raises(BadAddress) as refused:
+            open_at(address)
+        assert "secret" not in str(refused.value)
+
+
+def test_a_kind_of_store_that_there_is_not_is_named_without_a_password() -> None:
+    with pytest.raises(BadAddress, match=r"'signup\.db' is no kind of store"):
+        store_at("signup.db")
+    with pytest.raises(BadAddress) as refused:
+        store_at("my_postgres://ada:secret@host/db")
+    assert "secret" not in str(refused.value)

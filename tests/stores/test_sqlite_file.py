@@ -89,6 +89,24 @@ async def test_a_setting_is_tried_again_while_another_process_is_in_the_way(path
 # --- what is opened -------------------------------------------------------------------------------
 
 
+async def test_a_statement_is_planned_once_whatever_is_bound_to_it(path: Path) -> None:
+    store = await opened(path)
+    glancer, planned = store._file.glancer, list[str | None]()
+
+    def note_read(action: int, name: str | None, *_: str | None) -> int:
+        if action == apsw.SQLITE_SELECT:
+            planned.append(name)
+        return apsw.SQLITE_OK
+
+    glancer.authorizer = note_read
+    for name, bound in (("events", ("s", -1, 9)), ("due", ("process/1", 0, 9))):
+        planned.clear()
+        for number in range(5):
+            glancer.execute(store._file.sql[name], (*bound[:-1], number)).fetchall()
+        assert len(planned) == 1, f"{name} was planned {len(planned)} times"
+    await store.close()
+
+
 async def test_a_file_of_the_users_own_is_accepted_and_left_intact(path: Path) -> None:
     with closing(sqlite3.connect(path)) as theirs, theirs:
         theirs.execute("CREATE TABLE seat (id INTEGER PRIMARY KEY, name TEXT)")

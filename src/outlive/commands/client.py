@@ -10,13 +10,14 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, cast
+from urllib.parse import unquote, urlsplit
 
 from cyclopts import Parameter
 
 from outlive.commands.exits import MISUSED, STORE, CommandFailed
 from outlive.commands.target import service
+from outlive.stores.address import sqlite_path
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFAULT = "sqlite:///.outlive/store.db"
-FILE = "sqlite:///"
 
 StoreAddress = Annotated[
     str | None, Parameter(name="--store", help="The store's address (OUTLIVE_STORE).")
@@ -70,8 +70,8 @@ def address_of(given: str | None) -> str:
     address = given or os.environ.get("OUTLIVE_STORE") or DEFAULT
     if address.startswith("memory:"):
         raise CommandFailed("a store in memory is seen by its own process only", STORE)
-    if address.startswith(FILE) and not Path(address.removeprefix(FILE)).exists():
-        place = address.removeprefix(FILE)
+    if urlsplit(address).scheme == "sqlite" and not sqlite_path(address).exists():
+        place = unquote(urlsplit(address).path)[1:]
         raise CommandFailed(
             f"there is no store at {place}; name one with --store or OUTLIVE_STORE "
             "(a service makes it when it first starts)",
@@ -94,13 +94,10 @@ def ask(
         return _ask_elsewhere(elsewhere, question, target)
     from outlive.app import Outlive
 
-    address = address_of(at.store)
     if target is None:
-        app = Outlive(address)
+        app = Outlive(address_of(at.store))
     else:
-        os.environ["OUTLIVE_STORE"] = address
-        app = cast("Outlive", service(target))
-        address_of(app.store_address)
+        app = _named(target, at.store)
 
     async def asked() -> T:
         await app.open_client()
@@ -110,6 +107,26 @@ def ask(
             await app.close()
 
     return asyncio.run(asked())
+
+
+def _named(target: str, store: str | None) -> Outlive:
+    """The app `target`, on the store that was named, if one was; else on its own."""
+    if store:
+        os.environ["OUTLIVE_STORE"] = address_of(store)
+    app = cast("Outlive", service(target))
+    own = address_of(app.store_address)
+    if store and not _is_same(own, store):
+        raise CommandFailed(
+            f"{target} names a store of its own, and --store another one; nothing was asked. "
+            "Leave one of them out",
+            MISUSED,
+        )
+    return app
+
+
+def _is_same(one: str, other: str) -> bool:
+    files = [urlsplit(address).scheme == "sqlite" for address in (one, other)]
+    return one == other or (all(files) and sqlite_path(one) == sqlite_path(other))
 
 
 def _ask_elsewhere(name: str, question: Callable[[Outlive], Awaitable[T]], target: str | None) -> T:

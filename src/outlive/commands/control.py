@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.kinds.processes.bulk import Preview, Report
 
+SECONDS_MAX = 100 * 366 * 86_400
 AppName = Annotated[str | None, Parameter(name="--app")]
 
 
@@ -249,8 +250,10 @@ def deadline(
         raise CommandFailed(
             f"{seconds!r} is neither a number of seconds nor none", MISUSED
         ) from None
-    if wanted is not None and not wanted > 0:
-        raise CommandFailed(f"{seconds} seconds is no deadline: it must be above 0", MISUSED)
+    if wanted is not None and not 0 < wanted <= SECONDS_MAX:
+        raise CommandFailed(
+            f"{seconds} seconds is no deadline: it must be above 0, 100 years at most", MISUSED
+        )
     said = f"is asked to end {'whenever' if wanted is None else f'within {wanted:g} s'}"
     return each(id, at, lambda app, one: app.deadline(one, wanted, why=why, who=who()), said)
 

@@ -237,7 +237,13 @@ def _row(item: Summary) -> tuple[str, ...]:
 
 
 def story(view: View, journal: list[Entry]) -> Iterator[str]:
-    """Everything about a process, line by line."""
+    """Everything about a process, line by line; what an error says moves no cursor."""
+    for told in _story(view, journal):
+        for line in told.split("\n"):
+            yield printable(line)
+
+
+def _story(view: View, journal: list[Entry]) -> Iterator[str]:
     era = f", era {view.era}" if view.era > 1 else ""
     yield f"{view.id}  {view.type} v{view.version}{era}  {view.status}"
     if (place := view.standing) is not None:

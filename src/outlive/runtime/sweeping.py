@@ -4,7 +4,8 @@
 
 Every process that uses a kind sweeps its spaces; a claim hands a cell to one of them only, and what
 `on_due` says is committed only if the cell is still as it was claimed. A sweep that dies in between
-leaves the cell claimed until its hold is over: then another one gets it.
+leaves the cell claimed until its hold is over: then another one gets it. A cell that its kind
+cannot read here (a newer release wrote it, or it is damaged) is left, and holds up no other.
 
 Not promised: that a cell goes at its deadline (about `SWEEP_SECONDS` later), or an order.
 """
@@ -68,7 +69,13 @@ class Sweeper:
 
     async def _carry_out(self, cells: Sequence[Cell], of: Mapping[str, Kind[Any, Any]]) -> None:
         now = await self._store.now()
-        batches = [self._batch(of[cell.space], cell, now) for cell in cells]
+        batches = []
+        for cell in cells:
+            try:
+                batches.append(self._batch(of[cell.space], cell, now))
+            except Exception as error:  # one that cannot be read here holds up no other
+                why = type(error).__name__
+                log.warning("a cell of %s is due and was left as it is: %s", cell.space, why)
         results = await self._store.commit_group(batches)
         for result in results:
             if isinstance(result, OutliveError) and not isinstance(result, Conflict):

@@ -147,6 +147,8 @@ class SQLiteFile:
                 statementcachesize=STATEMENTS_KEPT,
             )
             self._opened.append((connection, place.opened(self.path)))
+        # Else a statement with ORDER BY or LIMIT is planned anew whenever its values are bound.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.set_busy_timeout(BUSY_MILLISECONDS)
         settings = ["wal_autocheckpoint=0", "mmap_size=0", "cache_size=-16000"]
         if writes:
