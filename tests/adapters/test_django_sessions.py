@@ -278,3 +278,12 @@ def test_settings_that_name_no_store_or_two_say_so() -> None:
         with pytest.raises(ImproperlyConfigured, match="device_max"):
             kept(a=1)
     sites.forget()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_what_no_json_can_say_is_refused_and_the_session_stays(number: float) -> None:
+    made = kept(basket=["tea"])
+    made["size"] = number
+    with pytest.raises(TypeError, match="size"):
+        made.save()
+    assert dict(of(made).items()) == {"basket": ["tea"]}

@@ -399,3 +399,22 @@ def test_values_that_would_end_the_cookie_are_refused() -> None:
 def test_every_cookie_of_the_name_is_found() -> None:
     fields = [b"a=1; __Host-session=x; b=2", b'__Host-session="y"', b"__Host-session-2=z"]
     assert Cookie().values(fields) == ["x", "y"]
+
+
+def test_whatever_looks_at_a_session_is_noticed() -> None:
+    looks = (
+        lambda it: list(it.keys()), lambda it: it == {"a": 1}, lambda it: it.copy(),
+        lambda it: it | {}, lambda it: {} | it, lambda it: list(reversed(it)),
+        lambda it: repr(it), lambda it: it.is_new, lambda it: it.key,
+    )  # fmt: skip
+    for number, look in enumerate(looks):
+        visit = Session(None, lambda: "0" * 52)
+        look(visit)
+        assert visit.touched, number
+
+
+def test_a_session_that_is_only_read_is_changed_by_nothing() -> None:
+    visit: Any = Session(None, lambda: "0" * 52, read_only=True)
+    with pytest.raises(SessionReadOnly):
+        visit |= {"a": 1}
+    assert dict(visit) == {}

@@ -463,3 +463,27 @@ async def test_loads_under_way_are_bounded(world: World) -> None:
     world.source.gate.set()
     await asyncio.gather(*calls)
     assert world.source.loads == 20
+
+
+async def test_a_value_that_is_no_json_fails_at_once_and_gives_its_lease_back(
+    world: World,
+) -> None:
+    one, two = (world.cache(bounded(2.0)) for _ in range(2))
+    world.source.truth["tea"] = object()
+    with pytest.raises(NotImplementedError):
+        await one("tea")
+    await settled()
+    del world.source.truth["tea"]
+    began = world.clock.boot()
+    assert await two("tea") == "TEA"
+    assert world.clock.boot() - began < 5.0  # it waited for no lease of 10 s
+
+
+async def test_the_size_of_keys_is_counted_as_they_are(world: World) -> None:
+    cache: Any = world.cache(never_authoritative)
+    with pytest.raises(NotCacheable):
+        await cache(10**4000)
+    assert world.source.loads == 0
+    before = cache.policy.bytes
+    await cache("\U0001f375" * 1000)
+    assert cache.policy.bytes - before > 2 * 4000  # the key, and the value like it

@@ -19,7 +19,7 @@ from outlive.errors import (
 )
 from outlive.kinds.breakers.rule import Breaker, RetryBudget
 from outlive.runtime import dependencies
-from outlive.runtime.dependencies import Dependency
+from outlive.runtime.dependencies import Dependency, Plan
 from outlive.steps import Attempt, Retry, set_attempt
 
 BREAKER = Breaker(calls_min=4, window_calls=8, open_seconds=5.0)
@@ -313,3 +313,51 @@ async def test_a_brown_out_is_not_made_worse_by_those_who_retry(clock: ManualClo
     assert during <= 1.2 and behind <= 1.001
     unbounded, _ = await offered(RetryBudget(ratio=1.0, floor_per_second=1000.0), clock)
     assert unbounded > 1.3
+
+
+async def test_of_two_hedged_results_at_once_the_good_one_is_given_and_the_other_discarded(
+    clock: ManualClock,
+) -> None:
+    for results in (("bad", "well"), ("well", "bad"), ("well", "also well")):
+        made = dependency(clock, hedge_seconds=0.01, budget=PLENTY)
+        both, given, discarded = asyncio.Event(), list(results), []
+        calls: list[str] = []
+
+        async def call(both: asyncio.Event = both, given: Any = given, calls: Any = calls) -> str:
+            result: str = given.pop(0)
+            calls.append(result)
+            await both.wait()
+            return result
+
+        async def discard(result: str, discarded: Any = discarded) -> None:
+            discarded.append(result)
+
+        plan = Plan(
+            idempotent=True, failed_result=lambda found: found == "bad", discard=discard,
+        )  # fmt: skip
+        carried = asyncio.ensure_future(made.carry(made.part(), plan, call))
+        async with asyncio.timeout(10):
+            while len(calls) < 2:
+                await asyncio.sleep(0.001)
+        both.set()
+        found = await carried
+        assert found != "bad"
+        assert [found, *discarded] in ([*results], [*reversed(results)])
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_a_judgement_that_fails_leaves_no_call_under_way(
+    plain: bool, clock: ManualClock
+) -> None:
+    def judged(found: Any) -> bool:
+        raise KeyError("status")
+
+    made = dependency(clock) if plain else dependency(clock, bulkhead=1)
+    partner = Partner("a", "b", OSError(), OSError())
+    by_result = guarded(made, partner, failed_result=judged)
+    by_error = guarded(made, partner, failed=judged)
+    for call in (by_result, by_result, by_error, by_error):
+        with pytest.raises(KeyError):
+            await call()
+    part = made.part()
+    assert (part.under_way, part.gate.flying, partner.calls) == (0, {}, 4)

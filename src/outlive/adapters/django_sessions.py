@@ -27,6 +27,7 @@ from collections.abc import Callable, Coroutine
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
@@ -246,6 +247,10 @@ class SessionStore(SessionBase):  # the name is Django's
             if not isinstance(name, str):
                 raise TypeError(f"a session's attributes have text names, not {name!r}")
             found[name] = serializer.dumps(value)
+            try:
+                msgspec.json.decode(found[name])  # `NaN` of Python's json is none
+            except msgspec.DecodeError as error:
+                raise TypeError(f"the session's attribute {name!r} is no JSON: {error}") from None
         return found
 
 

@@ -329,6 +329,7 @@ class Cache(Generic[*Args, R]):
         try:
             async with asyncio.timeout(seconds) as limit:
                 value = await self._function(*args)
+            data = encode(value)
         except BaseException as error:
             self.counts.failed += 1
             if lease is not None and isinstance(error, Exception):
@@ -341,7 +342,6 @@ class Cache(Generic[*Args, R]):
         took = self._now() - load_began
         self.counts.load_seconds += took
         self._failing.pop(args, None)
-        data = encode(value)
         lives = self._life_of(value is None) * (1.0 - _drawn() * self.terms.life.jitter)
         origin = 0 if lease is None else round(began * MICROS) + lease.ahead
         entry = self._kept(args, value, data, stamps, began, took, began, lives, origin)
@@ -531,7 +531,7 @@ class Cache(Generic[*Args, R]):
     def _demand_key(self, args: Any) -> None:
         if any(type(part) not in (str, int) for part in args):
             raise NotCacheable(f"{self.name} takes text and integers as arguments, by position.")
-        if _weight(args) > KEY_BYTES_MAX:
+        if sum(map(_length, args)) > KEY_BYTES_MAX:
             raise NotCacheable(f"the arguments of {self.name} are longer than {KEY_BYTES_MAX}.")
 
 
@@ -551,7 +551,15 @@ def _drawn() -> float:
 
 
 def _weight(args: Any) -> int:
-    return sum(len(part) if isinstance(part, str) else 8 for part in args)
+    """Bytes of a key."""
+    return sum(
+        len(part.encode("utf-8", "surrogatepass")) if isinstance(part, str) else _length(part)
+        for part in args
+    )
+
+
+def _length(part: Any) -> int:
+    return len(part) if isinstance(part, str) else 8 + int(part).bit_length() // 8
 
 
 def _in_its_own_context(work: Any) -> asyncio.Task[Any]:

@@ -333,30 +333,31 @@ class Dependency:
         call = await part.enter()
         limit, late = self._limit(part, call, deadline)
         try:
-            if limit is None:
-                result = await function()
-            else:
-                async with asyncio.timeout(limit) as scope:
+            try:
+                if limit is None:
                     result = await function()
-        except TimeoutError as error:
-            if limit is None or not scope.expired():
+                else:
+                    async with asyncio.timeout(limit) as scope:
+                        result = await function()
+            except TimeoutError as error:
+                if limit is None or not scope.expired():
+                    self._judged(plan, call, error)
+                    raise
+                (call.forget if isinstance(late, DeadlinePassed) else call.badly)()
+                raise late from error
+            except Exception as error:
                 self._judged(plan, call, error)
                 raise
-            (call.forget if isinstance(late, DeadlinePassed) else call.badly)()
-            raise late from error
-        except Exception as error:
-            self._judged(plan, call, error)
-            raise
-        except BaseException:
+            if plan.is_bad(result):
+                call.badly()
+            elif plan.hold is not None:
+                return plan.hold(result, call)
+            else:
+                call.well()
+            return result
+        except BaseException:  # cancelled, or the judgement failed: nothing if it was ended
             call.forget()
             raise
-        if plan.is_bad(result):
-            call.badly()
-        elif plan.hold is not None:
-            return plan.hold(result, call)
-        else:
-            call.well()
-        return result
 
     def _judged(self, plan: Plan, call: Call, error: Exception) -> None:
         if plan.failed(error):
@@ -393,30 +394,34 @@ class Dependency:
     async def _hedged(self, plan: Plan, once: Callable[[], Awaitable[Any]]) -> Any:
         """The first good result of one attempt, or of two when it takes long."""
         loop = asyncio.get_running_loop()
-        running = {loop.create_task(_awaited(once))}
+        unread = {loop.create_task(_awaited(once))}
         error: Exception | None = None
         try:
-            await asyncio.wait(running, timeout=self.hedge_seconds)
-            if not any(task.done() for task in running) and self.purse.spend(self.clock.boot()):
-                running.add(loop.create_task(_awaited(once)))
-            while running:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(unread, timeout=self.hedge_seconds)
+            if not any(task.done() for task in unread) and self.purse.spend(self.clock.boot()):
+                unread.add(loop.create_task(_awaited(once)))
+            while unread:
+                done, running = await asyncio.wait(unread, return_when=asyncio.FIRST_COMPLETED)
+                brought = [task for task in done if task.exception() is None]
+                brought.sort(key=lambda task: plan.is_bad(task.result()))
+                if brought and not (running and plan.is_bad(brought[0].result())):
+                    unread.discard(brought[0])  # else the one that is running may do better
+                    return brought[0].result()
                 for task in done:
+                    unread.discard(task)
                     found = task.exception()
-                    if found is not None:
-                        if not isinstance(found, Exception):
-                            raise found
-                        error = error or found
-                    elif running and plan.is_bad(task.result()):
-                        await plan.throw_away(task.result())  # the other may do better
+                    if found is None:
+                        await plan.throw_away(task.result())
+                    elif not isinstance(found, Exception):
+                        raise found
                     else:
-                        return task.result()
+                        error = error or found
             assert error is not None
             raise error
         finally:
-            for task in running:
+            for task in unread:
                 task.cancel()
-            for task in running:
+            for task in unread:
                 with suppress(Exception, asyncio.CancelledError):
                     await plan.throw_away(await task)
 
@@ -492,20 +497,21 @@ def _quick(
         gate.began = number = gate.began + 1
         flying[number] = began
         try:
-            result = await function(*args, **kwargs)
-        except Exception as error:
-            counts = failed(error)
-            if not counts and isinstance(error, DependencyError):
-                gate.forgotten(number, "")
-            else:
-                gate.ended(number, began, counts)
-            raise
-        except BaseException:
+            try:
+                result = await function(*args, **kwargs)
+            except Exception as error:
+                counts = failed(error)
+                if not counts and isinstance(error, DependencyError):
+                    gate.forgotten(number, "")
+                else:
+                    gate.ended(number, began, counts)
+                raise
+            if failed_result is not None and failed_result(result):
+                gate.ended(number, began, True)
+                return result
+        except BaseException:  # cancelled, or the judgement failed: nothing if it was ended
             gate.forgotten(number, "")
             raise
-        if failed_result is not None and failed_result(result):
-            gate.ended(number, began, True)
-            return result
         ended = now()
         if ended - began >= slow_seconds:
             gate.ended(number, began, False)

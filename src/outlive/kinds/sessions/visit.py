@@ -112,6 +112,7 @@ class Session(dict[str, Any]):
     @property
     def is_new(self) -> bool:
         """Whether nothing is kept for this visitor yet."""
+        self._touched = True
         return self._held is None
 
     @property
@@ -122,6 +123,7 @@ class Session(dict[str, Any]):
     @property
     def key(self) -> str:
         """By which `Sessions.revoke` and the list of devices name it; empty for a new one."""
+        self._touched = True
         return "" if self._held is None else self._held.key
 
     def sign_in(self, subject: str, *, place: str = "") -> None:
@@ -256,6 +258,36 @@ class Session(dict[str, Any]):
     def values(self) -> Any:
         self._touched = True
         return super().values()
+
+    def keys(self) -> Any:
+        self._touched = True
+        return super().keys()
+
+    def copy(self) -> Any:
+        self._touched = True
+        return super().copy()
+
+    def __reversed__(self) -> Iterator[str]:
+        self._touched = True
+        return super().__reversed__()
+
+    def __eq__(self, other: object) -> bool:
+        self._touched = True
+        return super().__eq__(other)
+
+    def __repr__(self) -> str:
+        self._touched = True
+        return super().__repr__()
+
+    def __or__(self, other: Any) -> Any:
+        return self.copy() | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self.copy()
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._demand_writable()
