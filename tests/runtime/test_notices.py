@@ -229,7 +229,9 @@ async def test_nothing_secret_is_shown_or_logged(
     app = await place.open(works)
     id = (await app.begin("work", b'"x"', notify=URL)).id
     await stands(app, id, "undelivered")
+    file = b"".join([part async for part in app.export_shown(id)])
     shown = [repr(await app.view(id)), repr(await app.journal(id)), repr(await app.notice(id))]
+    shown.append(file.decode())
     assert not [text for text in (*shown, caplog.text) if "geheim" in text]
 
 

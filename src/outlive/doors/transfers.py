@@ -23,6 +23,7 @@ from outlive.kinds.processes.transfer import (
     exported_in,
 )
 from outlive.kinds.processes.vocabulary import unpack
+from outlive.kinds.processes.webhooks import masked
 from outlive.model import Event
 from outlive.store import VALUE_BYTES_MAX
 
@@ -51,8 +52,8 @@ class Transfers(Telling):
         return b"".join([part async for part in parts]).decode()
 
     async def export_shown(self, id: str) -> AsyncGenerator[bytes]:
-        """The same file without what this application redacts, in parts of about 256 KiB (or one
-        event, if that is larger).
+        """The same file without what this application redacts and what is secret in the address
+        that is told of its end, in parts of about 256 KiB (or one event, if that is larger).
 
         Each part is read when it is asked for, so neither memory nor the event loop pays for a long
         journal. What is recorded after the first part is not in it. It is marked as redacted when
@@ -61,8 +62,9 @@ class Transfers(Telling):
         """
         names, (head, length) = self._redact, await self._to_export(id)
         rewrite: Rewrite | None = None
-        if names and await self._is_masked(id, head, length):
-            head = masked_within(head, names)
+        plain = _without_address(head)
+        if plain is not head or (names and await self._is_masked(id, head, length)):
+            head = masked_within(plain, names)
 
             def rewrite(kind: str, data: bytes) -> bytes:
                 return masked_event(kind, data, names)
@@ -184,3 +186,12 @@ class Transfers(Telling):
             said = f"values are redacted in it, and without them: {made.detail}"
             return replace(made, verdict="unclear", detail=said)
         return made
+
+
+def _without_address(head: Head) -> Head:
+    """`head` with the address that is told of its end as it may be shown; itself where nothing in
+    that is secret."""
+    notice = head.notice
+    if notice is None or "…" not in (shown := masked(notice.url)):
+        return head
+    return replace(head, notice=replace(notice, url=shown))
