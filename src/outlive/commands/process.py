@@ -30,6 +30,7 @@ from outlive.commands.options import Limit, ListFormat, OrStdin
 from outlive.commands.output import Format, lines, printable, text_of, time_of
 from outlive.commands.searching import Narrowing
 from outlive.kinds.processes import STATUSES
+from outlive.kinds.processes.search import search_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,8 +90,9 @@ def list_processes(
 
     async def question(app: Outlive) -> Listing:
         if unnotified:
-            untold = await app.unnotified(min(limit, UNDELIVERED_MAX))
-            return listing_of([line for line in untold if _fits(line, status, type)])
+            search = search_of(status, type, **given.narrowed(Clock()))
+            untold = await app.unnotified(UNDELIVERED_MAX)
+            return listing_of([line for line in untold if search.holds(line)][:limit])
         found: list[Summary] = []
         narrowed = given.narrowed(Clock())
         cursor = ""
@@ -137,7 +139,7 @@ def show(
     def text(found: tuple[View, list[Entry]]) -> str:
         if output == "json":
             return text_of({"process": found[0], "journal": found[1]}) + "\n"
-        return "".join(f"{line}\n" for line in story(*found))
+        return "".join(f"{line}\n" for line in shown(*found))
 
     if not watch:
         sys.stdout.write(text(ask(at, question)))
@@ -146,7 +148,7 @@ def show(
     def drawn(found: tuple[View, list[Entry]]) -> RenderableType:
         from rich.text import Text
 
-        return Text("\n".join(printable(line) for line in text(found).splitlines()))
+        return Text(text(found))
 
     watched(question, at, text, None if output == "json" else drawn)
 
@@ -221,10 +223,6 @@ def undelivered(
     show_list(question, at, output, watch)
 
 
-def _fits(line: Summary, status: str | None, type: str | None) -> bool:
-    return status in (None, line.status) and type in (None, line.type)
-
-
 control.register(commands)
 
 
@@ -234,6 +232,12 @@ def _row(item: Summary) -> tuple[str, ...]:
     waits = item.waits_for and f"{item.waits_for}{until}"
     tags = " ".join(f"{name}={value}" for name, value in item.tags.items())
     return item.id, kind, item.status, time_of(item.started), time_of(item.changed), waits, tags
+
+
+def shown(view: View, journal: list[Entry]) -> list[str]:
+    """Everything about a process, as lines that a terminal can show: an error's message or a
+    reason may be anybody's choice."""
+    return [printable(part) for line in story(view, journal) for part in line.split("\n")]
 
 
 def story(view: View, journal: list[Entry]) -> Iterator[str]:
