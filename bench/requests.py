@@ -356,12 +356,13 @@ def shown(names: list[str], found: list[dict[str, dict[str, float]]]) -> str:
 
 
 WHAT = """\
-{measured}. {askers} askers in one process on uvloop, and {keys} keys (or one); median of {rounds} rounds in
-which all take turns, ratios taken within a round. SQLite and PostgreSQL flush each commit; Redis is
-a Valkey without an append-only file. `post` is one POST with an `Idempotency-Key` through the ASGI
-application: `at-most-once`, `transact` with a row of the handler's own in the commit, `replayed`
-with the same keys again; `header` is asgi-idempotency-header 0.2.0, `idemkit` idemkit 1.0.2.
-`limits` is 5.8.0 with a fixed window, starsessions 2.2.1."""
+{measured}. {askers} askers in one process on uvloop, and {keys} keys (or one); median of {rounds}
+rounds in which all take turns, ratios taken within a round. SQLite and PostgreSQL flush each
+commit; Redis is a Valkey without an append-only file. `post` is one POST with an
+`Idempotency-Key` through the ASGI application: `at-most-once`, `transact` with a row of the
+handler's own in the commit, `replayed` with the same keys again; `header` is
+asgi-idempotency-header 0.2.0, `idemkit` idemkit 1.0.2. `limits` is 5.8.0 with a fixed window,
+starsessions 2.2.1."""
 
 
 def main() -> None:

@@ -34,8 +34,8 @@ def test_a_process_is_paused_and_resumed_with_who_and_why(shop, process):
     assert process("deadline", id, "3600").returncode == 0
     assert process("deadline", id, "soon").returncode == 2
     assert process("deadline", id, "0").returncode == 2
-    refused = process("deadline", id, "inf")
-    assert refused.returncode == 2 and "100 years at most" in refused.stderr
+    far = process("deadline", id, "inf")
+    assert far.returncode == 2 and len(far.stderr.splitlines()) == 1
 
 
 def test_a_stuck_undo_is_skipped(shop, process):

@@ -126,6 +126,16 @@ def test_what_needs_the_store_itself_is_not_sent(
     assert other.asked == []
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e999"])
+def test_a_number_that_json_cannot_say_is_not_sent_as_none_at_all(
+    seconds: str, other: Other, said: Callable[..., tuple[int, str]]
+) -> None:
+    """As null it would choose every process, of whatever age."""
+    which = ("--status", "stuck", "--older-than", seconds, "--yes")
+    assert said("process", "cancel", *which)[0] == 2
+    assert other.asked == []
+
+
 def certificate(folder: Path) -> Path:
     """A certificate of `localhost` that signs itself, with its key, in one file."""
     now = datetime.now(UTC)

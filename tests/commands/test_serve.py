@@ -1,8 +1,12 @@
 """The supervisor: one socket, workers that may die, an end in order."""
 
+import asyncio
 import os
 import signal
 import socket
+from pathlib import Path
+
+from outlive.commands.serve import Supervisor, listen
 
 
 def test_it_says_where_it_serves_and_by_whom(serve, request_json):
@@ -123,3 +127,30 @@ def test_options_out_of_bounds_are_misuse(outlive):
         done = outlive("serve", "stub:app", *options)
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
+
+
+async def test_a_machine_that_starts_no_process_now_ends_no_service(monkeypatch, capsys):
+    """Out of processes or memory for a moment: the other workers go on, and it is tried again."""
+    tried = []
+
+    async def fail(*_, **__):
+        tried.append(len(list(Path("/proc/self/fd").iterdir())))
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", fail)
+    supervisor = Supervisor("stub:app", listen("127.0.0.1", 0), 1, 5.0)
+    supervisor.announced = True
+    keeping = asyncio.create_task(supervisor._keep())
+    try:
+        async with asyncio.timeout(30):
+            while len(tried) < 3 and not keeping.done():
+                await asyncio.sleep(0.01)
+        assert not keeping.done(), "the place is given up"
+        assert len(set(tried)) == 1, "a descriptor is left open by each try"
+        assert "no worker can be started" in capsys.readouterr().err
+    finally:
+        supervisor.leaving.set()
+        await asyncio.gather(keeping, return_exceptions=True)
+        supervisor.listener.close()
+        os.close(supervisor.life)
+        os.close(supervisor._held)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
-from tests.service import Outside, Place, check_grammar, has_status
+from msgspec import Struct
+from tests.service import Outside, Place, check_grammar, has_status, until
 from tests.testing.conftest import Shop
 
-from outlive import NonRetryable, Outlive, Run, Unknown, attempt, step
+from outlive import NonRetryable, Outlive, Run, Unknown, Update, attempt, step
 from outlive.errors import (
     InvalidInput,
     KeyReused,
@@ -335,3 +337,89 @@ async def test_a_body_that_is_replayed_after_each_record_is_paused_skipped_and_f
         assert await new.result() == "tea in green"
         assert world.calls == {"reserve tea": 1, "ship tea": 2}
         await sound(trial)
+
+
+class Packed(Struct):
+    what: str
+
+
+change = Update("change", str, str)
+
+
+async def test_children_events_updates_and_callbacks_before_the_step_are_not_done_again(
+    place: Place,
+) -> None:
+    async def parcel(run: Run, what: str) -> str:
+        return await run(reserve, what)
+
+    async def slow(run: Run, what: str) -> None:
+        await run.wait("never")
+
+    async def loses(run: Run) -> None:
+        await run.call(slow, "parcel")
+
+    async def wins(run: Run) -> None:
+        await run.sleep(0.01)
+
+    async def body(run: Run) -> str:
+        number = await run.call(parcel, "tea")
+        await run.first(loses, wins)
+        await run.publish(Packed("tea"))
+        asked = await run.wait_update(change)
+        await asked.answer(f"now {asked.value}")
+        called = await run.callback("paid")
+        world.log.append(called.token)
+        paid = await called
+        await run(ship, "tea")
+        return f"{number} {asked.value} {paid} {run.now()}"
+
+    def declare(app: Outlive) -> None:
+        app.process("/parcels", version=1)(parcel)
+        app.process("/slow", version=1)(slow)
+        app.process("/orders", version=1, name="order", updates=[change])(body)
+
+    global broken
+    broken = False
+    app = await place.open(declare)
+    old = await app.begin("order", b"null")
+    answer = await app.update(old.id, "change", b'"green"', key="k")
+    assert bytes(answer) == b'"now green"'
+    await until(lambda: len(world.log) == 2)
+    await app.call_back(world.log[1], b'"yes"')
+    await app.result(old.id, within=60)
+    new = await app.fork(old.id, "ship")
+    assert (await app.result(new.id, within=60)).startswith("reserve tea green yes ")
+    assert len(keys["reserve"]) == 1 and len(keys["ship"]) == 2
+    kinds = Counter(line.kind for line in await app.journal(new.id))
+    assert (kinds["child"], kinds["child_ended"], kinds["published"]) == (2, 2, 1)
+    assert (kinds["asked"], kinds["answered"], kinds["called_back"]) == (1, 1, 1)
+    assert not p7_journal_grammar(await facts_of(app.store))
+
+
+async def test_what_was_to_be_forked_and_is_in_another_era_by_then_is_left_as_it_is(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless(run: Run, what: str) -> None:
+        await run(reserve, f"{what} {run.era}")
+        await run.wait("next")
+        if run.era == 1:
+            await run.again(what)
+        raise ValueError("no")
+
+    app = await place.open(lambda app: app.process("/endless", version=1)(endless))
+    old = await app.begin("endless", b'"tea"')
+    await has_status(app, old.id, "waiting")
+    tell = app._tell
+
+    async def late(command: Any) -> None:
+        monkeypatch.setattr(app, "_tell", tell)
+        await app.signal(old.id, "next", b"null")
+        await until(lambda: len(keys["reserve"]) == 2)
+        await tell(command)
+
+    monkeypatch.setattr(app, "_tell", late)
+    with pytest.raises(NotForkable, match="another era"):
+        await app.fork(old.id, "wait next", cancel=True)
+    await app.cancel(old.id)
+    await has_status(app, old.id, "cancelled")
+    assert world.calls["unreserve tea 2"] == 1

@@ -15,6 +15,7 @@ from tests.cell_servers import CellServer
 from outlive import NoSlot, Outlive, Quota, RateLimited, Slots, ids
 from outlive.clock import ManualClock
 from outlive.doors import ratelimits
+from outlive.doors.ratelimits import SlotKeeper
 from outlive.errors import Conflict, StoreUnavailable
 from outlive.model import Batch, Committed
 from outlive.stores.memory import MemoryStore
@@ -121,6 +122,23 @@ async def test_a_limit_in_shadow_mode_counts_and_refuses_nothing(app: Outlive) -
     assert limits.counts["shadowed"] == 3
 
 
+async def test_a_limit_in_shadow_mode_that_can_never_be_had_is_only_said(app: Outlive) -> None:
+    limits = app.ratelimits(Quota("new", 2, shadow=True), Quota("old", 9))
+    answer = await limits.hit("ada", 5)
+    assert answer and answer.shadowed_by == ("new",)
+    assert [one.left for one in answer.standings] == [2, 4]
+    with pytest.raises(ValueError, match="can never be had of old"):
+        await limits.hit("ada", 10)
+
+
+async def test_a_limit_in_shadow_mode_makes_nobody_wait(app: Outlive) -> None:
+    limits = app.ratelimits(Quota("new", 1, 86_400, shadow=True), Quota("old", 1, per_seconds=2))
+    await limits.hit("ada")
+    refused = await limits.hit("ada")
+    assert (refused.refused_by, refused.shadowed_by) == (("old",), ("new",))
+    assert refused.retry_seconds == 2.0
+
+
 async def test_what_is_demanded_and_refused_is_an_error(app: Outlive) -> None:
     limits = app.ratelimits(Quota("burst", 1, per_seconds=2))
     await limits.demand("ada")
@@ -184,6 +202,22 @@ async def test_a_store_that_does_not_answer_is_declared(on_failure: Any) -> None
     answer = await limits.hit("ada")
     assert answer and answer.checked and answer.standings[0].left == 4
     await app.close()
+
+
+async def test_what_the_store_could_not_give_back_is_given_back_when_it_can() -> None:
+    clock = ManualClock()
+    store = Failing(clock=clock)
+    app = Outlive(store, clock=clock)
+    limits = app.ratelimits(Quota("burst", 5, per_seconds=3600))
+    async with app:
+        answer = await limits.hit("ada", 3)
+        store.trouble = StoreUnavailable()
+        with pytest.raises(StoreUnavailable):
+            await limits.refund("ada", answer)
+        store.trouble = None
+        assert await limits.refund("ada", answer)
+        assert not await limits.refund("ada", answer), "once"
+        assert (await limits.peek("ada")).standings[0].left == 5
 
 
 async def test_a_store_that_says_nothing_is_waited_for_no_longer_than_declared() -> None:
@@ -270,6 +304,22 @@ async def test_tokens_taken_ahead_go_back_when_the_application_closes(clock: Man
     await app.close()
 
 
+async def test_what_is_taken_ahead_is_taken_of_a_quota_in_shadow_mode_too(
+    clock: ManualClock,
+) -> None:
+    app = Outlive(MemoryStore(clock=clock), clock=clock)
+    quotas = Quota("new", 5, per_seconds=10**6, shadow=True), Quota("old", 20, per_seconds=10**6)
+    limits = app.ratelimits(*quotas, scope="hybrid", ahead=3)
+    await app.open_client()
+    answers = [await limits.hit("ada") for _ in range(9)]
+    assert all(answers)
+    assert [answer.shadowed_by for answer in answers] == [()] * 5 + [("new",)] * 4
+    await app.close()
+    await app.open_client()
+    assert [one.left for one in (await limits.peek("ada")).standings] == [0, 11]
+    await app.close()
+
+
 def test_a_limiter_that_means_nothing_is_refused_where_it_is_declared() -> None:
     app, quota = Outlive("memory://"), Quota("burst", 1)
     for quotas, options in (
@@ -298,6 +348,79 @@ async def test_so_many_hold_a_slot_and_the_next_is_told_when_to_come_back(app: O
             pass
     async with exports.hold("acme"), exports.hold("acme"):
         pass
+
+
+class Slow(MemoryStore):
+    """A store that has written, and does not say so while its gate is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.written = asyncio.Event(), asyncio.Event()
+        self.gate.set()
+
+    async def commit_group(self, batches: Sequence[Batch]) -> list[Any]:
+        results = await super().commit_group(batches)
+        self.written.set()
+        await self.gate.wait()
+        return results
+
+    def close_gate(self) -> None:
+        self.gate.clear()
+        self.written.clear()
+
+
+async def _held(slots: SlotKeeper, key: str) -> None:
+    async with slots.hold(key):
+        await asyncio.Event().wait()
+
+
+async def _until_all_is_decided(slots: SlotKeeper) -> None:
+    applier = await slots._place.applier()
+    while applier._task is not None:
+        await asyncio.sleep(0)
+
+
+async def test_who_is_cancelled_while_a_slot_is_taken_for_him_does_not_keep_it() -> None:
+    store = Slow()
+    app = Outlive(store)
+    exports = app.slots(Slots("exports", 1, lease_seconds=3600))
+    await app.open_client()
+    store.close_gate()
+    holding = asyncio.create_task(_held(exports, "acme"))
+    async with asyncio.timeout(60):
+        await store.written.wait()
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
+        store.gate.set()
+        await _until_all_is_decided(exports)
+        async with exports.hold("acme"):
+            pass
+    await app.close()
+
+
+async def test_who_is_cancelled_again_while_he_leaves_a_slot_does_not_keep_it() -> None:
+    store = Slow()
+    app = Outlive(store)
+    exports = app.slots(Slots("exports", 1, lease_seconds=3600))
+    await app.open_client()
+    async with asyncio.timeout(60):
+        holding = asyncio.create_task(_held(exports, "acme"))
+        await store.written.wait()
+        await _until_all_is_decided(exports)
+        store.close_gate()
+        other = asyncio.create_task(_held(exports, "other"))  # what comes behind it has to wait
+        await store.written.wait()
+        for _ in range(10):
+            holding.cancel()
+            await asyncio.sleep(0)
+        assert holding.done()
+        store.gate.set()
+        await _until_all_is_decided(exports)
+        async with exports.hold("acme"):
+            pass
+        other.cancel()
+        await asyncio.gather(other, holding, return_exceptions=True)
+    await app.close()
 
 
 async def test_a_slot_is_renewed_while_it_is_held(app: Outlive, clock: ManualClock) -> None:

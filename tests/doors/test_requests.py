@@ -14,16 +14,18 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from outlive import Outlive, ids
-from outlive.doors.requests import Requests
+from outlive.doors.requests import Once, Requests
 from outlive.errors import (
     KeyReused,
     NoSuchRequest,
     NotAllowed,
     NotResolvable,
+    OutliveError,
     RequestRunning,
     RequestUnknown,
 )
 from outlive.kinds.requests.decisions import Answer, Place
+from outlive.kinds.requests.fingerprints import fingerprints_of_value
 from outlive.web.requests import IdempotencyMiddleware, Rule, once_of
 
 MAKE = "CREATE TABLE IF NOT EXISTS charge (name TEXT)"
@@ -254,3 +256,85 @@ async def test_over_http_the_recorded_answer_is_what_everybody_gets(app: Outlive
         (201, answers[0].content, answers[0].headers["location"])
     }
     assert sum("idempotent-replayed" not in one.headers for one in answers) == 1
+
+
+async def test_an_answer_of_a_transaction_that_was_rolled_back_is_given_to_nobody(
+    app: Outlive, address: str
+) -> None:
+    if address.startswith("sqlite"):  # no second transaction may exist there
+        return
+    import asyncpg
+
+    link = await asyncpg.connect(address.partition("?")[0])
+
+    async def charge(request: Request) -> JSONResponse:
+        transaction = link.transaction()
+        await transaction.start()
+        await once_of(request).within(link, {"booked": True})
+        fails = request.query_params["fails"] == "yes"
+        await (transaction.rollback() if fails else transaction.commit())
+        return JSONResponse({"booked": not fails}, 500 if fails else 201)
+
+    site = Starlette(routes=[Route("/charges", charge, methods=["POST"])])
+    rules = [Rule(route="POST /charges", mode="transactional")]
+    service = IdempotencyMiddleware(site, app.requests(), rules)
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(service), base_url="http://shop.test")
+    headers = {"idempotency-key": '"k"'}
+    try:
+        failed = await http.post("/charges?fails=yes", headers=headers)
+        assert (failed.status_code, failed.json()) == (500, {"booked": False})
+        for _ in range(2):  # given, and given again
+            made = await http.post("/charges?fails=no", headers=headers)
+            assert (made.status_code, made.json()) == (200, {"booked": True})
+    finally:
+        await link.close()
+
+
+def beats_no_more(requests: Requests, once: Once) -> bool:
+    return len(requests._hearts) == 0 and once.name not in requests._running
+
+
+async def test_an_answer_that_cannot_be_recorded_lets_its_lease_end(app: Outlive) -> None:
+    requests = app.requests()
+    once = requests.once(Place("large"), fingerprints_of_value(None))
+    with pytest.raises(OutliveError):
+        async with once:
+            once.finish("x" * 64 * 1024 * 1024)
+    assert beats_no_more(requests, once)
+
+
+async def test_who_is_cancelled_while_recording_lets_its_lease_end(
+    app: Outlive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = app.requests()
+    once = requests.once(Place("cut short"), fingerprints_of_value(None))
+    never = asyncio.get_running_loop().create_future()
+    await once.__aenter__()
+    monkeypatch.setattr(requests, "ask", lambda command: never)
+    recording = asyncio.create_task(once.complete(Answer()))
+    await asyncio.sleep(0)
+    recording.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await recording
+    assert beats_no_more(requests, once)
+
+
+async def test_who_is_cancelled_while_asking_for_a_key_leaves_it_free(app: Outlive) -> None:
+    requests = app.requests()
+    for turns in range(1, 400):
+        place = Place(f"cut {turns}")
+        asking = asyncio.create_task(requests.once(place, fingerprints_of_value(None)).__aenter__())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if asking.done():
+            break
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    assert (await requests.look(place)).state == "running"
+                except NoSuchRequest:
+                    break
+                await asyncio.sleep(0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from tests.web.visits import ABSOLUTE, IDLE, browser, id_of, site
 
 from outlive.clock import ManualClock
 from outlive.doors.sealed import SealedSessions
+from outlive.doors.sessions import Sessions
+from outlive.errors import SessionExpired, StoreUnavailable
 from outlive.kinds.sessions.cookies import Cookie
 from outlive.stores.keys import Keys
 from outlive.stores.memory import MemoryStore
@@ -122,3 +125,79 @@ async def test_without_a_place_a_copy_of_the_cookie_outlives_the_logout() -> Non
     assert (await browser(service, stolen).get("/")).json()["who"] == "ada"
     with pytest.raises(ValueError, match="without a place"):
         await service._sessions.revoke_all("ada")
+
+
+async def test_a_cookie_that_is_only_renewed_is_kept_by_no_shared_cache() -> None:
+    clock = ManualClock()
+    client = browser(sealed(clock))
+    await client.post("/login/ada")
+    clock.advance(61)
+    renewed = await client.get("/plain")  # which did not look at the session
+    assert "set-cookie" in renewed.headers
+    assert "no-store" in renewed.headers["cache-control"]
+    assert renewed.headers["vary"] == "Cookie"
+
+
+async def test_a_logout_wins_over_a_rotation_under_way(memory: MemoryStore) -> None:
+    service = sealed(memory._clock, place=memory)  # type: ignore[arg-type]
+    sessions = service._sessions
+    client = browser(service)
+    await client.post("/login/ada")
+    held = await sessions.load(id_of(client))
+    assert held is not None
+    stepping_up = sessions.visit(held)
+    stepping_up.rotate()
+    await client.post("/logout")
+    with pytest.raises(SessionExpired):
+        await sessions.settle(held, stepping_up.change())
+
+
+async def test_a_socket_stays_open_while_the_store_is_out_of_reach(
+    memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = memory._clock
+    assert isinstance(clock, ManualClock)
+    sessions = sealed(clock, place=memory, look_seconds=1)._sessions
+    client = browser(SessionMiddleware(site(), sessions))
+    await client.post("/login/ada")
+    held = await sessions.load(id_of(client))
+    assert held is not None
+    assert isinstance(sessions, SealedSessions)
+    looked = asyncio.Event()
+
+    async def away(command: object) -> None:
+        looked.set()
+        raise StoreUnavailable
+
+    ended = asyncio.create_task(sessions.until_ended(held))
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions._ground, "apply", away)
+        while not looked.is_set():
+            clock.advance(1)
+            await asyncio.sleep(0)
+        await asyncio.wait({ended}, timeout=0.05)
+        assert not ended.done()
+    await client.post("/logout")
+    async with asyncio.timeout(10):
+        while not ended.done():
+            clock.advance(1)
+            await asyncio.sleep(0)
+
+
+async def test_the_sweep_beside_stored_sessions_leaves_a_subject_its_epoch(
+    memory: MemoryStore,
+) -> None:
+    clock = memory._clock
+    assert isinstance(clock, ManualClock)
+    service = sealed(
+        clock, place=memory, idle_seconds=10 * ABSOLUTE, absolute_seconds=20 * ABSOLUTE
+    )
+    stored = Sessions(memory, idle_seconds=IDLE, absolute_seconds=ABSOLUTE, storage="volatile")
+    await browser(SessionMiddleware(site(), stored)).post("/login/ada")
+    client = browser(service)
+    await client.post("/login/ada")
+    await browser(SessionMiddleware(site(), stored)).post("/login/ada")
+    clock.advance(ABSOLUTE + 1)
+    assert service._sessions._ground is not None
+    await service._sessions._ground.sweep()
+    assert (await client.get("/")).json()["who"] == "ada"

@@ -9,8 +9,11 @@ import pytest
 from tests.web.visits import browser, id_of, site
 
 from outlive import Outlive
-from outlive.errors import StoreRefused, StoreUnavailable
+from outlive.clock import ManualClock
+from outlive.doors.sessions import Sessions
+from outlive.errors import SessionExpired, StoreRefused, StoreUnavailable
 from outlive.kinds.sessions.decisions import SESSIONS
+from outlive.stores.memory import MemoryStore
 from outlive.web.sessions import SessionMiddleware
 
 
@@ -85,3 +88,63 @@ async def test_a_hundred_requests_on_one_session_lose_nothing_and_a_logout_wins(
         assert answers[50].status_code == 200
         assert (await browser(service, id).get("/")).json()["who"] == ""
         assert await app.store.scan(SESSIONS) == []
+
+
+async def test_who_waits_for_an_end_is_told_though_another_has_just_stopped_waiting() -> None:
+    store = MemoryStore(clock=ManualClock())
+    await store.open()
+    here, there = (Sessions(store, storage="volatile", look_seconds=0.01) for _ in range(2))
+    visitor = browser(SessionMiddleware(site(), here))
+    await visitor.post("/login/ada")
+    held = await here.load(id_of(visitor))
+    assert held is not None
+    first = asyncio.create_task(here.until_ended(held))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    first.cancel()
+    second = asyncio.create_task(here.until_ended(held))  # a socket that connects anew
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await there.revoke_all("ada")  # on another instance
+    async with asyncio.timeout(10):
+        await second
+    await store.close()
+
+
+async def test_an_end_of_all_without_a_list_wins_over_a_rotation_under_way() -> None:
+    store = MemoryStore(clock=ManualClock())
+    await store.open()
+    sessions = Sessions(store, storage="volatile", listed=False)
+    visitor = browser(SessionMiddleware(site(), sessions))
+    await visitor.post("/login/ada")
+    held = await sessions.load(id_of(visitor))
+    assert held is not None
+    stepping_up = sessions.visit(held)
+    stepping_up.rotate()
+    change = stepping_up.change()
+    await sessions.revoke_all("ada")
+    with pytest.raises(SessionExpired):
+        await sessions.settle(held, change)
+    assert await sessions.load(change.fresh) is None
+    await store.close()
+
+
+async def test_of_too_many_sessions_those_that_are_over_go_before_one_in_use() -> None:
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
+    await store.open()
+    sessions = Sessions(
+        store, storage="volatile", idle_seconds=60, absolute_seconds=86_400, touch_seconds=0,
+        devices_max=3,
+    )  # fmt: skip
+    service = SessionMiddleware(site(), sessions)
+    laptop = browser(service)
+    await laptop.post("/login/ada")
+    for _ in range(5):  # elsewhere, and never seen again
+        await browser(service).post("/login/ada")
+        clock.advance(45)
+        assert (await laptop.get("/")).json()["who"] == "ada"
+        clock.advance(45)
+        assert (await laptop.get("/")).json()["who"] == "ada"
+    assert len(await sessions.devices("ada")) <= 3
+    await store.close()

@@ -320,6 +320,7 @@ def test_a_key_has_parts_and_a_plan_has_numbers() -> None:
         {"per_seconds": 32 * 86_400.0},
         {"algorithm": "leaky"},
         {"algorithm": "fixed", "burst": 3},
+        {"burst": 0},
         {"plans": {"gold": 0}},
     ],
     ids=str,

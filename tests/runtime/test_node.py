@@ -8,10 +8,12 @@ import msgspec
 import pytest
 from tests.service import Dying, Place, check_grammar, has_status, until
 
-from outlive import Outlive, Run, step
+from outlive import Limit, Outlive, Run, step
 from outlive.clock import ManualClock
 from outlive.errors import StoreUnavailable, StoreWentBack
+from outlive.kinds.processes.limits import bell
 from outlive.kinds.processes.requests import REQUESTS
+from outlive.model import Batch, Cell
 
 
 def wait(app: Outlive) -> None:
@@ -212,3 +214,22 @@ async def test_a_node_that_stands_still_does_nothing_until_its_rounds_are_made(
     assert len(runtime.activations.leases) == runtime.store.shards
     assert await runtime.take_due() == 1, "the key has had its time"
     assert (await app.store.scan(REQUESTS)) == []
+
+
+async def test_a_bell_that_is_heard_while_the_node_goes_down_is_left_to_the_next(
+    place: Place,
+) -> None:
+    def declare(app: Outlive) -> None:
+        @app.process("/jobs", version=1, limit=Limit(concurrency=1))
+        async def job(run: Run) -> None:
+            pass
+
+    app = await place.open(declare)
+    runtime = app._runtime
+    assert runtime is not None
+    await runtime.stand_still()
+    rung = bell("job.0", app.store.shards, 0, "somebody")
+    (version,) = (await app.store.commit(Batch(put=(rung,)))).versions
+    runtime.activations.draining = True
+    await runtime._obey(Cell(rung.ref.space, rung.ref.key, rung.value, version))
+    assert await app.store.read((rung.ref,)) != [None]

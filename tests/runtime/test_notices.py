@@ -233,6 +233,38 @@ async def test_nothing_secret_is_shown_or_logged(
     assert not [text for text in (*shown, caplog.text) if "geheim" in text]
 
 
+async def test_what_is_redacted_is_told_to_nobody(place: Place) -> None:
+    app = place.new(works, redact=("card",))
+
+    @app.process("/pays", version=1)
+    async def pay(run: Run, order: dict[str, str]) -> dict[str, str]:
+        return order
+
+    await app.open()
+    id = (await app.start(pay, {"card": "4111", "what": "tea"}, notify=URL)).id
+    await stands(app, id, "delivered")
+    assert world.bodies[0]["data"] == world.bodies[0]["result"] == {"card": "…", "what": "tea"}
+
+
+async def test_a_fork_that_is_made_while_the_end_is_told_is_not_forgotten(place: Place) -> None:
+    told, forked = asyncio.Event(), asyncio.Event()
+
+    async def wait(*_: Any) -> int:
+        told.set()
+        await forked.wait()
+        return 200
+
+    app = await place.open(works)
+    world.post = wait  # type: ignore[method-assign]
+    id = (await app.begin("work", b'"wait"', notify=URL)).id
+    await app.signal(id, "go", b"")
+    await until(told.is_set, "it is being told")
+    fork = await app.fork(id, "wait go")
+    forked.set()
+    await stands(app, id, "delivered")
+    assert (await app.view(id)).forks == (fork.id,)
+
+
 async def test_another_node_tells_what_the_first_could_not(place: Place) -> None:
     held = asyncio.Event()
 

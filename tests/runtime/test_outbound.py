@@ -137,6 +137,23 @@ async def test_one_that_does_not_answer_is_left_in_time() -> None:
             await post(f"http://127.0.0.1:{there.port}/", hooks(timeout_seconds=0.1))
 
 
+async def test_an_address_that_is_silent_leaves_time_for_the_next(
+    names: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as an IPv6 one where IPv6 leads nowhere."""
+    usual = asyncio.open_connection
+
+    async def connect(address: str, *args: Any, **options: Any) -> Any:
+        if address == "127.0.0.2":
+            await asyncio.Event().wait()
+        return await usual(address, *args, **options)
+
+    monkeypatch.setattr(asyncio, "open_connection", connect)
+    names(["127.0.0.2", "127.0.0.1"])
+    async with receiver() as there:
+        assert await post(f"http://localhost:{there.port}/", hooks(timeout_seconds=2.0)) == 204
+
+
 async def test_no_redirect_is_followed() -> None:
     async with receiver() as inner:
         answer = f"HTTP/1.1 307 Here\r\nLocation: http://127.0.0.1:{inner.port}/\r\n\r\n"

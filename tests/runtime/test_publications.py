@@ -12,7 +12,7 @@ import pydantic
 import pytest
 from tests.service import Outside, Place, has_status, until
 
-from outlive import Outlive, Run, attempt, step
+from outlive import Limit, Outlive, Run, attempt, step
 from outlive.stores.memory import MemoryStore
 from outlive.testing.killing import KillEverywhere, Outcome
 from outlive.testing.trial import Trial
@@ -118,6 +118,13 @@ async def test_an_event_for_an_ended_process_is_kept_and_said(place: Place) -> N
     assert "has ended: done" in kept.why and handle.id in bytes(kept.payload).decode()
 
 
+async def test_what_is_redacted_is_not_shown_of_an_event_either(place: Place) -> None:
+    app = await place.open(shop, redact=("process",))
+    event = await app.publish(Paid("dun_nobody"))
+    (kept,) = await until(app.undelivered, "it is kept")
+    assert kept.event == event and msgspec.json.decode(kept.payload) == {"process": "…"}
+
+
 @pytest.mark.parametrize("named", ["dun_nobody", ""])
 async def test_an_event_that_names_no_process(place: Place, named: str) -> None:
     app = await place.open(shop)
@@ -127,6 +134,46 @@ async def test_an_event_that_names_no_process(place: Place, named: str) -> None:
     await handle.result(within=10)
     kept = await app.undelivered()
     assert [found.why for found in kept] == ["there is no dun dun_nobody"] * bool(named)
+
+
+async def test_a_subscriber_that_names_no_text_keeps_the_event_from_nobody_else(
+    place: Place,
+) -> None:
+    def declare(app: Outlive) -> None:
+        app.on(Paid, signal="paid", to=lambda _: 17)(  # type: ignore[arg-type,return-value]
+            app.process("/duns", version=1, signals={"paid": None})(dun)
+        )
+        app.on(Paid)(app.process("/thanks", version=1)(thank))
+
+    async def thank(run: Run, paid: Paid) -> str:
+        return paid.process
+
+    app = await place.open(declare)
+    await app.publish(Paid("ann"))
+    (kept,) = await until(app.undelivered, "it is kept")
+    assert "it gave a int" in kept.why
+    assert [one.type for one in (await app.processes()).items] == ["thank"]
+
+
+async def test_a_subscriber_that_finds_no_line_keeps_the_event_from_nobody_else(
+    place: Place,
+) -> None:
+    async def pick(run: Run, paid: Paid) -> None:
+        pass
+
+    async def thank(run: Run, paid: Paid) -> None:
+        pass
+
+    def declare(app: Outlive) -> None:
+        limit = Limit(concurrency=1, per=lambda paid: {"ann": "a"}[paid.process])
+        app.on(Paid)(app.process("/picks", version=1, limit=limit)(pick))
+        app.on(Paid)(app.process("/thanks", version=1)(thank))
+
+    app = await place.open(declare)
+    await app.publish(Paid("bob"))
+    (kept,) = await until(app.undelivered, "it is kept")
+    assert kept.subscriber == "pick" and "KeyError" in kept.why
+    assert [one.type for one in (await app.processes()).items] == ["thank"]
 
 
 async def test_what_is_published_by_a_client_is_delivered_by_a_node(place: Place) -> None:

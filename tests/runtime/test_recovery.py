@@ -10,13 +10,14 @@ from tests.service import (
     Outside,
     Place,
     check_grammar,
+    crash,
     has_status,
     never,
     process,
     until,
 )
 
-from outlive import Outlive, Run, attempt, step
+from outlive import Limit, Outlive, Run, attempt, step
 from outlive.clock import ManualClock
 from outlive.errors import StoreUnavailable
 from outlive.model import shard_of
@@ -332,3 +333,39 @@ async def test_what_is_due_first_in_a_shard_is_known_after_a_take_over(place: Pl
     await until(lambda: len(runtime.activations.leases) == runtime.store.shards)
     await until(lambda: runtime.activations.next_due is not None)
     await has_status(app, begun.id, "waiting")
+
+
+async def unmake(who: str, made: object) -> None:
+    world.do(f"undo {attempt().key}", f"unmake {who}")
+
+
+@step(undo=unmake, name="recovered_make")
+async def make(who: str) -> str:
+    return who
+
+
+@step(undo=unmake, name="recovered_freeze")
+async def freeze(who: str) -> str:
+    world.do(attempt().key, who)
+    return str(await asyncio.get_running_loop().create_future())
+
+
+@pytest.mark.parametrize("done", [0, 1])
+async def test_a_step_under_way_when_its_node_died_is_undone_by_a_cancel_of_who_stands_in_line(
+    place: Place, done: int
+) -> None:
+    async def freezing(run: Run) -> None:
+        for n in range(done):
+            await run(make, f"part {n}")
+        await run(freeze, "frozen")
+
+    declare = process(freezing, limit=Limit(concurrency=1))
+    app = await place.open(declare)
+    begun = await app.begin("thing", b"null")
+    await until(lambda: world.log)
+    await app.pause(begun.id, who="me")
+    await crash(app)
+    app = await place.open(declare)
+    await app.cancel(begun.id)
+    await has_status(app, begun.id, "cancelled")
+    assert world.log == ["frozen", "unmake frozen", "unmake part 0"][: 2 + done]

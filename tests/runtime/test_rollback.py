@@ -10,7 +10,7 @@ import pytest
 from tests.service import Outside, Place, check_grammar, has_status, until
 
 from outlive import NonRetryable, Outlive, Retry, Run, StepFailed, Unknown, attempt, step
-from outlive.errors import NotStuck, PastPivot, ProcessTerminal
+from outlive.errors import Discarded, NotStuck, PastPivot, ProcessTerminal
 
 ONCE = Retry(attempts=1)
 world = Outside()
@@ -447,3 +447,24 @@ async def test_an_undo_that_is_no_longer_there_makes_it_stuck_with_its_name(plac
     begun = await app.begin("orphans", b"null")
     view = await has_status(app, begun.id, "stuck")
     assert "gone_with_the_refactoring" in view.failure.message
+
+
+async def test_a_step_that_was_asked_for_and_not_begun_when_the_body_failed_is_never_begun(
+    place: Place,
+) -> None:
+    beside: list[asyncio.Task[str]] = []
+
+    def declare(app: Outlive) -> None:
+        @app.process("/hasty", version=1)
+        async def hasty(run: Run) -> None:
+            await run(make, "a")
+            beside.append(asyncio.create_task(run(make, "b")))
+            raise ValueError("no")
+
+    app = await place.open(declare)
+    begun = await app.begin("hasty", b"null")
+    await has_status(app, begun.id, "rolled_back")
+    await asyncio.wait(beside)
+    assert isinstance(beside[0].exception(), Discarded)
+    assert world.log == ["make a", "unmake a made-a"]
+    check_grammar(await app.journal(begun.id))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import asyncpg
@@ -111,6 +113,39 @@ async def test_a_function_that_raises_is_tried_again_and_its_rows_are_taken_back
     assert await app.result(begun.id, within=60) == 1
     view = await app.view(begun.id)
     assert [found.outcome for found in view.steps[0].attempts] == ["failed", "done"]
+
+
+async def test_one_that_fails_when_its_branch_is_over_is_not_tried_again(place: Place) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    @step(retry=Retry(attempts=3, base_seconds=0.01, cap_seconds=0.02))
+    def slow(tables: Any) -> None:
+        world.do("", "slow")
+        begun.set()
+        assert over.wait(60)
+        if world.calls["slow"] == 1:
+            raise ConnectionError("not now")
+
+    async def writes(run: Run) -> None:
+        await run.transact(slow)
+
+    async def breaks(run: Run) -> None:
+        await asyncio.to_thread(begun.wait, 60)
+        asyncio.get_running_loop().call_later(0.05, over.set)  # the other one is cut off by then
+        raise LookupError("no")
+
+    async def both(run: Run) -> str:
+        try:
+            await run.gather(writes, breaks)
+        except LookupError:
+            return "on"
+        return "never"
+
+    app = await place.open(process(both))
+    begun_id = (await app.begin("thing", b"null")).id
+    assert await app.result(begun_id, within=60) == "on"
+    assert world.calls["slow"] == 1
+    assert [line.kind for line in await app.journal(begun_id)] == ["started", "decided", "ended"]
 
 
 async def test_a_signal_that_comes_during_a_transaction_is_kept(place: Place) -> None:

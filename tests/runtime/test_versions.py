@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from tests.service import Place, has_status, recorded, until
 
 from outlive import Outlive, Run, step
-from outlive.model import shard_of
+from outlive.errors import OutcomeUnknown, OutliveError
+from outlive.model import Batch, Committed, shard_of
 from outlive.runtime.versions import needs_of
 
 
@@ -151,3 +154,33 @@ async def test_what_is_queued_where_nobody_runs_it_says_so_and_begins_where_one_
 def leases(app: Outlive) -> dict[int, Any]:
     assert app._runtime is not None
     return dict(app._runtime.activations.leases)
+
+
+async def test_a_node_that_could_not_say_that_nobody_runs_it_hears_on_and_says_so_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def both(app: Outlive) -> None:
+        before(app)
+
+        @app.process("/sleepers", version=1)
+        async def sleeper(run: Run) -> None:
+            await run.sleep(0.3)
+
+    older = await place.open(both)
+    asleep = (await older.begin("sleeper", b"null")).id
+    await has_status(older, asleep, "waiting")
+    await older.close()
+    store, refused = place.store(), list[Batch]()
+    commit_group = store.commit_group
+
+    async def commit_some(batches: Sequence[Batch]) -> list[Committed | OutliveError]:
+        if not refused and any(event.kind == "stranded" for event in batches[0].append):
+            refused.append(batches[0])
+            return [OutcomeUnknown("the line was cut") for _ in batches]
+        return await commit_group(batches)
+
+    monkeypatch.setattr(store, "commit_group", commit_some)
+    newer = await place.open(before, store=store)
+    await has_status(newer, asleep, "no_worker_for_version")
+    assert refused and newer._runtime is not None
+    assert not any(loop.done() for loop in newer._runtime._loops)

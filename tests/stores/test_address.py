@@ -9,7 +9,13 @@ import pytest
 
 from outlive.clock import ManualClock
 from outlive.errors import BadAddress
-from outlive.stores.address import postgres_place, sqlite_path, store_at, without_password
+from outlive.stores.address import (
+    cells_at,
+    postgres_place,
+    sqlite_path,
+    store_at,
+    without_password,
+)
 from outlive.stores.memory import MemoryStore
 from outlive.stores.postgres import PostgresStore
 from outlive.stores.postgres_hosts import each_of
@@ -126,3 +132,21 @@ def test_a_port_that_is_none_is_refused_and_shows_no_part_of_a_password(place: s
 def test_hosts_of_every_form_are_taken() -> None:
     for place in ("db", "db:5432", "[::1]:5432", "ann:s3@cret@a:1,b:2", "", "%2Frun%2Fpg"):
         store_at(f"postgresql://{place}/x")
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://[::1/db", "redis://ada:secret@[::1", "sqlite://["]
+)
+def test_what_is_no_url_is_refused_and_not_repeated(address: str) -> None:
+    for open_at in (store_at, cells_at, without_password, sqlite_path, postgres_place):
+        with pytest.raises(BadAddress) as refused:
+            open_at(address)
+        assert "secret" not in str(refused.value)
+
+
+def test_a_kind_of_store_that_there_is_not_is_named_without_a_password() -> None:
+    with pytest.raises(BadAddress, match=r"'signup\.db' is no kind of store"):
+        store_at("signup.db")
+    with pytest.raises(BadAddress) as refused:
+        store_at("my_postgres://ada:secret@host/db")
+    assert "secret" not in str(refused.value)

@@ -11,8 +11,8 @@ from tests.cell_servers import CellServer, memcached_server
 
 from outlive import Outlive, Quota, ids
 from outlive.clock import MICROS
-from outlive.errors import BadAddress, StoreFull, StoreRefused
-from outlive.model import Batch, Put, Ref
+from outlive.errors import BadAddress, Conflict, StoreFull, StoreRefused
+from outlive.model import Batch, Committed, Put, Ref, Require
 from outlive.stores.address import cells_at
 from outlive.stores.memcached import LACKS, MemcachedStore
 
@@ -46,6 +46,40 @@ async def test_a_cell_goes_by_itself_after_its_due(memcached: CellServer) -> Non
     await store.close()
 
 
+async def test_a_cell_that_is_due_after_memcacheds_last_second_is_kept(
+    memcached: CellServer,
+) -> None:
+    store = MemcachedStore(f"127.0.0.1:{memcached.port}", prefix=ids.token(40))
+    await store.open()
+    for due in (2**31 * MICROS, 5 * 10**15, 2**62):
+        await store.commit(put(str(due), due=due))
+        (cell,) = await store.read([Ref("kept", str(due))])
+        assert cell is not None and cell.due == due
+    await store.close()
+
+
+async def test_of_two_who_drop_a_cell_at_the_version_it_had_one_is_refused(
+    memcached: CellServer,
+) -> None:
+    one, other = (MemcachedStore(f"127.0.0.1:{memcached.port}", prefix="drops") for _ in range(2))
+    await one.open()
+    await other.open()
+    for number in range(20):
+        ref = Ref("kept", str(number))
+        (version,) = (await one.commit(put(ref.key))).versions
+        drop = Batch(require=(Require(ref, version),), drop=(ref,), storage="volatile")
+        (first,), (second,) = await asyncio.gather(
+            one.commit_group([drop]), other.commit_group([drop])
+        )
+        assert {type(first), type(second)} == {Committed, Conflict}
+    await one.commit(put("a"))
+    drop = Batch(drop=(Ref("kept", "a"),), storage="volatile")
+    results = await asyncio.gather(one.commit(drop), other.commit(drop))
+    assert [type(result) for result in results] == [Committed] * 2, "it is gone, as both wanted"
+    await one.close()
+    await other.close()
+
+
 async def test_a_server_that_goes_takes_only_its_own_cells_along() -> None:
     servers = [memcached_server() for _ in range(3)]
     for server in servers:
@@ -77,13 +111,15 @@ def test_each_server_keeps_its_share(servers: int) -> None:
         assert max(kept.values()) < 1.4 * 1200 / servers, f"{places}: {kept}"
 
 
-async def test_a_value_that_is_too_large_for_the_server_is_refused() -> None:
+async def test_a_value_too_large_for_the_server_is_refused_and_takes_the_old_one_along() -> None:
     server = memcached_server()
     server.start()
     store = MemcachedStore(f"127.0.0.1:{server.port}")
     await store.open()
-    with pytest.raises(StoreFull):
+    await store.commit(put("a"))
+    with pytest.raises(StoreFull, match="not written, and what was there is gone"):
         await store.commit(put("a", bytes(2_000_000)))
+    assert await store.read([Ref("kept", "a")]) == [None], "or the message is not true"
     await store.commit(put("a"))
     await store.close()
     server.kill()
@@ -104,9 +140,11 @@ async def test_one_quota_fits_into_memcached_and_several_are_refused(
 
 
 def test_an_address_that_means_nothing_is_refused() -> None:
-    for address in ("memcached://", "memcached://host:port", "memcached://host?prefix=a%20b"):
+    wrong = ("", "host:port", "host?prefix=a%20b", "host:99999", "host:²", "[::1", ":1", "a:1:2")
+    for address in wrong:
         with pytest.raises(BadAddress):
-            cells_at(address)
-    store = cells_at("memcached://one,two:1,three")
+            cells_at(f"memcached://{address}")
+    store = cells_at("memcached://one,two:1,[::1],[fe80::2]:3")
     assert isinstance(store, MemcachedStore)
-    assert [line.name for line in store._lines] == ["one:11211", "two:1", "three:11211"]
+    places = [("one", 11211), ("two", 1), ("::1", 11211), ("fe80::2", 3)]
+    assert [line._place for line in store._lines] == places

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
+from redis.asyncio import Redis
 from tests.cell_servers import CellServer, valkey_server
 
 from outlive import ids
@@ -102,6 +103,27 @@ async def test_a_server_that_evicts_is_warned_of() -> None:
     server.kill()
 
 
+async def test_a_cell_that_the_server_has_evicted_is_absent_to_every_verb(own: CellServer) -> None:
+    store, refs = RedisStore(own.address), [Ref("kept", str(number)) for number in range(6)]
+    await store.open()
+    puts = tuple(Put(ref, b"v", 7, (("mark", ref.key),)) for ref in refs)
+    await store.commit(Batch(put=puts, storage="volatile"))
+    gone, left = refs[:5:2], ["1", "3", "5"]
+    async with Redis.from_url(own.address) as shell:
+        names = [f"{{outlive}}:c:{ref.space}\0{ref.key}" for ref in gone]
+        assert await shell.delete(*names) == 3  # as an eviction does: the cell, and nothing else
+    assert await store.read(gone) == [None] * 3
+    assert [cell.key for cell in await store.scan("kept")] == left
+    assert [cell.key for cell in await store.scan("kept", "", 3)] == left, "it ends early"
+    assert [cell.key for cell in await store.scan("kept", "1", 1)] == ["3"]
+    assert [value for value, _ in await store.select(["kept"], "mark", "", "9", 3)] == left
+    assert [cell.key for cell in await store.claim(["kept"], 10, 60)] == left
+    assert await store.read(gone) == [None] * 3, "no claim makes it again"
+    async with Redis.from_url(own.address) as shell:
+        assert await shell.zcard("{outlive}:d:kept") == await shell.zcard("{outlive}:k:kept") == 3
+    await store.close()
+
+
 async def test_an_old_server_is_refused(own: CellServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis, "RELEASE_MIN", 99)
     with pytest.raises(StoreRefused, match="too old: 99 is needed"):
@@ -128,8 +150,17 @@ async def test_it_keeps_no_journal(valkey: CellServer) -> None:
 
 
 def test_an_address_that_means_nothing_is_refused() -> None:
-    with pytest.raises(BadAddress, match="Redis store is not understood"):
-        cells_at("redis://host:port")
+    for address in ("redis://host:port", "redis://host?prefx=a", "rediss://h?ssl_cert_reqs=some"):
+        with pytest.raises(BadAddress, match="Redis store is not understood"):
+            cells_at(address)
+
+
+@pytest.mark.parametrize("address", ["redis://ada:se#cret@host", "rediss://ada:se/cret@host:1/0"])
+def test_what_is_said_of_an_address_tells_nothing_of_its_password(address: str) -> None:
+    with pytest.raises(BadAddress) as refused:
+        cells_at(address)
+    assert "'se'" not in str(refused.value) and "cret" not in str(refused.value)
+    assert refused.value.__suppress_context__, "a traceback would tell it"
 
 
 async def test_the_time_goes_on_between_answers_and_is_not_later_than_the_servers(

@@ -60,6 +60,25 @@ async def test_a_commit_that_did_not_arrive_never_will(valkey: CellServer) -> No
         await store.commit(put("a"))
 
 
+async def test_a_look_up_whose_own_answer_is_lost_is_made_again(valkey: CellServer) -> None:
+    async with cut_off(valkey) as (store, direct, line):
+        resolve = script("resolve")[0]
+
+        def rule(data: bytes) -> str:
+            if script("commit")[0] in data:
+                return "drop"
+            return "deafen" if resolve in data and "deafen" not in line.cuts else "pass"
+
+        line.rule = rule
+        async with asyncio.timeout(30):
+            with pytest.raises(StoreUnavailable, match="nothing was written, and nothing will be"):
+                await store.commit(put("a"))
+        assert line.cuts == ["drop", "deafen"]
+        line.rule = lambda data: "pass"
+        await store.commit(put("a"))
+        assert await direct.read([Ref("cut", "a")]) != [None]
+
+
 async def test_a_commit_that_cannot_be_looked_up_is_unknown(
     valkey: CellServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +122,44 @@ async def test_a_server_that_is_not_there_has_done_nothing(valkey: CellServer) -
             await store.commit(put("a"))
         line.is_open = True
         await store.commit(put("a"))
+
+
+async def test_a_name_that_is_no_text_is_refused_and_concerns_nobody_else(
+    valkey: CellServer,
+) -> None:
+    async with cut_off(valkey) as (store, _, _):
+        bad, link = Ref("cut", "\udc80"), store._line._link
+        async with asyncio.timeout(30):
+            results = await asyncio.gather(
+                store.commit(put(bad.key)), store.read([bad]), store.scan("cut", bad.key),
+                store.select(["cut"], "mark", "", bad.key), store.claim([bad.key], 1, 1),
+                store.next_due([bad.key]), store.commit(put("a")), store.read([Ref("cut", "b")]),
+                return_exceptions=True,
+            )  # fmt: skip
+        assert [type(result) for result in results[:6]] == [UnicodeEncodeError] * 6
+        assert isinstance(results[6], Committed) and results[7] == [None]
+        assert store._line._link is link, "nobody was hung up on"
+
+
+async def test_a_mistake_in_one_trip_does_not_hold_up_the_next(
+    valkey: CellServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cut_off(valkey) as (store, _, _):
+        line = store._line
+
+        def mistaken(answer: bytes) -> redis_line.Results:
+            assert line._asked, "somebody waits for the next trip"
+            monkeypatch.undo()
+            raise ValueError(answer)
+
+        monkeypatch.setattr(redis_line, "_read_results", mistaken)
+        writing = asyncio.create_task(store.commit(put("a")))
+        async with asyncio.timeout(30):
+            while line._task is None or line._offered:
+                await asyncio.sleep(0)
+            assert await store.read([Ref("cut", "b")]) == [None]
+            with pytest.raises(OutcomeUnknown):
+                await writing
 
 
 async def test_what_is_asked_in_one_turn_is_one_trip(valkey: CellServer) -> None:

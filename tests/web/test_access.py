@@ -121,6 +121,7 @@ async def test_where_names_are_given_a_token_opens_what_was_for_this_machine(
         for headers in ({}, {"Authorization": f"Bearer {ANN}x"}, {"Authorization": f"Basic {ANN}"}):
             answer = await client.request(method, path, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (401, "OL4011")
+            assert answer.headers["www-authenticate"] == 'Bearer realm="outlive"', "RFC 9110"
         assert fake.count("retry") == 0
         answer = await client.request(method, path, headers={"Authorization": f"Bearer {ANN}"})
         assert answer.status_code < 300

@@ -172,6 +172,7 @@ async def test_a_refusal_is_shown_on_the_page(app: Outlive, client: httpx.AsyncC
         ("signal", {"name": ""}, 400),
         ("signal", {"name": "lost"}, 422),
         ("skip", {"step": "take", "value": "{", "why": "x"}, 422),
+        ("skip", {"step": "take", "value": "[" * 5000, "why": "x"}, 422),
         ("deadline", {"seconds": "-1", "why": "x"}, 422),
         ("deadline", {"seconds": "0", "why": "x"}, 422),
         ("fork", {"at": "nowhere", "input": "1", "version": "x", "why": "x"}, 422),

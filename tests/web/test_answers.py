@@ -113,6 +113,31 @@ async def test_without_patience_it_has_an_address_of_its_own(http: httpx.AsyncCl
     assert_problem(late, 409, "OL2062")
 
 
+async def test_what_is_redacted_is_in_no_answer(
+    connect: Callable[..., httpx.AsyncClient],
+) -> None:
+    app = Outlive(MemoryStore(shards=4), redact=("number",))
+    say = Update("say", str, Receipt)
+
+    @app.process("/tills", version=1, updates=[say])
+    async def till(run: Run) -> None:
+        asked = await run.wait_update(say)
+        await asked.answer(Receipt(len(asked.value)))
+
+    @app.query(of=till)
+    def last(seen: Seen) -> list[Receipt]:
+        return [Receipt(3)]
+
+    async with app, connect(app.asgi()) as client:
+        place = await begin(client, "/tills", None)
+        answer = await client.post(f"{place}/updates/say", json="abc", headers=WAIT)
+        assert answer.json()["answer"] == {"number": "…"}
+        assert (await client.get(answer.headers["location"])).json()["answer"] == {"number": "…"}
+        assert (await client.get(f"{place}/queries/last")).json() == [{"number": "…"}]
+        handle = app.handle(place.rpartition("/")[2])
+        assert await handle.query(last) == [Receipt(3)], "a program gets the whole"
+
+
 async def test_a_refusal_is_a_problem_and_stays_one(http: httpx.AsyncClient) -> None:
     place = await begin(http)
     headers = WAIT | {"idempotency-key": "k"}

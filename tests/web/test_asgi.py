@@ -183,6 +183,12 @@ async def test_the_words_of_a_store_error_stay_inside(
     assert "retry-after" in answer.headers
 
 
+async def test_a_path_with_a_nul_is_asked_of_no_store(client: httpx.AsyncClient) -> None:
+    for path in ("/registrations/%00", "/outlive/journals/reg_1%00"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "OL4001")
+
+
 async def test_a_slash_that_was_hidden_is_not_found(client: httpx.AsyncClient) -> None:
     for path in ("/registrations/reg_1%2Fcancel", "/registrations/reg_1%2fsignals%2fconfirmed"):
         answer = await client.post(path)

@@ -123,3 +123,8 @@ async def test_a_fork_gives_the_id_of_the_other_one(http: httpx.AsyncClient, app
     told = await http.post(f"{AT}/fork", json=asked, headers=by(ANN))
     assert told.status_code == 200, told.text
     assert (await app.view(told.json()["id"])).forked_from == handle.id
+
+
+async def test_a_query_of_too_many_fields_is_refused(http: httpx.AsyncClient) -> None:
+    answer = await http.get(f"{AT}/nodes?{'a=1&' * 20}", headers=by(WALL))
+    assert (answer.status_code, answer.json()["code"]) == (422, "OL4003")

@@ -164,6 +164,17 @@ async def test_a_process_that_does_not_exist_has_a_page_that_says_so(
     assert "There is no such process" in page.text
 
 
+async def test_an_asset_is_kept_for_ever_only_under_its_own_stamp(
+    client: httpx.AsyncClient,
+) -> None:
+    """While one instance is newer than another, its page may ask the other for the asset."""
+    page = (await client.get("/outlive")).text
+    named = page.partition('href="/outlive/assets/outlive.css?')[2].partition('"')[0]
+    for query, kept in ((named, True), ("0123456789ab", False)):
+        got = await client.get(f"/outlive/assets/outlive.css?{query}")
+        assert ("immutable" in got.headers["cache-control"]) is kept
+
+
 async def test_assets_are_served_and_revalidated(client: httpx.AsyncClient) -> None:
     for name, kind in (("outlive.css", "text/css"), ("outlive.js", "text/javascript")):
         got = await client.get(f"/outlive/assets/{name}")
@@ -171,3 +182,14 @@ async def test_assets_are_served_and_revalidated(client: httpx.AsyncClient) -> N
         known = {"If-None-Match": got.headers["etag"]}
         assert (await client.get(f"/outlive/assets/{name}", headers=known)).status_code == 304
     assert (await client.get("/outlive/assets/..%2fpages.py")).status_code == 404
+
+
+async def test_a_browser_is_told_of_every_refusal_under_our_pages(
+    client: httpx.AsyncClient,
+) -> None:
+    """Whatever is wrong with the address: a page that says so, never an error of the server."""
+    html = {"Accept": "text/html"}
+    assert (await client.post("/outlive", headers=html)).status_code == 405
+    assert (await client.get("/outlive?x=%FF", headers=html)).status_code == 400
+    assert (await client.get("/outlive/problems/none?x=%FF", headers=html)).status_code == 404
+    assert (await client.get("/outlive?" + "a=1&" * 50, headers=html)).status_code == 400

@@ -21,6 +21,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 from starlette.applications import Starlette
+from starlette.authentication import SimpleUser
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -32,7 +33,7 @@ from outlive.doors.requests import Requests
 from outlive.errors import StoreUnavailable
 from outlive.kinds.requests.decisions import Answer, Place
 from outlive.stores.memory import MemoryStore
-from outlive.web.requests import IdempotencyMiddleware, Rule
+from outlive.web.requests import IdempotencyMiddleware, Rule, principal_of
 
 KEY = {"idempotency-key": '"order-17"'}
 LEASE, DAY = 30.0, 86_400.0
@@ -487,3 +488,74 @@ async def test_the_end_of_the_life_span_waits_for_what_is_carried_out(store: Mem
     async with asyncio.timeout(30):
         await span
     assert said[-1] == "lifespan.shutdown.complete"
+
+
+async def test_json_nested_deeper_than_anybody_reads_is_compared_by_its_bytes(
+    store: MemoryStore,
+) -> None:
+    place = here(store)
+    deep = b"[" * 700 + b"]" * 700
+    headers = {**KEY, "content-type": "application/json"}
+    first = await place.http.post("/orders", content=deep, headers=headers)
+    again = await place.http.post("/orders", content=deep, headers=headers)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (await place.http.post("/orders", content=b"[]", headers=headers)).status_code == 422
+
+
+async def test_a_stream_of_events_ends_when_its_client_leaves(store: MemoryStore) -> None:
+    ended, left, sent = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def events(request: Request) -> StreamingResponse:
+        async def body() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"data: 1\n\n"
+                    sent.set()
+                    await asyncio.sleep(0.01)
+            finally:
+                ended.set()
+
+        return StreamingResponse(body(), 200, media_type="text/event-stream")
+
+    app = Starlette(routes=[Route("/events", events, methods=["POST"])])
+    service = IdempotencyMiddleware(
+        app, Requests(store, storage="volatile"), [Rule(route="POST /events")]
+    )
+    asked = False
+
+    async def receive() -> Any:
+        nonlocal asked
+        if not asked:
+            asked = True
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if left.is_set():
+            raise OSError("the client has left")
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/events", "query_string": b"",
+        "headers": [(b"idempotency-key", b'"k"')], "asgi": {"spec_version": "2.3"},
+    }  # fmt: skip
+    exchange = asyncio.create_task(service(scope, receive, send))
+    await sent.wait()
+    left.set()
+    async with asyncio.timeout(5):
+        await ended.wait()
+        await exchange
+
+
+async def test_two_users_with_one_name_on_display_are_two(store: MemoryStore) -> None:
+    class User:
+        is_authenticated, display_name = True, "Jo Smith"
+
+        def __init__(self, identity: str) -> None:
+            self.identity = identity
+
+    found = {principal_of({"user": User(id), "headers": []}) for id in ("7", "8")}
+    assert len(found) == 2
+    simple = SimpleUser("jo")  # its identity is not implemented
+    assert principal_of({"user": simple, "headers": []}) == "user:jo"

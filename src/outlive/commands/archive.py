@@ -76,7 +76,7 @@ def show(folder: str, id: str, /, *, output: Format = "text") -> None:
     id
         The public id, as in its Location.
     """
-    from outlive.commands.process import shown
+    from outlive.commands.process import story
 
     found = next((one for one in _archived(folder, None) if one.id == id), None)
     if found is None:
@@ -85,7 +85,7 @@ def show(folder: str, id: str, /, *, output: Format = "text") -> None:
     if output == "json":
         document({"process": view, "journal": journal})
     else:
-        lines(shown(view, journal))
+        lines(story(view, journal))
 
 
 def _archived(folder: str, type: str | None) -> Iterator[Archived]:

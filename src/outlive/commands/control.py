@@ -254,7 +254,7 @@ def deadline(
         ) from None
     if wanted is not None and not 0 < wanted <= SECONDS_MAX:
         raise CommandFailed(
-            f"{seconds} seconds is no deadline: it must be above 0, and 100 years at most", MISUSED
+            f"{seconds} seconds is no deadline: it must be above 0, 100 years at most", MISUSED
         )
     said = f"is asked to end {'whenever' if wanted is None else f'within {wanted:g} s'}"
     return each(id, at, lambda app, one: app.deadline(one, wanted, why=why, who=who()), said)

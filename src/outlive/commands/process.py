@@ -139,7 +139,7 @@ def show(
     def text(found: tuple[View, list[Entry]]) -> str:
         if output == "json":
             return text_of({"process": found[0], "journal": found[1]}) + "\n"
-        return "".join(f"{line}\n" for line in shown(*found))
+        return "".join(f"{line}\n" for line in story(*found))
 
     if not watch:
         sys.stdout.write(text(ask(at, question)))
@@ -234,14 +234,14 @@ def _row(item: Summary) -> tuple[str, ...]:
     return item.id, kind, item.status, time_of(item.started), time_of(item.changed), waits, tags
 
 
-def shown(view: View, journal: list[Entry]) -> list[str]:
-    """Everything about a process, as lines that a terminal can show: an error's message or a
-    reason may be anybody's choice."""
-    return [printable(part) for line in story(view, journal) for part in line.split("\n")]
-
-
 def story(view: View, journal: list[Entry]) -> Iterator[str]:
-    """Everything about a process, line by line."""
+    """Everything about a process, line by line; what an error says moves no cursor."""
+    for told in _story(view, journal):
+        for line in told.split("\n"):
+            yield printable(line)
+
+
+def _story(view: View, journal: list[Entry]) -> Iterator[str]:
     era = f", era {view.era}" if view.era > 1 else ""
     yield f"{view.id}  {view.type} v{view.version}{era}  {view.status}"
     if (place := view.standing) is not None:

@@ -9,6 +9,7 @@ have been carried out: that is said, and asking again does no harm but for a for
 from __future__ import annotations
 
 import http.client
+import math
 import re
 import ssl
 from collections.abc import Awaitable, Callable
@@ -209,6 +210,8 @@ def _arguments(operation: Operation, args: tuple[Any, ...], named: dict[str, Any
             f"{sorted(unknown)[0]} needs the store itself: give --store, not --context", MISUSED
         )
     for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):  # JSON would say null for it
+            raise CommandFailed(f"{name} is {value}; it must be a number", MISUSED)
         if name in fields and fields[name].type is Raw:
             try:
                 msgspec.json.decode(value)

@@ -142,7 +142,15 @@ class Supervisor:
         """Keep one place filled: start a worker, wait for its end, start another."""
         pause = PAUSE_SECONDS
         while not self.leaving.is_set():
-            process, report = await self._start()
+            try:
+                process, report = await self._start()
+            except OSError as error:  # no process or memory is left, for now
+                if not self.announced:
+                    raise
+                say(f"no worker can be started: {error}; it is tried again")
+                pause = min(PAUSE_SECONDS_MAX, pause * 2)
+                await self.rest(pause, served=False)
+                continue
             await self._welcome(process, report)
             status = await process.wait()
             self.alive.pop(process.pid, None)
@@ -183,6 +191,9 @@ class Supervisor:
                 # A group of its own: Ctrl-C in a terminal asks only the supervisor.
                 process_group=0,
             )
+        except BaseException:
+            os.close(read)
+            raise
         finally:
             os.close(write)
         self.alive[process.pid] = process

@@ -99,7 +99,7 @@ class Desk:
         self.clock = clock
         self.assets = {name: (_HERE / "assets" / name).read_bytes() for name in ASSETS}
         self._templates = environment()
-        self._stamp = hashlib.blake2b(b"".join(self.assets.values()), digest_size=6).hexdigest()
+        self.stamp = hashlib.blake2b(b"".join(self.assets.values()), digest_size=6).hexdigest()
         self._census: tuple[float, Census] | None = None
 
     async def census(self) -> Census:
@@ -122,7 +122,7 @@ class Desk:
         """A page, for whoever looks."""
         return self._templates.get_template(template).render(
             sight=sight, root=quote(sight.root), home=sight.home, app=self.app,
-            now=self.clock.wall(), operates=sight.visitor.operates, stamp=self._stamp,
+            now=self.clock.wall(), operates=sight.visitor.operates, stamp=self.stamp,
             states=[state for state in STATES if self.declares(state[0])], **context,
         )  # fmt: skip
 

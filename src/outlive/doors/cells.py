@@ -203,7 +203,7 @@ class Cells:
         When the process dies inside, nothing was done (`transactional`), the next one goes on
         (`recovery`), or the outcome is unknown and is never repeated by itself (`at-most-once`).
         """
-        from outlive.doors.requests import of_value
+        from outlive.doors.replies import of_value
 
         if self._requests is None:
             self._requests = self.requests()

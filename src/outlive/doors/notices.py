@@ -8,6 +8,7 @@ from outlive.doors.telling import Telling
 from outlive.errors import NothingToNotify, NotifyRefused
 from outlive.kinds.processes import FINAL, Command, Summary, View, summary_of
 from outlive.kinds.processes.cells import space_of
+from outlive.kinds.processes.redaction import shown
 from outlive.kinds.processes.view import notice_view
 from outlive.kinds.processes.vocabulary import NOTICE, UNDELIVERED
 from outlive.kinds.processes.webhooks import NoticeView, Webhooks, masked
@@ -72,6 +73,7 @@ class Notices(Telling):
         from outlive.web.processes import representation
 
         app = cast("Outlive", self)
+        view = shown(view, self._redact) if self._redact else view
         found = next((made.path for made in self._all.values() if made.name == view.type), "")
         path = found or "/outlive/processes"  # one that has no path has its page
         return representation(view, f"{app.public_url}{path}/{view.id}", app.public_url)

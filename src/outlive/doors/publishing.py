@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from msgspec.structs import replace
+
 from outlive.doors.opened import Opened
 from outlive.errors import Draining
+from outlive.kinds.processes.redaction import masked
 from outlive.kinds.processes.subscriptions import Subscriber
 from outlive.kinds.processes.undelivered import UNDELIVERED, Undelivered, read_undelivered
 from outlive.model import Batch
@@ -80,9 +83,11 @@ class Publishing(Opened):
     async def undelivered(self, limit: int = 100) -> list[Undelivered]:
         """What published events could not do, by event: whom they did not reach, and why.
 
-        `limit`: 1 to 1000. Kept as long as an ended process.
+        `limit`: 1 to 1000. Kept as long as an ended process. Without what is redacted.
         """
         if not 1 <= limit <= 1000:
             raise ValueError(f"limit is {limit}; it must be 1 to 1000")
         cells = await self.store.scan(UNDELIVERED, limit=limit)
-        return [read_undelivered(cell.value) for cell in cells]
+        found = [read_undelivered(cell.value) for cell in cells]
+        names = self._redact
+        return [replace(one, payload=masked(one.payload, names)) for one in found]

@@ -144,7 +144,7 @@ class RateLimiter:
         """
         uses = self._uses_of(keys, plan)
         for use in uses:
-            if not 1 <= cost <= use.terms.burst:
+            if cost < 1 or (cost > use.terms.burst and not use.shadow):
                 raise ValueError(f"a cost of {cost} can never be had of {use.name}: {use.terms}")
         if self.scope == "local":
             answer = self._hit_here(uses, cost)
@@ -185,7 +185,8 @@ class RateLimiter:
         """Give back what `answer` has used, because it was not needed after all.
 
         Once for each answer: then it gives False, as for one that used nothing. What has come back
-        by itself meanwhile is not given twice.
+        by itself meanwhile is not given twice. Raises what asking the store raises: behind
+        `Conflict` and `StoreUnavailable` nothing was given back, and it may be asked for again.
         """
         if not answer.admitted or not answer.checked or answer in self._refunded:
             return False
@@ -202,7 +203,11 @@ class RateLimiter:
             charged = tuple(
                 use for use, one in zip(uses, answer.standings, strict=True) if one.admitted
             )
-            await self._apply(Refund(charged, answer.cost, answer.time, self._storage))
+            try:
+                await self._apply(Refund(charged, answer.cost, answer.time, self._storage))
+            except (Conflict, StoreUnavailable):  # nothing was written: it may be asked for again
+                self._refunded.discard(answer)
+                raise
         self._denied.clear()
         return True
 
@@ -398,7 +403,11 @@ class SlotKeeper:
         that it could not be renewed in time: by then somebody else may be at it too.
         """
         slot = Slot(self, self.slots.key(keys), ids.token(80))
-        held = await slot.take()
+        try:
+            held = await slot.take()
+        except BaseException:  # who is cancelled does not hear whether it was taken
+            slot.give_up()
+            raise
         self.counts["held" if held.held else "refused"] += 1
         if not held.held:
             raise NoSlot(
@@ -410,9 +419,13 @@ class SlotKeeper:
             yield slot
         finally:
             renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
-            with suppress(OutliveError):  # it is free when its lease ends
-                await slot.free()
+            try:
+                await asyncio.gather(renewing, return_exceptions=True)
+                with suppress(OutliveError):  # it is free when its lease ends
+                    await slot.free()
+            except asyncio.CancelledError:
+                slot.give_up()
+                raise
 
     async def _apply(self, command: Acquire | Release) -> Held:
         applier = await self._place.applier()
@@ -457,3 +470,10 @@ class Slot:
     async def free(self) -> None:
         await self._keeper._apply(Release(self._key, self._holder, self._keeper._storage))
         self._until = 0.0
+
+    def give_up(self) -> None:
+        """Free it, if it was taken, and wait for nothing: it is decided behind the taking."""
+        applier = self._keeper._place.opened
+        if applier is not None:
+            with suppress(OutliveError):
+                applier.submit(RATELIMITS, Release(self._key, self._holder, self._keeper._storage))

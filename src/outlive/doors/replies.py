@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from outlive import codec
 from outlive.errors import (
@@ -13,7 +14,18 @@ from outlive.errors import (
     RequestUnknown,
     StoreUnavailable,
 )
-from outlive.kinds.requests.decisions import Answer, Record, Reply
+from outlive.kinds.requests.decisions import (
+    Answer,
+    Mode,
+    Place,
+    Record,
+    Reply,
+    read_record,
+)
+from outlive.kinds.requests.fingerprints import fingerprints_of_value
+
+if TYPE_CHECKING:
+    from outlive.doors.requests import Once, Requests
 
 
 class Faster(Exception):
@@ -27,6 +39,19 @@ class Faster(Exception):
 def answer_of(value: Any) -> Answer:
     """`value` as it is recorded."""
     return value if isinstance(value, Answer) else Answer(body=codec.encode(value))
+
+
+def demand_first(found: bytes | None) -> None:
+    """Raise `Faster` when there is a record already."""
+    if found is not None:
+        raise Faster(read_record(found))
+
+
+def demand_same(record: Record, fingerprints: Mapping[str, str]) -> Record:
+    """`record`, if it is of the request with these fingerprints. Raises `KeyReused`."""
+    if fingerprints.get(record.fingerprint.partition(":")[0]) != record.fingerprint:
+        raise KeyReused("This idempotency key was used for another request; nothing was done.")
+    return record
 
 
 def demand_there(reply: Reply, name: str) -> Record:
@@ -61,3 +86,12 @@ def told(reply: Reply) -> Record:
     if reply.said == "unknown":
         raise RequestUnknown
     return record
+
+
+def of_value(
+    requests: Requests, scope: str, key: str, value: Any, mode: Mode, wait_seconds: float
+) -> Once:
+    """The block of `Outlive.once`."""
+    return requests.once(
+        Place(key, scope), fingerprints_of_value(value), mode=mode, wait_seconds=wait_seconds
+    )

@@ -23,7 +23,7 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import wraps
 from types import TracebackType
@@ -34,13 +34,13 @@ from msgspec.structs import replace
 
 from outlive import codec, ids
 from outlive.clock import MICROS, Clock
+from outlive.doors import replies
 from outlive.doors.grounds import Ground, declare
 from outlive.doors.heartbeats import Heartbeats
-from outlive.doors.replies import Faster, answer_of, demand_done, demand_there, told
+from outlive.doors.replies import Faster, answer_of, demand_first, demand_same, told
 from outlive.doors.within import _carrier, _checked
 from outlive.errors import (
     ClaimLost,
-    KeyReused,
     NotAllowed,
     NotReplayable,
     OutcomeUnknown,
@@ -75,7 +75,7 @@ from outlive.kinds.requests.decisions import (
     read_record,
     ref_of,
 )
-from outlive.kinds.requests.fingerprints import NEWEST, fingerprints_of_value
+from outlive.kinds.requests.fingerprints import NEWEST
 from outlive.model import Storage
 from outlive.store import AsyncCarrier, Carrier
 
@@ -130,6 +130,7 @@ class Requests:
         self._running: dict[str, asyncio.Event | None] = {}
         """What is carried out here, and what wakes those who wait for it, if anybody does."""
         self._hearts = Heartbeats(lambda *later: self.call_later(*later), lease_seconds / 3)
+        self._behind: set[asyncio.Task[None]] = set()
         self._forgets: bool | None = None
         """Whether the store is one that may come back empty; None until it was asked."""
 
@@ -158,7 +159,7 @@ class Requests:
     async def look(self, place: Place | str) -> Record:
         """What is known about a key (or the name of its cell). Raises `NoSuchRequest`."""
         name = place if isinstance(place, str) else place.name
-        return demand_there(await self.ask(Look(name)), name)
+        return replies.demand_there(await self.ask(Look(name)), name)
 
     async def unknown(self, limit: int = 100) -> list[Record]:
         """Requests of which nobody knows what came, the oldest first; those whose lease has ended
@@ -179,7 +180,7 @@ class Requests:
         """
         name = place if isinstance(place, str) else place.name
         keep = round(self.retention_seconds * MICROS)
-        demand_done(await self.ask(Resolve(name, answer, keep, by, why)), name)
+        replies.demand_done(await self.ask(Resolve(name, answer, keep, by, why)), name)
         what = "it did not happen" if answer is None else f"answer {answer.status}"
         log.info("request %s was resolved by %s: %s (%s)", name, by, what, why)
 
@@ -187,7 +188,7 @@ class Requests:
         """Forget a key now: the next request with it is a first one. Raises `NoSuchRequest`,
         `NotResolvable` while it is running."""
         name = place if isinstance(place, str) else place.name
-        demand_done(await self.ask(Expire(name)), name)
+        replies.demand_done(await self.ask(Expire(name)), name)
         log.info("request %s was made to expire by %s (%s)", name, by, why)
 
     async def erase(self, principal: str, tenant: str = "") -> int:
@@ -239,6 +240,12 @@ class Requests:
         event = self._running.pop(once.name, None)
         if event is not None:
             event.set()
+
+    def behind(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` though nobody waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
 
     def _end_of(self, name: str) -> asyncio.Event:
         """What is set when `name` is not being carried out here any more."""
@@ -327,7 +334,7 @@ class Once:
         self._keep = round(retention_seconds * MICROS)
         self._finished: Answer | None = None
         self._beating: asyncio.Task[None] | None = None
-        self._settled = False
+        self._settled = self._carried = False
         self.replayed = False
         """Whether the answer is that of an earlier request: the effect has happened."""
         self.answer: Answer | None = None
@@ -370,26 +377,26 @@ class Once:
         `mode="transactional"`.
         """
         app = self._app()
-        if self.answer is not None:
+        if self.answer is not None and not self._carried:
             return self.value
         made: list[Answer] = []
 
         @wraps(function)
         def plain(tables: Any, *args: Any, **kwargs: Any) -> Any:
             carrier = cast("Carrier", _carrier(app, tables))
-            self._demand_first(_checked(app, carrier.look(self._ref)).value)
+            demand_first(_checked(app, carrier.look(self._ref)).value)
             answer = answer_of(function(tables, *args, **kwargs))
             now = carrier.look(self._ref).time
-            self._demand_first(carrier.carry((self._put(answer, now),)))
+            demand_first(carrier.carry((self._put(answer, now),)))
             made[:] = (answer,)
 
         @wraps(function)
         async def awaited(tables: Any, *args: Any, **kwargs: Any) -> Any:
             carrier = cast("AsyncCarrier", _carrier(app, tables))
-            self._demand_first(_checked(app, await carrier.look(self._ref)).value)
+            demand_first(_checked(app, await carrier.look(self._ref)).value)
             answer = answer_of(await function(tables, *args, **kwargs))
             now = (await carrier.look(self._ref)).time
-            self._demand_first(await carrier.carry((self._put(answer, now),)))
+            demand_first(await carrier.carry((self._put(answer, now),)))
             made[:] = (answer,)
 
         try:
@@ -397,14 +404,14 @@ class Once:
                 awaited if inspect.iscoroutinefunction(function) else plain, *args, **kwargs
             )
         except Faster as other:
-            self._replay(self._checked(other.record))
+            self._replay(other.record)
         except OutcomeUnknown:
             await self._looked_up()
         except Exception:
             if not await self._overtaken():
                 raise
         else:
-            self.answer = made[0]
+            self.answer, self._carried = made[0], False
         return self.value
 
     async def within(self, connection: Any, value: Any = None) -> None:
@@ -423,7 +430,14 @@ class Once:
             found = carrier.carry((self._put(answer, now),))
         if found is not None:
             raise ClaimLost("Another request with this key was faster; roll back and repeat.")
-        self.answer = answer
+        self.answer, self._carried = answer, True
+
+    async def is_recorded(self) -> bool:
+        """Whether the answer is recorded by now; that of `within` goes with its transaction."""
+        if not self._carried:
+            return self.answer is not None
+        record = (await self._requests.ask(Look(self.name))).record
+        return record is not None and record.token == self._claim.token
 
     def _app(self) -> Outlive:
         place = self._requests.place
@@ -443,10 +457,6 @@ class Once:
         fingerprint = claim.fingerprints[NEWEST]
         return done_put(claim.place, fingerprint, claim.token, answer, now, self._keep)
 
-    def _demand_first(self, found: bytes | None) -> None:
-        if found is not None:
-            raise Faster(read_record(found))
-
     async def _looked_up(self) -> None:
         """After a commit whose answer was lost: what is there is the truth."""
         reply = await self._requests.ask(Look(self.name))
@@ -455,7 +465,7 @@ class Once:
         if reply.record.token == self._claim.token:
             self.answer = reply.record.answer
         else:
-            self._replay(self._checked(reply.record))
+            self._replay(reply.record)
 
     async def _overtaken(self) -> bool:
         """Whether another request has recorded the key since this one looked: then what the
@@ -467,7 +477,7 @@ class Once:
             return False
         if reply.record is None or reply.record.answer is None:
             return False
-        self._replay(self._checked(reply.record))
+        self._replay(reply.record)
         return True
 
     # --- the block --------------------------------------------------------------------------------
@@ -479,7 +489,11 @@ class Once:
         raises: then nothing is to be done.
         """
         requests, claim = self._requests, self._claim
-        reply = await requests.attached(claim, self._wait_seconds)
+        try:
+            reply = await requests.attached(claim, self._wait_seconds)
+        except asyncio.CancelledError:  # it may have been given: nothing was done under it
+            requests.behind(self.release())
+            raise
         if reply.said == "claimed":
             if claim.mode != "transactional":
                 requests.begun(self)
@@ -516,7 +530,8 @@ class Once:
             reply = await self._requests.ask(command)
         except (StoreUnavailable, OutcomeUnknown):
             reply = await self._insisted(command)
-        self._end()
+        finally:  # also of what is refused or cancelled: then its lease ends, and says so
+            self._end()
         found = reply.record
         if reply.said == "done" or (found is not None and found.state == "done"):
             assert found is not None and found.answer is not None
@@ -536,7 +551,6 @@ class Once:
                 return await self._requests.ask(command)
             except (StoreUnavailable, OutcomeUnknown):
                 if clock.boot() > end:
-                    self._end()
                     raise RequestUnknown from None
 
     async def release(self) -> None:
@@ -578,23 +592,8 @@ class Once:
         if not self._settled:
             self._requests.goes_on(self)
 
-    def _checked(self, record: Record) -> Record:
-        """`record`, if it is of the same request. Raises `KeyReused`."""
-        rule = record.fingerprint.partition(":")[0]
-        if self._claim.fingerprints.get(rule) != record.fingerprint:
-            raise KeyReused("This idempotency key was used for another request; nothing was done.")
-        return record
-
     def _replay(self, record: Record) -> None:
+        demand_same(record, self._claim.fingerprints)
         if record.answer is None:
             raise RequestRunning
         self.replayed, self.answer = True, record.answer
-
-
-def of_value(
-    requests: Requests, scope: str, key: str, value: Any, mode: Mode, wait_seconds: float
-) -> Once:
-    """The block of `Outlive.once`."""
-    return requests.once(
-        Place(key, scope), fingerprints_of_value(value), mode=mode, wait_seconds=wait_seconds
-    )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
@@ -30,7 +31,7 @@ from outlive import ids
 from outlive.clock import MICROS, Clock
 from outlive.doors.grounds import Ground, declare
 from outlive.doors.sessions import EPOCH_BITS, Settled, draw
-from outlive.errors import KeysMissing, StoreRefused
+from outlive.errors import KeysMissing, OutliveError, SessionExpired, StoreRefused
 from outlive.kinds.sessions.cookies import COOKIE_BYTES_MAX, Cookie
 from outlive.kinds.sessions.decisions import (
     ABSOLUTE_SECONDS,
@@ -145,7 +146,8 @@ class SealedSessions:
 
     async def settle(self, held: Held | None, change: Change, agent: str = "") -> Settled:
         """Seal what a request wants to have written. Raises `SessionTooLarge` (nothing was sealed,
-        and no session ended), or what the store raises."""
+        and no session ended), `SessionExpired` when another id was to be given to a session that
+        was signed out meanwhile, or what the store raises."""
         empty = not change.set and not change.subject and not change.wanted
         if held is None and empty:
             return Settled("unchanged")
@@ -163,8 +165,8 @@ class SealedSessions:
         data = {name: raw for name, raw in kept.items() if name not in change.drop} | change.set
         id = change.fresh if held is None or moves else held.id
         text = self._seal(id, replace(record, data=data))
-        if held is not None and moves:
-            await self._deny(held)
+        if held is not None and moves and not await self._deny(held):
+            raise SessionExpired
         return Settled("new" if held is None else "rotated" if moves else "changed", text)
 
     async def touch(self, held: Held) -> str:
@@ -183,7 +185,8 @@ class SealedSessions:
         await self._ground.apply(epoch)
 
     async def until_ended(self, held: Held) -> None:
-        """Return when the session has ended, at the next look (`look_seconds`)."""
+        """Return when the session has ended, at the next look (`look_seconds`). While the store is
+        out of reach nobody is told anything."""
         while True:
             tick = asyncio.Event()
             later = self._clock.call_later(self.look_seconds, tick.set)
@@ -191,8 +194,9 @@ class SealedSessions:
                 await tick.wait()
             finally:
                 later.cancel()
-            if await self.load(self._seal(held.id, held.record)) is None:
-                return
+            with suppress(OutliveError):
+                if await self.load(self._seal(held.id, held.record)) is None:
+                    return
 
     def _seal(self, id: str, record: Record) -> str:
         raw = msgspec.json.encode(_Sealed(id, Raw(write_record(record))))
@@ -200,10 +204,12 @@ class SealedSessions:
         self.cookie.set(text)  # counted as it is sent, before anything else is done
         return text
 
-    async def _deny(self, held: Held) -> None:
-        if self._ground is not None:
-            end = min(held.record.end, held.record.made + self.kind.absolute)
-            await self._ground.apply(Deny(held.key, end))
+    async def _deny(self, held: Held) -> bool:
+        """End it for who has a copy; whether it was alive until now, as far as anybody knows."""
+        if self._ground is None:
+            return True
+        end = min(held.record.end, held.record.made + self.kind.absolute)
+        return (await self._ground.apply(Deny(held.key, end))).alive
 
     async def _now(self) -> int:
         return (

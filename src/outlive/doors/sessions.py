@@ -274,6 +274,7 @@ class Sessions:
                 del self._watched[held.key]
             if not self._watched and self._watching is not None:
                 self._watching.cancel()
+                self._watching = None  # who comes before it has ended needs another
 
     async def _watch(self) -> None:
         while self._watched:
@@ -342,12 +343,13 @@ class Sessions:
         """The same in two commits, the old id first: a death in between leaves none."""
         found = (await self.ask(End(held.key, change.was))).found
         self._tell(held.key)
-        if found is None:
+        if found is None or not await self._is_of_epoch(found):
             raise SessionExpired
         kept = {} if change.end else found.data
         data = {name: raw for name, raw in kept.items() if name not in change.drop} | change.set
         same = change.subject == change.was and not change.end
-        epoch = await self._epoch(change.subject)
+        # Under the old epoch it is as dead as the old one, if all of them end right now.
+        epoch = found.epoch if same else await self._epoch(change.subject)
         await self.ask(
             Make(
                 fresh, change.subject, data, agent, change.place or found.place, epoch,
@@ -364,8 +366,14 @@ class Sessions:
                 if evict:
                     self._tell(evict)
                 return reply
-            evict = reply.evict
+            evict = await self._dispensable(reply)
         raise Conflict("The subject signs in too often; nothing was written.")
+
+    async def _dispensable(self, reply: Reply) -> str:
+        """Which of a subject's sessions goes: one whose idle time is over, else the oldest."""
+        found = await asyncio.gather(*(self.ask(Load(key)) for key in reply.keys))
+        over = (key for key, it in zip(reply.keys, found, strict=True) if it.found is None)
+        return next(over, reply.evict)
 
     async def end(self, key: str, subject: str) -> None:
         """Sign the session `key` out, whoever's it is; `subject` is whose it was when read."""

@@ -25,6 +25,7 @@ from msgspec import Raw
 
 from outlive.clock import MICROS, Clock
 from outlive.errors import (
+    Discarded,
     OutcomeUnknown,
     OutliveError,
     Overloaded,
@@ -311,7 +312,8 @@ class Activations:
             return  # nobody is wanted for it yet
         stranded = Activation(self, _NOBODY, ref, head, lease, journal)
         begun = () if journal.started is None else (Stranded(self.name),)
-        await stranded.record(*begun, head=stranded.with_status("no_worker_for_version"))
+        with suppress(Discarded):  # refused: it is thrown away, and looked at again if it is ours
+            await stranded.record(*begun, head=stranded.with_status("no_worker_for_version"))
 
     # --- ends and times ---------------------------------------------------------------------------
 

@@ -90,12 +90,12 @@ async def perform(
         given = Raw(codec.encode([list(args), kwargs]))
         _arm(activation, Armed(id, spec.name, undo, given))
     elif activation.halted:
-        activation.check()
+        demand_forward(activation)
     node, number = activation.node, 1
     if activation.loaded:
         number = await after_backoff(activation, id)
     if activation.head.status == "waiting":  # a wait beside it: a crash must find the step at once
-        await activation.record(head=activation.with_status("running"))
+        await _run_on(activation)
     while number:
         began = node.clock.wall()
         steps.set_attempt(steps.Attempt(activation.head.stream, id, number, activation.id))
@@ -192,7 +192,7 @@ def _arm(activation: Activation, armed: Armed) -> None:
     if activation.halted:
         if activation.recovered or armed.id in activation.journal.attempts:
             activation.started[armed.id] = armed
-        activation.check()
+        demand_forward(activation)
     activation.started[armed.id] = armed
     if activation.scopes:
         activation.scopes[-1].note_task(armed.id)
@@ -248,12 +248,27 @@ async def _fail_attempt(
 
 
 async def pause(activation: Activation, id: str, until: int) -> None:
+    demand_forward(activation)
     if until > activation.node.clock.wall():
         await activation.park(id, until)
-    elif activation.halted:
-        activation.check()
     if activation.head.status == "waiting":
-        await activation.record(head=activation.with_status("running"))
+        await _run_on(activation)
+    demand_forward(activation)
+
+
+async def _run_on(activation: Activation) -> None:
+    """Record that it does not only wait. Raises what stops the body here."""
+    await activation.record(head=activation.with_status("running"))
+    demand_forward(activation)
+
+
+def demand_forward(activation: Activation) -> None:
+    """Raise what stops the body here, also when it has failed already: what it does beside that
+    does not count, and nothing would undo it."""
+    if activation.shielded:
+        raise Discarded
+    if activation.halted:
+        activation.check()
 
 
 async def call(

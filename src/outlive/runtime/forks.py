@@ -72,6 +72,8 @@ async def fork(
     """Cancel it, and let another process go on with what it has done."""
     journal, plan = activation.journal, read_plan(command.payload)
     demand_forkable(activation.id, activation.head.status, journal, cancel=True)
+    if plan.fork.stream != activation.head.stream:
+        raise NotForkable(f"{activation.id} is in another era by now. Nothing was forked.")
     late = [id for id in plan.undoable if id in journal.undone]
     if late:
         raise NotForkable(f"{late[0]} was undone meanwhile. Nothing was forked.")

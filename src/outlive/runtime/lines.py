@@ -150,6 +150,7 @@ class Lines:
             return
         undoing = journal.compensating is not None
         status = "compensating" if undoing else "running"
+        activation.recovered = journal.begun  # and then a step may have been under way before
         going = replace(activation.with_status(status), status=status)
         if journal.started is None:
             event = _started(activation, node.name)
@@ -162,7 +163,6 @@ class Lines:
             )
         if not journal.records:
             journal.times[""] = time
-        activation.recovered = False
         activation.run()
 
     async def cancelled(
@@ -170,13 +170,13 @@ class Lines:
     ) -> bool:
         """Cancel who has no place; False when it has one.
 
-        Who has done nothing ends at once. Who has, and must undo it, is the next to go.
+        Who has never begun ends at once. Who has, and must undo what it did, is the next to go.
         """
         node, journal = self._node, activation.journal
         if activation.head.status not in ("queued", "paused", "stuck"):
             return False
         event = Cancel(command.reason, command.who)
-        if journal.records or journal.attempts:
+        if journal.begun:
             head = limits.to_the_front(activation.with_status("running"))
             await node.commands.append(activation, event, head=head, done=done)
             return True
@@ -241,8 +241,8 @@ class Lines:
                     return
             except Conflict:
                 tries += 1
-        if tries:
-            raise Conflict(f"{line} is kept by another node as well; its bell stays.")
+        who = "by another node as well" if tries else "on by whoever comes behind this node"
+        raise Conflict(f"{line} is kept {who}; its bell stays.")
 
     async def _give_some(self, line: str) -> bool:
         """One commit of turns; whether there may be more to give. Raises `Conflict`: look again."""

@@ -23,9 +23,9 @@ import msgspec
 
 from outlive import ids
 from outlive.clock import MICROS
-from outlive.errors import NothingToNotify, NotifyRefused, OutliveError
+from outlive.errors import Conflict, NothingToNotify, NotifyRefused, OutliveError
 from outlive.kinds.processes import FINAL, Command, Head, View, view_of
-from outlive.kinds.processes.cells import Notice, put_head, ref_of
+from outlive.kinds.processes.cells import Notice, put_head, read_head
 from outlive.kinds.processes.vocabulary import UNDELIVERED
 from outlive.kinds.processes.webhooks import Webhooks
 from outlive.model import Batch, Cell, Require, shard_of
@@ -41,6 +41,7 @@ log = logging.getLogger("outlive")
 
 SENDING_MAX = 32
 """Ends that one node tells at once; the others wait for their turn."""
+RECORD_TRIES = 5
 UNTOLD_SECONDS = 60.0
 """How long what this node cannot tell waits: nobody has given it a secret, or it does not know the
 type."""
@@ -74,7 +75,7 @@ class Notices:
         turn is due again soon: it was only claimed."""
         if cell.key not in self._sending and len(self._sending) < SENDING_MAX:
             self._sending.add(cell.key)
-            self._node.spawn(self._send(cell.key, head))
+            self._node.spawn(self._send(cell, head))
 
     async def again(
         self, to: Commands, activation: Activation, command: Command, done: tuple[Require, ...]
@@ -94,13 +95,13 @@ class Notices:
         await activation.append(head=pending, due=now, done=done)
         self._node.note_due(now)
 
-    async def _send(self, id: str, head: Head) -> None:
+    async def _send(self, cell: Cell, head: Head) -> None:
         try:
-            await self._record(id, await self._attempt(id, head))
+            await self._record(cell, await self._attempt(cell.key, head))
         except OutliveError as error:
             log.info("an end is told again later: %s", error.code)
         finally:
-            self._sending.discard(id)
+            self._sending.discard(cell.key)
 
     async def _attempt(self, id: str, head: Head) -> Head:
         """Tell it once; gives what is to be recorded of that."""
@@ -143,18 +144,29 @@ class Notices:
         node = self._node
         return node.ended.micros(node.definitions.get((head.type, head.version)))
 
-    async def _record(self, id: str, head: Head) -> None:
-        """What came of it, durably."""
-        node = self._node
-        lease = node.leases.get(shard_of(id, node.store.shards))
-        if lease is None or head.notice is None:
-            return  # another node tells it
-        kept = head.changed + self._kept(head)
-        due = head.notice.due if self.is_due(head) else max(kept, node.clock.wall())
-        put = put_head(ref_of(id, node.store.shards), head, due)
-        await node.committer.submit(Batch(lease=lease, put=(put,)))
-        node.note_due(due)
-        node.tell(id)
+    async def _record(self, cell: Cell, head: Head) -> None:
+        """What came of it, durably; beside what else was written into the cell meanwhile."""
+        node, id, notice = self._node, cell.key, head.notice
+        for _ in range(RECORD_TRIES):
+            lease = node.leases.get(shard_of(id, node.store.shards))
+            if lease is None or notice is None:
+                return  # another node tells it
+            kept = head.changed + self._kept(head)
+            due = notice.due if self.is_due(head) else max(kept, node.clock.wall())
+            put = put_head(cell.ref, head, due)
+            require = (Require(cell.ref, cell.version),)
+            try:
+                await node.committer.submit(Batch(lease=lease, require=require, put=(put,)))
+            except Conflict:  # it was forked meanwhile, which its cell says
+                found = (await node.store.read((cell.ref,)))[0]
+                if found is None or read_head(found.value).status not in FINAL:
+                    return
+                cell = found
+                head = msgspec.structs.replace(read_head(cell.value), notice=notice)
+                continue
+            node.note_due(due)
+            node.tell(id)
+            return
 
 
 def _said(head: Head, notice: Notice) -> Head:

@@ -110,7 +110,12 @@ def _start(node: Activations, subscriber: Subscriber, command: Command, mail: Ma
         made.input_type.read(command.payload)
     except ValueError as error:
         raise input_error(bytes(command.payload), error) from None
-    mail.start(made, ids.public_id(made.prefix, node.store.shards), command.payload)
+    try:
+        mail.start(made, ids.public_id(made.prefix, node.store.shards), command.payload)
+    except ProcessError:
+        raise
+    except Exception as error:  # the function that its limit is declared with
+        raise _Unreadable(f"its start raised {type(error).__name__}: {error}") from error
 
 
 async def _signal(
@@ -119,6 +124,8 @@ async def _signal(
     assert subscriber.to is not None
     try:
         target = subscriber.to(node.subscriptions.shape(name).read(said.payload))
+        if not isinstance(target, str | None):
+            raise TypeError(f"it gave a {type(target).__name__}, not the id of a process")
     except Exception as error:
         raise _Unreadable(f"`to` raised {type(error).__name__}: {error}") from error
     if not target:

@@ -45,7 +45,7 @@ async def begin(
     """Decide what the failure of a body means, record it, and undo what is to be undone."""
     if activation.gone:
         raise Discarded
-    activation.shielded = True
+    activation.shielded = activation.halted = True
     await _end_siblings(activation)
     journal = activation.journal
     declared = activation.definition.rollback_on

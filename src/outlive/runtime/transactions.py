@@ -35,6 +35,13 @@ from outlive.kinds.processes.vocabulary import (
 )
 from outlive.model import Append, Batch
 from outlive.runtime.activation import Activation, failure_of
+from outlive.runtime.attempts import (
+    after_backoff,
+    demand_forward,
+    pause,
+    skipped_step,
+    step_failed,
+)
 from outlive.store import MANNERS
 
 if TYPE_CHECKING:
@@ -121,14 +128,22 @@ async def _through(
     gate: asyncio.Future[Committed],
 ) -> tuple[Committed, asyncio.CancelledError | None]:
     """Wait for `gate` whatever cancels the waiting: what is committed must be known here. Gives
-    the cancellation too, to be raised behind it."""
+    the cancellation too, to be raised behind it; raises it when the work has failed, which is not
+    tried again then."""
     cut = None
     while not gate.done():
         try:
             await asyncio.wait((gate,))
         except asyncio.CancelledError as error:
             cut = error
-    return gate.result(), cut
+    try:
+        return gate.result(), cut
+    except NO_LONGER_OURS:
+        raise
+    except Exception as error:
+        if cut is None:
+            raise
+        raise cut from error
 
 
 async def perform(
@@ -145,8 +160,6 @@ async def perform(
     A failed attempt has left nothing behind, so its undo is not armed; the next one follows as
     declared.
     """
-    from outlive.runtime.attempts import after_backoff, pause, skipped_step, step_failed
-
     node, stream = activation.node, activation.head.stream
     given = Raw(codec.encode([list(args), kwargs])) if spec.undo_name else codec.NULL
     manner = steps.manner_of(spec.function)
@@ -159,8 +172,7 @@ async def perform(
                 raise step_failed(id, declared.error)
             return spec.shapes(skip=1)[1].read(declared.result)
         began = node.clock.wall()
-        if activation.halted:
-            activation.check()
+        demand_forward(activation)
         attempt = steps.Attempt(stream, id, number, activation.id)
 
         def done(

@@ -29,7 +29,7 @@ CELLS_ONLY = ("memcached", "redis", "rediss")
 
 def store_at(address: str, clock: Clock | None = None) -> Store:
     """The store at `address`, not opened yet. Raises `BadAddress`."""
-    parts = urlsplit(address)
+    parts = _parts(address)
     if parts.scheme == "sqlite":
         path = sqlite_path(address)
         from outlive.stores.sqlite import SQLiteStore
@@ -46,7 +46,8 @@ def store_at(address: str, clock: Clock | None = None) -> Store:
             f"{parts.scheme} keeps cells only, and an application needs a journal: name it where "
             "cells are kept (`cells=`), beside a store."
         )
-    raise BadAddress(f"{parts.scheme or address!r} is no kind of store.")
+    shown = "what stands before a password" if "@" in address else repr(address)
+    raise BadAddress(f"{parts.scheme or shown} is no kind of store.")
 
 
 def cells_at(address: str, clock: Clock | None = None) -> KeyedCells:
@@ -54,7 +55,7 @@ def cells_at(address: str, clock: Clock | None = None) -> KeyedCells:
 
     Raises `BadAddress`. Errors do not repeat the address: it may hold a password.
     """
-    parts = urlsplit(address)
+    parts = _parts(address)
     if parts.scheme in ("redis", "rediss"):
         try:
             from outlive.stores.redis import RedisStore
@@ -73,6 +74,14 @@ def cells_at(address: str, clock: Clock | None = None) -> KeyedCells:
         prefix = dict(parse_qsl(parts.query)).get("prefix", "outlive")
         return MemcachedStore(parts.netloc, clock, prefix=prefix)
     return store_at(address, clock)
+
+
+def _parts(address: str) -> SplitResult:
+    """Raises `BadAddress`, which does not repeat it, for what is no URL at all."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        raise BadAddress("The address of the store is no URL: is a [ left open?") from None
 
 
 def _postgres(address: str, parts: SplitResult, clock: Clock | None) -> Store:
@@ -122,7 +131,7 @@ def _is_host(text: str) -> bool:
 
 def sqlite_path(address: str) -> Path:
     """The file that an address of SQLite names. Raises `BadAddress`."""
-    parts = urlsplit(address)
+    parts = _parts(address)
     path = unquote(parts.path)[1:]
     if parts.netloc or not path or parts.query:
         raise BadAddress(f"{address!r} names no file.")
@@ -134,7 +143,7 @@ def postgres_place(address: str) -> tuple[str, str]:
 
     Raises `BadAddress` when no database is named.
     """
-    parts = urlsplit(address)
+    parts = _parts(address)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     if not parts.path.strip("/"):
         raise BadAddress("The address of the PostgreSQL store names no database.")
@@ -151,7 +160,7 @@ def postgres_place(address: str) -> tuple[str, str]:
 
 def without_password(address: str) -> str:
     """Where a store lies, in words that may be kept and shown: no user, no password."""
-    parts = urlsplit(address)
+    parts = _parts(address)
     if parts.scheme == "sqlite":
         return f"sqlite:///{sqlite_path(address)}"
     dsn, schema = postgres_place(address)

@@ -17,6 +17,8 @@ Not promised, and said in `lacks`, in the types and in the log when it is opened
     scan       and `select`: cells are found by their key alone; marks are refused
     a clock    memcached has none to ask: it is this host's, never set back. Hosts that share a
                limit or a session need clocks that agree (NTP)
+    a refusal  that leaves things as they were, of a value that memcached has no room for: it
+               forgets what it could not replace
     versions   after a cell was dropped, evicted or lost: they are drawn above the time in
                microseconds, so they rise as long as the hosts' clocks agree
 """
@@ -27,6 +29,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -56,12 +59,15 @@ LACKS: Mapping[str, str] = MappingProxyType({
     "scan": "memcached finds a cell by its key alone",
     "select": "memcached finds a cell by its key alone, and keeps no marks",
 })  # fmt: skip
-PORT = 11211
+PORT, PORT_MAX = 11211, 65535
 SERVERS_MAX = 64
 TRIES_MAX = 100
 """How often an unconditional write is tried against others that write the same cell."""
 RELATIVE_SECONDS_MAX = 30 * 86_400
 """Above this memcached takes a number of seconds for a time since 1970."""
+ENDS_MAX = 2**31 - 1
+"""The latest second since 1970 that memcached understands: in January 2038."""
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]+)(?::([0-9]{1,5}))?")
 _HEAD = struct.Struct(">qq8s")
 _NEVER = -(2**63)
 
@@ -179,7 +185,10 @@ class MemcachedStore:
         if word in (b"EX", b"NS", b"NF"):
             return False
         if word == b"SERVER_ERROR":
-            raise StoreFull("memcached has no room for the value; nothing was written.")
+            raise StoreFull(
+                "memcached has no room for the value: it was not written, and what was there is "
+                "gone, because memcached forgets a cell that it could not replace."
+            )
         raise StoreUnavailable(f"memcached answered {word!r}; nothing was written.")
 
     async def _resolve(self, ref: Ref, mark: bytes, error: OutcomeUnknown) -> None:
@@ -196,7 +205,7 @@ class MemcachedStore:
     async def _delete(self, ref: Ref, cas: bytes) -> bool:
         key, line = self._at(ref)
         (word, *_), _ = await line.ask(b"md %s C%s" % (key, cas), changes=True)
-        return word in (b"HD", b"NF")
+        return word == b"HD"  # another who dropped it has done so: what was required is no more
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -239,10 +248,10 @@ def _score(server: str, name: bytes) -> bytes:
 def _lines(servers: str) -> list[MemcachedLine]:
     found = []
     for one in filter(None, servers.rpartition("@")[2].split(",")):
-        host, colon, port = one.rpartition(":") if one.count(":") else (one, "", "")
-        if colon and not port.isdigit():
+        place = _SERVER.fullmatch(one)
+        if place is None or int(place[2] or PORT) > PORT_MAX:
             raise BadAddress("A server of the memcached store is host:port.")
-        found.append(MemcachedLine(host.strip("[]"), int(port) if colon else PORT))
+        found.append(MemcachedLine(place[1].strip("[]"), int(place[2] or PORT)))
     if not 1 <= len(found) <= SERVERS_MAX:
         raise BadAddress(f"The address of the memcached store names 1 to {SERVERS_MAX} servers.")
     return found
@@ -274,8 +283,12 @@ def _flaw(batch: Batch) -> OutliveError | None:
 
 def _seconds(due: int | None, now: int) -> int:
     """How long an item is kept, as memcached wants it said: a second longer than until its due,
-    because memcached counts whole ones; 0 for one without a due."""
+    because memcached counts whole ones; 0, for ever, for one without a due, and for one so late
+    that memcached would take it for a time in the past."""
     if due is None:
         return 0
     seconds = max(1, -(-(due - now) // MICROS) + 1)
-    return seconds if seconds < RELATIVE_SECONDS_MAX else now // MICROS + seconds
+    if seconds < RELATIVE_SECONDS_MAX:
+        return seconds
+    ends = now // MICROS + seconds
+    return ends if ends <= ENDS_MAX else 0

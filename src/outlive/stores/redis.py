@@ -31,7 +31,7 @@ from outlive.clock import MICROS, Clock
 from outlive.errors import OutliveError, Refused, StoreRefused, StoreUnavailable
 from outlive.model import Batch, Cell, Committed, Ref, Storage
 from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, VALUE_BYTES_MAX, Finding
-from outlive.stores.redis_line import RedisLine, escaped, plain
+from outlive.stores.redis_line import RedisLine, named, plain
 from outlive.stores.refusals import conflict, too_large
 
 log = logging.getLogger("outlive.stores")
@@ -141,7 +141,7 @@ class RedisStore:
     async def claim(self, spaces: Sequence[str], limit: int, hold_seconds: float) -> list[Cell]:
         self._look()
         line, most = self._line, min(limit, CLAIM_CELLS_MAX)
-        names = [escaped(space) for space in dict.fromkeys(spaces)]
+        names = [named(space) for space in dict.fromkeys(spaces)]
         hold = round(hold_seconds * MICROS)
         time, *rows = await line.ask(
             "claim", line.given, line.high, most, hold, *names, changes=True
@@ -156,7 +156,7 @@ class RedisStore:
         self._look()
         if not refs:
             return []
-        names = [escaped(word) for ref in refs for word in (ref.space, ref.key)]
+        names = [named(word) for ref in refs for word in (ref.space, ref.key)]
         rows = await self._line.ask("read", *names)
         return [
             None if row[1] is None else _cell(ref.space, ref.key, row)
@@ -165,12 +165,12 @@ class RedisStore:
 
     async def next_due(self, spaces: Sequence[str]) -> int | None:
         self._look()
-        found = await self._line.ask("next_due", *map(escaped, spaces))
+        found = await self._line.ask("next_due", *map(named, spaces))
         return None if found is None else int(found)
 
     async def scan(self, space: str, after: str = "", limit: int = 1000) -> list[Cell]:
         self._look()
-        rows = await self._line.ask("scan", escaped(space), escaped(after), limit)
+        rows = await self._line.ask("scan", named(space), named(after), limit)
         return [_cell(space, plain(key), rest) for key, *rest in rows]
 
     async def select(
@@ -184,8 +184,8 @@ class RedisStore:
         newest: bool = False,
     ) -> list[tuple[str, Cell]]:
         self._look()
-        words = [escaped(word) for word in (mark, low, high)]
-        rows = await self._line.ask("select", *words, limit, int(newest), *map(escaped, spaces))
+        words = [named(word) for word in (mark, low, high)]
+        rows = await self._line.ask("select", *words, limit, int(newest), *map(named, spaces))
         return [(plain(row[0]), _cell(plain(row[1]), plain(row[2]), row[3:])) for row in rows]
 
     async def changed(self, seen: int, timeout_seconds: float) -> int:

@@ -79,9 +79,10 @@ class Asked(_Waits, gc=False):
 
 
 class Offered(_Waits, gc=False):
-    """Batches to be committed, and who waits for their receipts."""
+    """Batches to be committed, as commit.lua wants them, and who waits for their receipts."""
 
-    batches: Sequence[Batch] = ()
+    batches: Sequence[msgspec.Raw] = ()
+    values: Sequence[bytes] = ()
 
 
 class RedisLine:
@@ -94,10 +95,14 @@ class RedisLine:
                 socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS,
                 decode_responses=False, health_check_interval=0,
             )  # fmt: skip
-        except ValueError as error:
-            raise BadAddress(f"The address of the Redis store is not understood: {error}.") from (
-                error
-            )
+            # connects nothing, and refuses what it does not know
+            self._pool.make_connection()  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, RedisError):  # their texts may hold a part of the password
+            raise BadAddress(
+                "The address of the Redis store is not understood: redis://user:password@host:6379/"
+                "0?prefix=outlive, in the query only settings that the driver knows, and / # ? @ "
+                "in a password as %2F %23 %3F %40."
+            ) from None
         self.prefix = f"{{{prefix}}}:".encode()
         self._link: Any = None
         self._loaded = True
@@ -126,8 +131,10 @@ class RedisLine:
         return await self._put(Asked(_future(), name, arguments, plain=True))
 
     async def commit(self, batches: Sequence[Batch]) -> Results:
-        """The time, and for each batch its versions or why it was refused; see commit.lua."""
-        offered = Offered(_future(), batches)
+        """The time, and for each batch its versions or why it was refused; see commit.lua. Raises
+        `UnicodeEncodeError` for a name that is no text."""
+        values = [put.value for batch in batches for put in batch.put]
+        offered = Offered(_future(), [_offer(batch) for batch in batches], values)
         self._offered.append(offered)
         self._wake()
         receipts: Results = await offered.future
@@ -159,7 +166,18 @@ class RedisLine:
                 if self._link is not None and not self._loaded:
                     await self._hang_up()  # a new connection makes the scripts known again
                 asked, self._asked = self._asked, []
-                await self._trip(asked, self._some_offered())
+                offered = self._some_offered()
+                try:
+                    await self._trip(asked, offered)
+                except Exception as error:  # a mistake, ours or the driver's, holds nobody up
+                    log.exception("A trip to Redis failed.")
+                    _fail(asked, offered, _unknown(error))
+                    await self._hang_up()
+                except BaseException as error:
+                    _fail((*asked, *self._asked), (*offered, *self._offered), _unknown(error))
+                    self._asked, self._offered = [], []
+                    await self._hang_up()
+                    raise
         finally:
             self._task = None
 
@@ -205,10 +223,6 @@ class RedisLine:
                 one.fail(_unknown(error) if one.changes else _unavailable(error))
             if offered:
                 await self._resolve(offered)
-        except BaseException as error:
-            _fail(asked[answered:], offered, _unknown(error))
-            await self._hang_up()
-            raise
 
     def _call(self, one: Asked) -> tuple[Any, ...]:
         if one.plain:
@@ -216,21 +230,8 @@ class RedisLine:
         return ("EVALSHA", script(one.name)[0], 1, self.prefix, *one.arguments)
 
     def _commit_call(self, offered: Sequence[Offered]) -> tuple[Any, ...]:
-        values: list[bytes] = []
-        batches: list[Any] = []
-        for one in offered:
-            for batch in one.batches:
-                puts = []
-                for put in batch.put:
-                    values.append(put.value)
-                    due = "" if put.due is None else str(put.due)
-                    marks = [(escaped(name), escaped(word)) for name, word in set(put.marks)]
-                    puts.append((escaped(put.ref.space), escaped(put.ref.key), due, marks))
-                batches.append((
-                    [(escaped(n.ref.space), escaped(n.ref.key), n.version) for n in batch.require],
-                    [(escaped(ref.space), escaped(ref.key)) for ref in batch.drop],
-                    puts,
-                ))  # fmt: skip
+        values = [value for one in offered for value in one.values]
+        batches = [batch for one in offered for batch in one.batches]
         asked = (self._writer, self._number, self.given, self.high, batches)
         name = "commit" if values else "release"
         return ("EVALSHA", script(name)[0], 1, self.prefix, _pack(asked), *values)
@@ -353,6 +354,24 @@ class RedisLine:
 def _is_hung_up(link: Any) -> bool:
     reader = getattr(link, "_reader", None)
     return reader is not None and bool(reader.at_eof())
+
+
+def _offer(batch: Batch) -> msgspec.Raw:
+    """What commit.lua is told of a batch: packed where it is offered, so that a name that is no
+    text is the error of whoever gave it, and of nobody whose batches go along."""
+    puts = []
+    for put in batch.put:
+        due = "" if put.due is None else str(put.due)
+        marks = [(escaped(name), escaped(word)) for name, word in set(put.marks)]
+        puts.append((escaped(put.ref.space), escaped(put.ref.key), due, marks))
+    required = [(escaped(n.ref.space), escaped(n.ref.key), n.version) for n in batch.require]
+    dropped = [(escaped(ref.space), escaped(ref.key)) for ref in batch.drop]
+    return msgspec.Raw(_pack((required, dropped, puts)))
+
+
+def named(text: str) -> bytes:
+    """`text` as a part of a name. Raises `UnicodeEncodeError` when it is no text, as above."""
+    return escaped(text).encode()
 
 
 def escaped(text: str) -> str:

@@ -25,7 +25,7 @@ from outlive.dashboard.pages.processes import many
 from outlive.dashboard.rendering import pretty
 from outlive.errors import InvalidInput, MalformedInput, NoSuchProcess, OutliveError, ProcessGone
 from outlive.web.access import Gate, demand_same_origin
-from outlive.web.messages import Request, Response, read_body
+from outlive.web.messages import DEPTH_MAX, Request, Response, depth, read_body
 from outlive.web.pages import PageRoutes, form_of, page, see_other, sight_of
 from outlive.web.problems import FormUnsealed, NotFound, ReasonNeeded
 from outlive.web.searching import narrowed
@@ -254,8 +254,11 @@ def why(form: Form, *, needed: bool = False) -> str:
 
 def json_of(text: str, name: str) -> Any:
     """The JSON of a field; an empty one is null. Raises `InvalidInput`."""
+    given = (text.strip() or "null").encode()
+    if depth(given) > DEPTH_MAX:
+        raise InvalidInput(f"The {name} may be nested {DEPTH_MAX} levels deep; it is deeper.")
     try:
-        return msgspec.json.decode((text.strip() or "null").encode())
+        return msgspec.json.decode(given)
     except msgspec.DecodeError as error:
         raise InvalidInput(f"The {name} is not valid JSON: {error}.") from None
 

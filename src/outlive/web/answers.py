@@ -112,7 +112,8 @@ class Answers:
         except ValueError:
             raise InvalidQuery("The query is not a percent-encoded UTF-8 form.") from None
         found = await self._app.read_query(request.id, request.name, dict(given))
-        return Response(200, codec.encode(found), [JSON, _FRESH])
+        shown = self._app.redacted(msgspec.Raw(codec.encode(found)))
+        return Response(200, bytes(shown), [JSON, _FRESH])
 
     async def call_back(self, request: Request) -> Response:
         """`POST /outlive/callbacks/{token}`."""
@@ -174,7 +175,7 @@ class Answers:
         if found.asked:
             body["askedAt"] = rfc3339(found.asked)
         if found.answer is not None:
-            body["answer"] = raw(found.answer)
+            body["answer"] = raw(self._app.redacted(found.answer))
         if found.failure is not None:
             body["problem"] = {
                 "type": request.root + PAGES + UpdateRefused.slug,

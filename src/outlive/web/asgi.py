@@ -42,7 +42,7 @@ from outlive.web.messages import (
 from outlive.web.metrics import Metrics
 from outlive.web.openapi import OpenAPI
 from outlive.web.operations import Operations
-from outlive.web.problems import MethodNotAllowed, NotFound, NotServing
+from outlive.web.problems import MethodNotAllowed, NotFound, NotServing, SignInNeeded
 from outlive.web.processes import START_BYTES_MAX, Processes
 from outlive.web.routes import Branch, Route, Routes
 from outlive.web.waiting import WAITERS_MAX, Waiting
@@ -142,7 +142,7 @@ class Face:
             return
         request = Request(scope, receive, send)
         try:
-            if found is None or hides_a_slash(scope):
+            if found is None or "\0" in path or hides_a_slash(scope):  # PostgreSQL reads no NUL
                 raise NotFound
             request.route, request.id, request.name = found
             response = await self._answer(request, found[0])
@@ -186,6 +186,8 @@ class Face:
         )
         if isinstance(error, MethodNotAllowed) and request.route is not None:
             headers.append((b"allow", request.route.allow))
+        if isinstance(error, SignInNeeded):
+            headers.append(problems.CHALLENGE)
         return Response(status, body, headers)
 
     def _count(self, request: Request, status: int) -> None:

@@ -20,7 +20,7 @@ from msgspec import UNSET, Raw
 from outlive.errors import InvalidInput, MalformedInput
 from outlive.web.access import ANYBODY
 from outlive.web.messages import JSON, Request, Response, demand_json, read_json
-from outlive.web.problems import MethodNotAllowed, NotFound, UnsupportedMediaType
+from outlive.web.problems import InvalidQuery, MethodNotAllowed, NotFound, UnsupportedMediaType
 
 if TYPE_CHECKING:  # the table and the desk are loaded by the first who asks
     from outlive.app import Outlive
@@ -39,7 +39,10 @@ class Operations:
     async def look(self, request: Request) -> Response:
         """`GET /outlive/operations/{name}`."""
         operation = _named(request, changes=False)
-        query = parse_qs(request.query.decode("latin-1"), max_num_fields=10)
+        try:
+            query = parse_qs(request.query.decode("latin-1"), max_num_fields=10)
+        except ValueError as error:
+            raise InvalidQuery(f"The query cannot be read: {error}.") from None
         return await self._perform(request, operation, query.get("arguments", ["{}"])[-1].encode())
 
     async def change(self, request: Request) -> Response:

@@ -41,7 +41,7 @@ from outlive.kinds.processes import STATUSES
 from outlive.web.access import ANYBODY
 from outlive.web.messages import JSON, Headers, Request, Response, none_match
 from outlive.web.openapi import Types
-from outlive.web.problems import InvalidQuery, NotFound, SignInNeeded, by_slug
+from outlive.web.problems import CHALLENGE, InvalidQuery, NotFound, SignInNeeded, by_slug
 from outlive.web.processes import parse_list
 from outlive.web.searching import TAG, narrowed
 from outlive.web.signing import SEAL, SESSION, cookie, cookies, seal_of
@@ -203,7 +203,7 @@ class PageRoutes:
             back = quote(request.path + ("?" if request.query else ""), safe="/?")
             back += quote(request.query.decode("latin-1"), safe="")
             return see_other(f"{quote(request.root)}/outlive/sign-in?next={back}")
-        text = problem(self.desk, sight_of(request), type(error), error.detail)
+        text = problem(self.desk, sight_of(request, asked=False), type(error), error.detail)
         return page(request, text, error.status)
 
     async def asset(self, request: Request) -> Response:
@@ -212,7 +212,8 @@ class PageRoutes:
         if body is None:
             raise NotFound
         tag = hashlib.blake2b(body, digest_size=8).hexdigest().encode()
-        kept = b"public, max-age=31536000, immutable" if request.query else b"no-cache"
+        ours = request.query == self.desk.stamp.encode()  # else a page of another release asks
+        kept = b"public, max-age=31536000, immutable" if ours else b"no-cache"
         headers: Headers = [
             (b"etag", b'"%b"' % tag),
             (b"cache-control", kept),
@@ -243,9 +244,12 @@ class PageRoutes:
 _none = dict.fromkeys(("status", "type", "version", "startedSince", "startedUntil"), "")
 
 
-def sight_of(request: Request) -> Sight:
-    """Who looks, from where. Nobody in particular, on the pages that are for everybody."""
-    query = form_of(request.query)
+def sight_of(request: Request, *, asked: bool = True) -> Sight:
+    """Who looks, from where. Nobody in particular, on the pages that are for everybody.
+
+    `asked`: with the query of the address. A refusal is shown without it: it may be what is wrong.
+    """
+    query = form_of(request.query) if asked else {}
     query.pop("done", None)
     return Sight(
         root=request.root,
@@ -260,7 +264,8 @@ def sight_of(request: Request) -> Sight:
 
 def _page(request: Request) -> str:
     """The page a form stands on."""
-    if (kind := request.path.split("/")[2]) in {name for name, _, _ in STATES}:
+    kind = request.path.removeprefix("/outlive").strip("/").partition("/")[0]
+    if kind in {name for name, _, _ in STATES}:
         return f"/outlive/{kind}"
     return f"/outlive/processes/{request.id}" if request.id else "/outlive/processes"
 
@@ -276,6 +281,8 @@ def page(request: Request, text: str, status: int = 200) -> Response:
     headers = list(HTML)
     if fresh := seal_of(request)[1]:
         headers.append((b"set-cookie", cookie(request, SEAL, fresh)))
+    if status == 401:
+        headers.append(CHALLENGE)
     return Response(status, text.encode(), headers)
 
 

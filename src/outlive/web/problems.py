@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("outlive.web")
 
 PROBLEM = (b"content-type", b"application/problem+json")
+CHALLENGE = (b"www-authenticate", b'Bearer realm="outlive"')
+"""What RFC 9110 demands of a 401: by what a client may say who it is."""
 PAGES = "/outlive/problems/"
 RETRY_SECONDS = 2.0
 """The middle of the Retry-After of a problem; drawn anew for each answer so that clients do not

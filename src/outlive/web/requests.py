@@ -25,6 +25,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -317,6 +318,8 @@ class _Owner:
             if self._over is None:
                 self._over = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._over)  # the client may leave: the handler is not told
+            if self._passing:  # but of a stream that nobody reads any more
+                return await self._request.receive()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -339,11 +342,10 @@ class _Owner:
     async def _finish(self) -> None:
         """The whole answer is there: record it, then let it leave."""
         self._sent = True
-        if self._over is not None:
-            self._over.set_result(None)
+        self._wake()
         status, body = self._start["status"], b"".join(self._chunks)
         try:
-            if self._once.answer is not None:  # recorded in the effect's own transaction
+            if await self._once.is_recorded():  # in the effect's own transaction
                 await _send_answer(self._request, _kept(self._once), self._once.replayed)
                 return
             if await self._is_recorded(status, Answer(status, self._kept_headers(), body)):
@@ -381,13 +383,18 @@ class _Owner:
             await _problem(self._request, error)
             return
         await self._forward(self._start)
+        self._wake()
         body, self._chunks = b"".join(self._chunks), []
         if body or not more:
             await self._forward({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _forward(self, message: Message) -> None:
         if not self._sent:
-            await _quietly(self._request.send, message)
+            await self._request.send(message)  # it is recorded: who cannot send may end
+
+    def _wake(self) -> None:
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
 
     def _kept_headers(self) -> tuple[tuple[str, str], ...]:
         kept, found = self._rule.kept, []
@@ -414,12 +421,21 @@ def principal_of(scope: Scope) -> str:
         return f"session:{subject}"
     user = scope.get("user")
     if user is not None and getattr(user, "is_authenticated", False):
-        name = getattr(user, "username", "") or getattr(user, "display_name", "")
-        return f"user:{name}"
+        return f"user:{_name_of(user)}"
     for name, value in scope["headers"]:
         if name == b"authorization":
             return "authorization:" + hashlib.sha256(value).hexdigest()
     return ""
+
+
+def _name_of(user: Any) -> str:
+    """What tells a user of Starlette's from the others; several may display the same name."""
+    if name := getattr(user, "username", ""):
+        return str(name)
+    with suppress(NotImplementedError):  # a user need not have one
+        if identity := getattr(user, "identity", ""):
+            return str(identity)
+    return str(getattr(user, "display_name", ""))
 
 
 def _key(request: Request, rule: Rule) -> str | None:

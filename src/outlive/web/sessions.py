@@ -169,7 +169,9 @@ class _Exchange:
             elif settled.outcome == "cleared":
                 headers.append((b"set-cookie", self._sessions.cookie.delete()))
         elif self._held is not None:
-            headers += await self._seen()
+            renewed = await self._seen()
+            headers += renewed
+            touched = touched or bool(renewed)  # what sets a cookie is for one visitor
         self._written = change
         self._scope["outlive.session"] = outcome
         self._sessions.counts[outcome] += 1

@@ -120,6 +120,12 @@ def test_an_address_is_taken_apart() -> None:
     assert Webhooks([SECRET]).target("https://example.org:8443").port == 8443
 
 
+def test_one_text_is_no_list_of_hosts() -> None:
+    """Its characters would be patterns, and `*` one that lets every host through."""
+    with pytest.raises(ValueError, match="hosts is a list"):
+        Webhooks([SECRET], hosts="*.example.org")
+
+
 def test_only_named_hosts_are_told_when_some_are_named() -> None:
     hooks = Webhooks([SECRET], hosts=["hooks.example.org", "*.partner.example"])
     for url in ("https://hooks.example.org/", "https://a.partner.example/x"):

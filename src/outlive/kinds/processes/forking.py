@@ -5,9 +5,11 @@
     journal of the new one   started  a  wait x  signal  forked │ b …
 
     taken over    steps, waits, sleeps, decisions and part undos that stand; what was set as state;
-                  the pivot; every signal that had come before, taken by a wait or not
+                  the pivot; every signal and update that had come before, taken or not; what was
+                  published; children that had ended by then, and those that were started detached
     left behind   attempts and skips of what is not recorded (they begin anew), deadlines (they
-                  count anew), signals that came later, pauses, take-overs
+                  count anew), children under way (they are started anew), callbacks that nobody
+                  has called (they are made anew), signals that came later, pauses, take-overs
 
 Positions in the journal change, so what refers to a signal is told its new one. Arguments of what
 was taken over are not compared any more, because the input may be another; names and order are.
@@ -27,10 +29,17 @@ from outlive.codec import NULL
 from outlive.errors import NoSuchStep, NotForkable, TooLargeToFork
 from outlive.kinds.processes.journal import Journal
 from outlive.kinds.processes.vocabulary import (
+    Answered,
+    Asked,
     AttemptFailed,
+    CallbackMade,
+    CalledBack,
+    ChildEnded,
+    ChildStarted,
     Decided,
     Forked,
     Pivot,
+    Published,
     Signal,
     Skipped,
     SleepBegan,
@@ -41,6 +50,7 @@ from outlive.kinds.processes.vocabulary import (
     WaitDone,
     Woke,
     unpack,
+    wait_for_callback,
 )
 from outlive.model import Event
 
@@ -88,6 +98,12 @@ def share_of(id: str, events: Sequence[Event], step: str) -> Share:
             f"{clash[0]} stands before {step} and was undone, or went to another fork: {id} cannot "
             "be forked there. Nothing was forked."
         )
+    let_go = () if part.family is None else part.family.let_go - part.family.ends.keys()
+    if let_go:
+        raise NotForkable(
+            f"Before {step} a part of {id} was over and its child {min(let_go)} had not ended: "
+            "it cannot be forked there. Nothing was forked."
+        )
     return Share(upto, undoable)
 
 
@@ -108,28 +124,44 @@ def taken_over(
             continue
         places[n] = first + len(found)
         found.append(_moved(payload, places, undo))
-    times = {id: time for id, time in journal.times.items() if id in journal.records}
+    ends = () if journal.family is None else journal.family.ends
+    times = {id: at for id, at in journal.times.items() if id in journal.records or id in ends}
     return found, times
 
 
 def _stands(payload: Any, journal: Journal, undo: bool) -> bool:
     match payload:
-        case StepDone() | WaitBegan() | SleepBegan() | Decided():
+        case StepDone() | WaitBegan() | SleepBegan() | Decided() | Published():
             return journal.records.get(payload.id) is payload
+        case ChildStarted():
+            over = journal.family is not None and payload.child in journal.family.ends
+            return payload.detached or over
+        case CallbackMade():
+            return _is_over(payload, journal)
         case WaitDone():
             return journal.waited.get(payload.id) is payload
         case Woke():
             return payload.id in journal.woken
         case Undone():
             return undo
-    return isinstance(payload, (Signal, StateSet, Pivot, Forked))
+    kept = (Signal, Asked, Answered, CalledBack, ChildEnded, StateSet, Pivot, Forked)
+    return isinstance(payload, kept)
+
+
+def _is_over(made: CallbackMade, journal: Journal) -> bool:
+    """Whether it was told something, or its time was up: nobody is to call it any more."""
+    told = journal.heard is not None and made.id in journal.heard.calls
+    name = wait_for_callback(made.id)
+    return told or any(wait.name == name for wait in journal.timed_out())
 
 
 def _moved(payload: Any, places: dict[int, int], undo: bool) -> Any:
     match payload:
         case WaitBegan(signal=int() as n) | WaitDone(signal=int() as n):
             return replace(payload, signal=places[n])
-        case StepDone() if not undo:
+        case Answered():
+            return replace(payload, n=places[payload.n])
+        case StepDone() | ChildStarted() if not undo:
             return replace(payload, undo="", given=NULL)
         case Decided() if not undo:
             unknown = tuple(replace(armed, undo="") for armed in payload.unknown)

@@ -82,6 +82,7 @@ class Journal:
 
     __slots__ = (
         "attempts",
+        "begun",
         "cancel",
         "carried",
         "closed",
@@ -121,6 +122,8 @@ class Journal:
         self.next_n = 0
         self.times: dict[str, int] = {}
         self.started: Started | None = None
+        self.begun = False
+        """Whether its body was ever to run: what it had begun may be more than is recorded."""
         self.records: dict[str, Record] = {}
         self.unasked: set[str] | None = None
         """What was recorded before this replay and not asked for by it; None: nothing was asked."""
@@ -180,6 +183,7 @@ class Journal:
         match event:
             case Started():  # these two first: every process has them, and each case costs
                 self.started = event
+                self.begun = not event.held
                 self.times[""] = time
             case Ended():
                 self.ended = event
@@ -223,6 +227,7 @@ class Journal:
             case ChildEnded():
                 self._child_ended(event, time)
             case Admitted():
+                self.begun = True
                 if not self.records:  # its time is that of its begin
                     self.times[""] = time
             case _:

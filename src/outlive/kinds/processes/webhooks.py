@@ -73,6 +73,8 @@ class Webhooks:
     ) -> None:
         if isinstance(secrets, str) or not 1 <= len(secrets) <= SECRETS_MAX:
             raise ValueError(f"secrets is a list of 1 to {SECRETS_MAX}")
+        if isinstance(hosts, str):  # its characters would be names, and `*` every name
+            raise ValueError(f"hosts is a list of names; write hosts=[{hosts!r}]")
         if timeout_seconds <= 0:
             raise ValueError(f"timeout_seconds is {timeout_seconds}; it must be above 0")
         self._keys = [_key_in(secret) for secret in secrets]

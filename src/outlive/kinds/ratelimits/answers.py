@@ -48,5 +48,6 @@ class Answer(Struct, frozen=True, eq=False, weakref=True):
 
     @property
     def retry_seconds(self) -> float:
-        """How long to wait before the same can be had: the longest of all that refused."""
-        return max((s.seconds for s in self.standings if not s.admitted), default=0.0)
+        """How long to wait before the same can be had: the longest of all that refused, and of none
+        in shadow mode."""
+        return max((s.seconds for s in self.standings if not (s.admitted or s.shadow)), default=0.0)

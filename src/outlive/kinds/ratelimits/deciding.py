@@ -1,7 +1,8 @@
 """The decisions on quotas and slots: pure, each on the cells of all that are asked for at once.
 
 Hit      take `cost` of every quota, or of none. A quota in shadow mode is charged where it can
-         be, and refuses nothing. With `ahead`, as many as that are taken when they can be had
+         be, and refuses nothing. With `ahead`, as many as that are taken when they can be had of
+         every one
 Refund   give tokens back that were not used after all
 Reset    forget what is used
 Acquire, Release   slots.py
@@ -91,7 +92,7 @@ class RateLimits(Kind[Command, Answer | Held]):
             return _refunded(refs, command, states, now)
         cost = max(command.cost, command.ahead)
         taken = take_all(command.uses, states, now, cost)
-        if cost > command.cost and not admitted(command.uses, taken):
+        if cost > command.cost and not all(one.admitted for one in taken):
             cost = command.cost
             taken = take_all(command.uses, states, now, cost)
         answer = answer_of(command.uses, taken, now, cost)

@@ -71,7 +71,7 @@ class Quota(Struct, frozen=True):
             raise ValueError(
                 f"a quota cannot be named {self.name!r}: a-z, 0-9, _ and -, at most 32"
             )
-        for count in (self.count, self.burst or 1, *self.plans.values()):
+        for count in (self.count, 1 if self.burst is None else self.burst, *self.plans.values()):
             if not 1 <= count <= COUNT_MAX:
                 raise ValueError(f"quota {self.name}: {count} is not 1 to {COUNT_MAX}")
         if not 0.001 <= self.per_seconds <= PERIOD_SECONDS_MAX:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -45,11 +46,8 @@ def _first(asked: Asked) -> str:
     media = asked.media.partition(";")[0].strip().lower()
     body = asked.body
     if media.endswith("json") or (not media and body[:1] in b'{["'):
-        try:
+        with suppress(msgspec.DecodeError, RecursionError):  # what nobody reads counts by its bytes
             value = msgspec.json.decode(body)
-        except (msgspec.DecodeError, RecursionError):
-            value = None
-        else:
             if asked.fields and isinstance(value, dict):
                 value = {name: value[name] for name in asked.fields if name in value}
             body, media = _spelled(value), "json"

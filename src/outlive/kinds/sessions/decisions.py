@@ -224,8 +224,8 @@ class Reply(Struct, frozen=True):
 
     `found`: the session as it is now; None when it is not there or past its end. `refused`: an
     attribute was not as it had been seen, or a session is there already. `evict`: the oldest
-    session of the subject, which has too many: ask again with it. `keys`: the sessions of a
-    subject; with `again` others than were given.
+    session of the subject, which has too many (`keys`): ask again with it, or with one of them that
+    is over. `keys`: the sessions of a subject; with `again` others than were given.
     """
 
     found: Record | None = None
@@ -402,7 +402,8 @@ class SessionKind(Kind[Command, Reply]):
             if command.evict and kept.pop(command.evict, None) is not None:
                 drop = (*drop, session_ref(command.evict))
             if len(kept) >= self.devices_max:
-                return Decision(Batch(), Reply(evict=min(kept, key=lambda name: kept[name])))
+                oldest = min(kept, key=lambda name: kept[name])
+                return Decision(Batch(), Reply(evict=oldest, keys=tuple(kept)))
             kept[key] = record.made + self.absolute if command.life else record.end
             lists[record.subject] = replace(known, sessions=kept)
         puts, drops = [self._put(key, record)], list(drop)
@@ -444,12 +445,7 @@ class SessionKind(Kind[Command, Reply]):
     def on_due(self, cell: Cell, now: int) -> Batch:
         """An ended session is dropped, and an ended one leaves its subject's list."""
         if cell.space == SUBJECTS:
-            known = read_subject(cell.value)
-            kept = {key: end for key, end in known.sessions.items() if end > now}
-            puts: list[Put] = []
-            drops: list[Ref] = []
-            _kept(cell.ref, replace(known, sessions=kept), puts, drops)
-            return Batch(put=tuple(puts), drop=tuple(drops))
+            return swept_subject(cell, now)
         record = read_record(cell.value)
         if now >= self.ends(record):
             return Batch(drop=(cell.ref,))
@@ -478,6 +474,16 @@ def _kept(ref: Ref, known: Subject, puts: list[Put], drops: list[Ref]) -> None:
         puts.append(put_subject(ref, known))
     else:
         drops.append(ref)
+
+
+def swept_subject(cell: Cell, now: int) -> Batch:
+    """What becomes of a subject's cell when it is due: its list without what has ended."""
+    known = read_subject(cell.value)
+    kept = {key: end for key, end in known.sessions.items() if end > now}
+    puts: list[Put] = []
+    drops: list[Ref] = []
+    _kept(cell.ref, replace(known, sessions=kept), puts, drops)
+    return Batch(put=tuple(puts), drop=tuple(drops))
 
 
 def put_subject(ref: Ref, known: Subject) -> Put:

@@ -25,8 +25,9 @@ from outlive.kinds.sessions.decisions import (
     put_subject,
     read_subject,
     subject_ref,
+    swept_subject,
 )
-from outlive.model import Batch, Put, Ref, Storage
+from outlive.model import Batch, Cell, Put, Ref, Storage
 
 DENIED = "session.denied"
 
@@ -47,7 +48,8 @@ class Deny(Struct, frozen=True):
 
 
 class Said(Struct, frozen=True):
-    """Whether the session is alive, the epoch of its subject, and the store's time."""
+    """Whether the session is alive (of one that is denied: was, until now), the epoch of its
+    subject, and the store's time."""
 
     alive: bool
     epoch: str
@@ -79,7 +81,7 @@ class DenialKind(Kind[Command, Said]):
     def decide(self, view: View, command: Command, now: int) -> Decision[Said]:
         if isinstance(command, Deny):
             put = Put(Ref(DENIED, command.key), b"{}", command.end)
-            return Decision(Batch(put=(put,)), Said(False, "", now))
+            return Decision(Batch(put=(put,)), Said(view[put.ref] is None, "", now))
         epoch, known = "", Subject()
         if command.subject:
             cell = view[subject_ref(command.subject)]
@@ -93,3 +95,7 @@ class DenialKind(Kind[Command, Said]):
         # The same subject may have stored sessions too: their list stays.
         made = put_subject(subject_ref(command.subject), replace(known, epoch=command.fresh))
         return Decision(Batch(put=(made,)), Said(True, command.fresh, now))
+
+    def on_due(self, cell: Cell, now: int) -> Batch:
+        """A denial goes with the session it is of; an epoch stays when a list beside it ends."""
+        return swept_subject(cell, now) if cell.space == SUBJECTS else super().on_due(cell, now)

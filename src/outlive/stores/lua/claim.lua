@@ -1,4 +1,5 @@
--- Hand out cells whose due has passed, the longest overdue first, and move due and version on.
+-- Hand out cells whose due has passed, the longest overdue first, and move due and version on. Those
+-- that a full server has evicted are forgotten.
 --
 -- ARGV  time of a test or '', high-water mark, cells at most, microseconds they are held, spaces …
 -- gives the time, then space, key, value, version and due of each
@@ -20,12 +21,16 @@ end)
 local claimed, due = {text(now)}, text(now + tonumber(ARGV[4]))
 for at = 1, math.min(most, #found) do
   local space, key = found[at][1], found[at][2]
-  version = version + 1
-  call('HSET', cell_of(space, key), 'n', text(version), 'd', due)
-  call('ZADD', p .. 'd:' .. space, due, key)
-  claimed[#claimed + 1] = {
-    space, key, call('HGET', cell_of(space, key), 'v'), text(version), due
-  }
+  local value = call('HGET', cell_of(space, key), 'v')
+  if value then
+    version = version + 1
+    call('HSET', cell_of(space, key), 'n', text(version), 'd', due)
+    call('ZADD', p .. 'd:' .. space, due, key)
+    claimed[#claimed + 1] = {space, key, value, text(version), due}
+  else
+    call('ZREM', p .. 'd:' .. space, key)
+    call('ZREM', p .. 'k:' .. space, key)
+  end
 end
 if #claimed > 1 then
   move(now, version)

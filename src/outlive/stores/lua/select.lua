@@ -1,4 +1,5 @@
--- Cells of some spaces by a mark with a value from low to high.
+-- Cells of some spaces by a mark with a value from low to high. Those that a full server has evicted
+-- are passed over.
 --
 -- ARGV  mark, low, high, cells at most, '1' for the newest first, spaces …
 -- gives value of the mark, space, key, value, version, due or '' of each
@@ -22,7 +23,9 @@ while #found < most do
     if wanted[space] and #found < most then
       local key = string.sub(one, second + 1)
       local cell = call('HMGET', cell_of(space, key), 'v', 'n', 'd')
-      found[#found + 1] = {string.sub(one, 1, first - 1), space, key, cell[1], cell[2], cell[3]}
+      if cell[1] then
+        found[#found + 1] = {string.sub(one, 1, first - 1), space, key, cell[1], cell[2], cell[3]}
+      end
     end
   end
   if #members < page then
