@@ -114,9 +114,10 @@ def _speak() -> None:
     """Into a pipe or a file goes UTF-8, and from there it comes, whatever the terminal speaks; a
     terminal gets what it can show."""
     for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
-            if not stream.isatty():
-                stream.reconfigure(encoding="utf-8")
+        if not isinstance(stream, io.TextIOWrapper) or stream.isatty():
+            continue
+        if stream.encoding.lower() != "utf-8":
+            stream.reconfigure(encoding="utf-8")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
