@@ -68,10 +68,10 @@ async def test_one_is_shown_as_it_was(folder: Path, capsys: pytest.CaptureFixtur
     assert [entry["kind"] for entry in whole["journal"]] == ["started", "sleep", "woke", "ended"]
 
 
-async def test_what_is_not_there_is_misuse(
+async def test_what_is_not_there_is_said(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["process", "archive", "show", str(folder), "ord_none"]) == 2
+    assert main(["process", "archive", "show", str(folder), "ord_none"]) == 3
     assert main(["process", "archive", "list", str(folder), "--status", "waiting"]) == 2
     assert main(["process", "archive", "list", str(tmp_path / "none")]) != 0
     assert "There is no folder" in capsys.readouterr().err
@@ -85,3 +85,5 @@ async def test_a_file_that_is_cut_off_is_named_and_the_rest_is_read(
     assert main(["process", "archive", "list", str(folder), "-o", "ids"]) == 0
     said = capsys.readouterr()
     assert len(said.out.split()) == 3 and f"{path} is cut off" in said.err
+    assert main(["process", "archive", "list", str(folder), "-o", "ids", "--limit", "3"]) == 0
+    assert f"{path} is cut off" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from outlive import Outlive
+from outlive.commands import main
 from outlive.commands.client import Where, address_of, ask
 from outlive.commands.exits import CommandFailed
 
@@ -44,6 +45,11 @@ def test_a_file_is_found_however_its_address_is_written(tmp_path):
     assert address_of("sqlite:///my%20store.db")
     with pytest.raises(CommandFailed, match=r"no store at nothing\.db"):
         address_of("SQLITE:///nothing.db")
+
+
+def test_an_address_that_is_no_url_is_left_to_who_opens_it(capsys):
+    assert main(["process", "list", "--store", "postgresql://[::1/db"]) == 5
+    assert "no URL" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from outlive.commands import main
+
 
 @pytest.fixture
 def process(outlive, in_shop_folder):
@@ -85,3 +87,20 @@ def test_many_are_shown_and_then_asked_exactly_those(shop, process):
     done = process("cancel", "--type", "order", "--yes")
     assert done.returncode == 4 and len(done.stdout.splitlines()) == 4
     assert "OL2003" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("cancel", "ord_1", "--version", "2"),
+        ("cancel", "ord_1", "--since", "1h"),
+        ("pause", "ord_1", "--older-than", "60"),
+        ("cancel", "--token", "t", "--preview"),
+        ("cancel", "--token", "t", "--type", "order"),
+        ("retry", "--now", "--step", "charge", "--type", "order", "--yes"),
+    ],
+)
+def test_what_would_narrow_nothing_is_misuse_and_nothing_is_asked(asked, tmp_path, capsys):
+    nowhere = ("--store", f"sqlite:///{tmp_path}/none.db")  # 5, when it is looked into
+    assert main(["process", *asked, *nowhere]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

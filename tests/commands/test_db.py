@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,7 +15,8 @@ import apsw
 import pytest
 from tests.stores.later import release_to_come
 
-from outlive import ids
+from outlive import Outlive, ids
+from outlive.commands import db, main
 from outlive.commands.db import LINE_ROWS, address_of, progress
 from outlive.commands.exits import DONE, FAILED, FORBIDDEN, MISUSED, STORE, CommandFailed
 from outlive.errors import BadAddress
@@ -226,6 +228,22 @@ def test_what_cannot_be_moved_is_refused_and_leaves_the_store_served(outlive, id
     assert outlive("process", "list", "--store", idle).returncode == 0
     done = outlive("db", "move", idle, "sqlite:///new.db", "--give-up")
     refused(done, STORE, "No move of the store")
+
+
+def test_a_move_that_is_given_up_is_told_as_json_where_that_is_asked_for(
+    tmp_path, monkeypatch, capsys
+):
+    async def made(address):
+        async with Outlive(address):
+            pass
+
+    async def give_up(source, target): ...
+
+    old, new = (f"sqlite:///{tmp_path}/{name}.db" for name in ("old", "new"))
+    asyncio.run(made(old))
+    monkeypatch.setattr(db, "give_move_up", give_up)
+    assert main(["db", "move", old, new, "--give-up", "-o", "json"]) == DONE
+    assert json.loads(capsys.readouterr().out) == {"place": old, "given_up": new}
 
 
 # --- progress -------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import msgspec
 import pytest
 from tests.commands.conftest import ROOT, until
 
-from outlive import Outlive, Run
+from outlive import NonRetryable, Outlive, Run
 from outlive.commands import main
 from outlive.errors import ProcessFailed
 
@@ -168,6 +169,40 @@ def test_an_end_that_nobody_was_told_of_is_listed_and_told_again(outlive, tmp_pa
     assert "geheim" not in shown
     assert outlive("process", "notify", id, *store).returncode == 0
     assert outlive("process", "notify", "work_00000000000000000000000000", *store).returncode == 3
+
+    assert outlive(*listed, "--type", "work", "--limit", "1").stdout.split() == [id]
+    assert outlive(*listed, "--tag", "customer=c-17").stdout.split() == []
+    assert outlive(*listed, "--version", "2").stdout.split() == []
+
+
+async def fails(run: Run) -> None:
+    raise NonRetryable("no – money")
+
+
+@pytest.fixture
+def failed(tmp_path):
+    """The address of a store, and the id of a process in it that failed."""
+    address = f"sqlite:///{tmp_path}/failed.db"
+
+    async def made():
+        app = Outlive(address)
+        body = app.process("/fails", version=1)(fails)
+        async with app:
+            handle = await app.start(body)
+            with suppress(ProcessFailed):
+                await handle.result()
+            return handle.id
+
+    return address, asyncio.run(made())
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_into_a_pipe_goes_utf_8_whatever_the_locale_is(failed, outlive, output):
+    address, id = failed
+    show = ("process", "show", id, "--store", address, "-o", output)
+    done = outlive(*show, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "no – money" in done.stdout
 
 
 def test_an_unknown_process_gives_3(shop, process):

@@ -122,6 +122,18 @@ def test_an_address_may_name_several_servers() -> None:
     assert without_password(address) == "postgresql://one:1,two:2/db?schema=s"
 
 
+@pytest.mark.parametrize("place", ["ann:s3/cret@db:5432", "db:99999", "db:port", "a:1,b:99999"])
+def test_a_port_that_is_none_is_refused_and_shows_no_part_of_a_password(place: str) -> None:
+    with pytest.raises(BadAddress, match="percent-encoded") as refusal:
+        store_at(f"postgresql://{place}/x")
+    assert "s3" not in str(refusal.value)
+
+
+def test_hosts_of_every_form_are_taken() -> None:
+    for place in ("db", "db:5432", "[::1]:5432", "ann:s3@cret@a:1,b:2", "", "%2Frun%2Fpg"):
+        store_at(f"postgresql://{place}/x")
+
+
 @pytest.mark.parametrize(
     "address", ["postgresql://[::1/db", "redis://ada:secret@[::1", "sqlite://["]
 )

@@ -16,11 +16,12 @@
     outlive version
 
 Results go to stdout, everything said about them to stderr; output that is not for a terminal is
-plain; `-o json` is for programs. How a command ends is drawn in `exits.py`.
+plain and in UTF-8; `-o json` is for programs. How a command ends is drawn in `exits.py`.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from cyclopts import CycloptsError
 
+    _speak()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not all(_is_text(word) for word in given):
         return _end("an argument is not text in UTF-8; nothing was done", MISUSED)
@@ -106,6 +108,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return result if isinstance(result, int) else 0
+
+
+def _speak() -> None:
+    """Into a pipe or a file goes UTF-8, and from there it comes, whatever the terminal speaks; a
+    terminal gets what it can show."""
+    for stream in (sys.stdin, sys.stdout):
+        if not isinstance(stream, io.TextIOWrapper) or stream.isatty():
+            continue
+        if stream.encoding.lower() != "utf-8":
+            stream.reconfigure(encoding="utf-8")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _is_text(word: str) -> bool:

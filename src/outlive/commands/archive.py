@@ -17,7 +17,7 @@ from pathlib import Path
 from cyclopts import App
 
 from outlive.clock import Clock
-from outlive.commands.exits import MISUSED, CommandFailed
+from outlive.commands.exits import MISUSED, NOT_FOUND, CommandFailed
 from outlive.commands.listing import listed
 from outlive.commands.options import Limit, ListFormat
 from outlive.commands.output import Format, document, lines
@@ -80,7 +80,7 @@ def show(folder: str, id: str, /, *, output: Format = "text") -> None:
 
     found = next((one for one in _archived(folder, None) if one.id == id), None)
     if found is None:
-        raise CommandFailed(f"{id} is not in this archive", MISUSED)
+        raise CommandFailed(f"{id} is not in this archive", NOT_FOUND)
     view, journal = found.view(), entries(found.journal())
     if output == "json":
         document({"process": view, "journal": journal})
@@ -93,10 +93,12 @@ def _archived(folder: str, type: str | None) -> Iterator[Archived]:
     paths = files_in(folder_at(folder), f"{type or '*'}/*")
     torn: list[Path] = []
     ordered = sorted(paths, key=lambda path: path.name, reverse=True)
-    yield from read(line for path in ordered for line in lines_in(path, torn))
-    for path in torn:
-        said = f"outlive: {path} is cut off or damaged; the rest of it was not read"
-        print(said, file=sys.stderr)
+    try:
+        yield from read(line for path in ordered for line in lines_in(path, torn))
+    finally:  # also where no more of them are asked for
+        for path in torn:
+            said = f"outlive: {path} is cut off or damaged; the rest of it was not read"
+            print(said, file=sys.stderr)
 
 
 def _summary(one: Archived) -> Summary:

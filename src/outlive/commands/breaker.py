@@ -14,7 +14,7 @@ from outlive.commands.control import who
 from outlive.commands.listing import Listing, Watch, show
 from outlive.commands.many import each
 from outlive.commands.options import Limit, ListFormat, OrStdin, Reason
-from outlive.commands.output import Format, document, lines, time_of
+from outlive.commands.output import Format, document, lines, printable, time_of
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
@@ -70,7 +70,8 @@ def show_breaker(name: str, /, *, at: At = None, output: Format = "text") -> Non
         return
     notes = sorted((*found.turns, *found.controls), key=lambda note: note.time)
     lines([f"{name}  {state_of(found)}"])
-    lines(f"  {time_of(note.time)}  {note.what}  {note.who}  {note.why}".rstrip() for note in notes)
+    said = (f"  {time_of(note.time)}  {note.what}  {note.who}  {note.why}" for note in notes)
+    lines(printable(line.rstrip()) for line in said)
 
 
 @commands.command

@@ -70,7 +70,7 @@ def address_of(given: str | None) -> str:
     address = given or os.environ.get("OUTLIVE_STORE") or DEFAULT
     if address.startswith("memory:"):
         raise CommandFailed("a store in memory is seen by its own process only", STORE)
-    if urlsplit(address).scheme == "sqlite" and not sqlite_path(address).exists():
+    if _is_file(address) and not sqlite_path(address).exists():
         place = unquote(urlsplit(address).path)[1:]
         raise CommandFailed(
             f"there is no store at {place}; name one with --store or OUTLIVE_STORE "
@@ -125,8 +125,12 @@ def _named(target: str, store: str | None) -> Outlive:
 
 
 def _is_same(one: str, other: str) -> bool:
-    files = [urlsplit(address).scheme == "sqlite" for address in (one, other)]
-    return one == other or (all(files) and sqlite_path(one) == sqlite_path(other))
+    files = _is_file(one) and _is_file(other)
+    return one == other or (files and sqlite_path(one) == sqlite_path(other))
+
+
+def _is_file(address: str) -> bool:
+    return address.strip().lower().startswith("sqlite:")
 
 
 def _ask_elsewhere(name: str, question: Callable[[Outlive], Awaitable[T]], target: str | None) -> T:

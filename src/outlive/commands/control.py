@@ -32,14 +32,14 @@ from outlive.commands.client import At, ask
 from outlive.commands.exits import FORBIDDEN, MISUSED, CommandFailed
 from outlive.commands.many import each, progress
 from outlive.commands.options import OrStdin, Reason
-from outlive.commands.output import lines
+from outlive.commands.output import lines, printable
 from outlive.commands.searching import moment_of, pairs_of
+from outlive.doors.controlling import SECONDS_MAX
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.kinds.processes.bulk import Preview, Report
 
-SECONDS_MAX = 100 * 366 * 86_400
 AppName = Annotated[str | None, Parameter(name="--app")]
 
 
@@ -178,6 +178,8 @@ def retry(
         Kept in its journal with your name.
     """
     if id is None:
+        if step:
+            raise CommandFailed("--step is of one process: name it by its id", MISUSED)
         return _many("retry_now" if now else "retry", many, why, at)
     return _one(
         id,
@@ -309,6 +311,10 @@ def _many(verb: str, many: Selection | None, why: str, at: At) -> int | None:
         raise CommandFailed(
             "name a process by its id, or many by --status, --type or --tag", MISUSED
         )
+    if many.token and many != Selection(token=many.token, yes=many.yes):
+        raise CommandFailed(
+            "--token stands for what its preview showed; leave out the rest", MISUSED
+        )
     if not many.token and many.preview is many.yes:
         raise CommandFailed("say --preview to see which ones, or --yes to do it at once", MISUSED)
 
@@ -342,7 +348,8 @@ def _many(verb: str, many: Selection | None, why: str, at: At) -> int | None:
     if report is None:
         lines(_shown(verb, cast("Preview", preview)))
         return None
-    lines(f"{refusal.id}  {refusal.code}  {refusal.why}" for refusal in report.refusals)
+    refused = (f"{one.id}  {one.code}  {one.why}" for one in report.refusals)
+    lines(printable(line) for line in refused)
     said = f"{report.asked} of {report.count} were asked to {report.verb.replace('_', ' ')}"
     print(f"{said}, {report.refused} refused", file=sys.stderr)
     return FORBIDDEN if report.refused and not report.asked else None
@@ -380,7 +387,7 @@ def _one(
     question: Callable[[Outlive, str], Awaitable[object]],
     said: str,
 ) -> int:
-    if many is not None and (many.given or many.preview or many.yes):
+    if many not in (None, Selection()):
         raise CommandFailed(f"{id} is one process: leave out the filter, or the id", MISUSED)
     return each(id, at, question, said)
 

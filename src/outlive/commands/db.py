@@ -157,7 +157,11 @@ def move(old: Old, new: New, /, *, give_up: GiveUp = False, output: Format = "te
 
     report = _at(old, work, output)
     if report is None:
-        lines([f"given up: {_named(old)} may be served again; {_named(new)} may be emptied"])
+        said = f"{_named(old)} may be served again; {_named(new)} may be emptied"
+        if output == "json":
+            document({"place": _named(old), "given_up": _named(new)})
+        else:
+            lines([f"given up: {said}"])
         return
     how = f"moved from {_named(old)}" if report.done else "was moved before; nothing was left to do"
     _say(report, how, output, "read back and equal")

@@ -26,7 +26,7 @@ from outlive.commands import control
 from outlive.commands.client import At, Where, address_of, ask
 from outlive.commands.exits import DONE, FAILED, MISUSED, NOT_FOUND, CommandFailed, kind_of
 from outlive.commands.options import OrStdin, Reason
-from outlive.commands.output import Format, document, lines
+from outlive.commands.output import Format, document, lines, printable
 from outlive.commands.target import named, service
 from outlive.errors import NoSuchProcess, NothingToExport, OutliveError, ProcessGone
 from outlive.kinds.processes import FINAL, STATUSES
@@ -144,7 +144,7 @@ def diff(
     if output == "json":
         document(found)
     else:
-        lines(_said(found))
+        lines(printable(line) for line in _said(found))
     return DONE if all(one.fits for one in found) else FAILED
 
 

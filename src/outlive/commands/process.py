@@ -30,6 +30,7 @@ from outlive.commands.options import Limit, ListFormat, OrStdin
 from outlive.commands.output import Format, lines, printable, text_of, time_of
 from outlive.commands.searching import Narrowing
 from outlive.kinds.processes import STATUSES
+from outlive.kinds.processes.search import search_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,8 +90,9 @@ def list_processes(
 
     async def question(app: Outlive) -> Listing:
         if unnotified:
-            untold = await app.unnotified(min(limit, UNDELIVERED_MAX))
-            return listing_of([line for line in untold if _fits(line, status, type)])
+            search = search_of(status, type, **given.narrowed(Clock()))
+            untold = await app.unnotified(UNDELIVERED_MAX)
+            return listing_of([line for line in untold if search.holds(line)][:limit])
         found: list[Summary] = []
         narrowed = given.narrowed(Clock())
         cursor = ""
@@ -146,7 +148,7 @@ def show(
     def drawn(found: tuple[View, list[Entry]]) -> RenderableType:
         from rich.text import Text
 
-        return Text("\n".join(printable(line) for line in text(found).splitlines()))
+        return Text(text(found))
 
     watched(question, at, text, None if output == "json" else drawn)
 
@@ -219,10 +221,6 @@ def undelivered(
         return Listing(heads, rows, [kept.event for kept in found], found)
 
     show_list(question, at, output, watch)
-
-
-def _fits(line: Summary, status: str | None, type: str | None) -> bool:
-    return status in (None, line.status) and type in (None, line.type)
 
 
 control.register(commands)

@@ -95,6 +95,11 @@ def _postgres(address: str, parts: SplitResult, clock: Clock | None) -> Store:
             "A store on PostgreSQL needs the driver asyncpg: pip install 'outlive[postgres]'."
         ) from error
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if not all(map(_is_host, parts.netloc.rpartition("@")[2].split(","))):
+        raise BadAddress(
+            "The address of the PostgreSQL store has a port that is none, or a password with a "
+            "sign of its own (/ ? # @) that is not percent-encoded."
+        )
     if not parts.path.strip("/"):
         raise BadAddress("The address of the PostgreSQL store names no database.")
     names = ("schema", "shards", "direct", "statement_cache_size")
@@ -113,6 +118,15 @@ def _postgres(address: str, parts: SplitResult, clock: Clock | None) -> Store:
         raise BadAddress(f"The address of the PostgreSQL store is not understood: {error}.") from (
             error
         )
+
+
+def _is_host(text: str) -> bool:
+    """Whether `text` is HOST or HOST:PORT, or nothing."""
+    try:
+        urlsplit(f"//{text}").port  # noqa: B018
+    except ValueError:
+        return False
+    return True
 
 
 def sqlite_path(address: str) -> Path:

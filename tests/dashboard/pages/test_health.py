@@ -16,6 +16,12 @@ from outlive.dashboard.pages.health import settings_of, without_secrets
             "postgresql://db/x?user=ann&password=s3cret&a=1",
             "postgresql://db/x?user=ann&password=…&a=1",
         ),
+        ("postgresql://ann:s3c@s3cret@db/x", "postgresql://ann:…@db/x"),
+        ("rediss://:s3cret@db/0?prefix=a@b", "rediss://:…@db/0?prefix=a@b"),
+        (
+            "postgresql://db/x?sslmode=require&sslpassword=s3cret",
+            "postgresql://db/x?sslmode=require&sslpassword=…",
+        ),
         ("postgresql://ann@db/x", "postgresql://ann:…@db/x"),
         ("sqlite:////srv/shop.db", "sqlite:////srv/shop.db"),
     ],

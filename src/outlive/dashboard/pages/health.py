@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from outlive.app import Outlive
     from outlive.dashboard.rendering import Desk, Sight
 
-_SECRET = re.compile(r"(?<=://)([^/@\s]*?)(:[^/@\s]*)?@|(?<=[?&])(password|passfile|sslkey)=[^&]*")
+_SECRET = re.compile(
+    r"(?<=://)([^:/?#@]*)(:[^/?#]*)?@|(?<=[?&])([^=&]*(?:pass|secret|sslkey)[^=&]*)=[^&]*"
+)
 
 
 async def health(desk: Desk, sight: Sight, examine: bool = False) -> str:
