@@ -407,23 +407,6 @@ async def test_a_negative_sleep_is_refused(place: Place) -> None:
     await app.result(await start(app), within=60)
 
 
-@pytest.mark.parametrize("seconds", [1e15, float("inf"), float("nan")])
-async def test_a_time_that_no_store_can_keep_is_refused(place: Place, seconds: float) -> None:
-    async def body(run: Run) -> None:
-        run.deadline(60)
-        with pytest.raises(ValueError, match="100 years at most"):
-            run.deadline(seconds)
-        with pytest.raises(ValueError, match="100 years at most"):
-            await run.sleep(seconds)
-        with pytest.raises(ValueError, match="100 years at most"):
-            await run.wait("never", within=seconds)
-        with pytest.raises(ValueError, match="100 years at most"):
-            await run.callback("never", within=seconds)
-
-    app = await place.open(process(body))
-    await app.result(await start(app), within=10)
-
-
 async def test_a_year_of_sleep_passes_in_a_second(place: Place) -> None:
     async def body(run: Run) -> int:
         for _ in range(12):
