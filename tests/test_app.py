@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.service import Outside, Place, check_grammar, has_status, until
+from tests.service import Outside, Place, check_grammar, has_status, process, until
 
 from outlive import Outlive, ProcessFailed, Run, attempt, step
 from outlive.clock import ManualClock
@@ -410,6 +410,42 @@ async def test_a_signal_to_a_stranded_process_is_kept(place: Place) -> None:
 
 async def stranded(app: Outlive, id: str) -> bool:
     return (await app.view(id)).status == "no_worker_for_version"
+
+
+NO_TIME = (-1.0, 0.0, 1e15, float("inf"), float("nan"))
+
+
+@pytest.mark.parametrize("seconds", NO_TIME)
+def test_a_time_that_no_store_can_keep_is_refused_when_it_is_declared(seconds: float) -> None:
+    with pytest.raises(ValueError, match="retention_seconds"):
+        Outlive("memory://", retention_seconds=seconds)
+    with pytest.raises(ValueError, match="request_seconds"):
+        Outlive("memory://", request_seconds=seconds)
+    declare = Outlive("memory://").process
+
+    async def thing(run: Run) -> None: ...
+
+    with pytest.raises(ValueError, match="retention_seconds of thing"):
+        declare("/things", version=1, retention_seconds=seconds)(thing)
+    with pytest.raises(ValueError, match="deadline of thing"):
+        declare("/things", version=1, deadline=seconds)(thing)
+
+
+@pytest.mark.parametrize("seconds", NO_TIME[2:])
+async def test_a_time_that_no_store_can_keep_is_refused(place: Place, seconds: float) -> None:
+    async def body(run: Run) -> None:
+        run.deadline(60)
+        with pytest.raises(ValueError, match="100 years at most"):
+            run.deadline(seconds)
+        with pytest.raises(ValueError, match="100 years at most"):
+            await run.sleep(seconds)
+        with pytest.raises(ValueError, match="100 years at most"):
+            await run.wait("never", within=seconds)
+        with pytest.raises(ValueError, match="100 years at most"):
+            await run.callback("never", within=seconds)
+
+    app = await place.open(process(body))
+    await app.result((await app.begin("thing", b"null")).id, within=10)
 
 
 # --- lists and retention --------------------------------------------------------------------------

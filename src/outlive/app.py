@@ -27,7 +27,7 @@ import msgspec
 from msgspec import Raw
 
 from outlive import codec, ids
-from outlive.clock import MICROS, Clock
+from outlive.clock import AHEAD_SECONDS_MAX, MICROS, Clock
 from outlive.doors import Doors
 from outlive.doors.bulk import Bulk
 from outlive.doors.caches import Caches
@@ -153,6 +153,9 @@ class Outlive(
         self._clock = clock or Clock()
         self._keys = encryption
         self._redact = frozenset(redact)
+        for name, kept in (("retention", retention_seconds), ("request", request_seconds)):
+            if not 0 < kept <= AHEAD_SECONDS_MAX:
+                raise ValueError(f"{name}_seconds is {kept:g}; above 0, 100 years at most")
         self._retention_seconds = retention_seconds
         self._request_seconds = request_seconds
         self._archive = None if archive is None else folder_at(os.fspath(archive))

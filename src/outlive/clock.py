@@ -17,7 +17,20 @@ from functools import lru_cache, partial
 from typing import Protocol
 
 MICROS = 1_000_000
+AHEAD_SECONDS_MAX = 100 * 366 * 86_400
+"""How far ahead of its clock a time in a store may lie: a hundred years."""
 _boot = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+
+
+def ahead(now: int, seconds: float) -> int:
+    """The microsecond that is `seconds` after `now`.
+
+    Raises `ValueError` for more than a hundred years, and for what is no number: no store could
+    keep it, and a commit that it was part of would fail with all that shared it.
+    """
+    if not seconds <= AHEAD_SECONDS_MAX:
+        raise ValueError(f"{seconds} seconds are too many to wait; 100 years at most")
+    return now + round(seconds * MICROS)
 
 
 class Later(Protocol):

@@ -51,7 +51,7 @@ class Retry(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 1 <= self.attempts <= ATTEMPTS_MAX:
             raise ValueError(f"attempts is {self.attempts}; it must be 1 to {ATTEMPTS_MAX}")
-        if self.base_seconds < 0 or self.cap_seconds < 0:
+        if not (self.base_seconds >= 0 and self.cap_seconds >= 0):  # nor what is no number
             raise ValueError("base_seconds and cap_seconds must not be negative")
 
     def again(self, error: BaseException, tries: int) -> bool:

@@ -47,7 +47,7 @@ class Known(Struct):
 
 owner = st.sampled_from(["o1", "o2", "o3"])
 ACTIONS = st.one_of(
-    st.tuples(st.just("claim"), st.sampled_from(["1:a", "1:b"])),
+    st.tuples(st.just("claim"), st.sampled_from(["2:a", "2:b"])),
     st.tuples(st.just("renew"), owner),
     st.tuples(st.just("complete"), owner, st.sampled_from([201, 402])),
     st.tuples(st.just("release"), owner),
@@ -104,7 +104,7 @@ class Pair:
 
     def _claim(self, fingerprint: str) -> None:
         token = f"t{self.world.version}-{self.claims}"
-        reply = self.world.do(Claim(PLACE, {"1": fingerprint}, token, LEASE * MICROS))
+        reply = self.world.do(Claim(PLACE, {"2": fingerprint}, token, LEASE * MICROS))
         known = self.known
         if known is None:
             assert reply.said == "claimed"
@@ -199,7 +199,7 @@ def test_a_key_is_what_a_dict_with_two_clocks_is(actions: list[tuple[Any, ...]])
 
 
 def claimed(mode: Any, token: str = "t") -> Claim:
-    return Claim(PLACE, {"1": "1:a"}, token, LEASE * MICROS, mode)
+    return Claim(PLACE, {"2": "2:a"}, token, LEASE * MICROS, mode)
 
 
 def test_what_may_be_repeated_is_claimed_anew_when_its_owner_died() -> None:
@@ -295,6 +295,17 @@ def test_accents_composed_in_two_ways_are_two_texts() -> None:
 )  # fmt: skip
 def test_each_part_of_a_request_counts(other: dict[str, Any]) -> None:
     assert asked(b'{"a":1}') != asked(b'{"a":1}', **other)
+
+
+def test_the_query_counts_by_its_names_and_values_and_not_by_rule_1() -> None:
+    def told(query: str) -> dict[str, str]:
+        return fingerprints_of(Asked("POST", "/a", {}, b"{}", query=query))
+
+    plain, one = told(""), told("cents=5&to=ada")
+    assert one["1"] == plain["1"] and plain["2"] == "2" + plain["1"][1:]
+    assert told("to=ada&cents=5") == told("to=%61da&cents=5") == one
+    others = ("cents=50&to=ada", "cents=5", "to=ada&cents=", "to=%E9&cents=5", "to=%E8&cents=5")
+    assert len({told(query)["2"] for query in ("", *others)} | {one["2"]}) == 7
 
 
 def test_broken_json_and_bytes_count_by_their_bytes() -> None:

@@ -149,6 +149,8 @@ async def test_the_same_key_for_something_else_is_refused(place: Place_) -> None
     await place.http.post("/orders", json={"a": 1}, headers=KEY)
     other = await place.clients[1].post("/orders", json={"a": 2}, headers=KEY)
     assert other.status_code == 422 and other.json()["code"] == "OL2023"
+    asked = await place.http.post("/orders?cents=5", json={"a": 1}, headers=KEY)
+    assert asked.status_code == 422  # what stands in the query is a value as any other
     assert len(place.shop.done) == 1
 
 
@@ -447,7 +449,7 @@ async def test_a_record_of_a_newer_version_is_left_to_it(store: MemoryStore) -> 
     await place.http.post("/orders", json={}, headers=KEY)
     named = Place("order-17", "", "", "POST", "/orders")
     record = await place.keys[0].look(named)
-    newer = replace(record, fingerprint="2:" + record.fingerprint[2:])
+    newer = replace(record, fingerprint="3:" + record.fingerprint[2:])
     await store.commit(Batch(put=(put_of(newer),)))
     response = await place.http.post("/orders", json={}, headers=KEY)
     assert response.status_code == 503 and len(place.shop.done) == 1

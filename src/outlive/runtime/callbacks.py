@@ -14,7 +14,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from outlive import ids
-from outlive.clock import MICROS
+from outlive.clock import MICROS, ahead
 from outlive.codec import ANYTHING, Shape
 from outlive.errors import Conflict, OutliveError
 from outlive.kinds.processes.callbacks import CALLBACKS_PATH, SECRET, place_put, token_of
@@ -111,7 +111,7 @@ async def make(run: Run, name: str, wanted: Any, within: float | None) -> Callba
         if activation.halted:
             activation.check()
         now = node.clock.wall()
-        until = None if within is None else now + round(within * MICROS)
+        until = None if within is None else ahead(now, within)
         record = CallbackMade(id, name, run._ask(id), until, node.addresses.base)
         due = (until or now) + KEPT_SECONDS * MICROS
         place = place_put(token, activation.id, id, activation.head.stream, due)

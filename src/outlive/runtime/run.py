@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from outlive import ids, steps
-from outlive.clock import MICROS
+from outlive.clock import AHEAD_SECONDS_MAX, MICROS, ahead
 from outlive.codec import ANYTHING, Shape, fingerprint
 from outlive.errors import Discarded, Drift, WaitTimeout
 from outlive.kinds.processes.updates import Update
@@ -185,15 +185,15 @@ class Run(Reaching):
         interrupted by `Cancelled`, what was done is undone (undos are shielded), and the failure is
         `DeadlineExceeded`. Behind the pivot, and while it is paused or stuck, none passes.
         """
-        if seconds is not None and seconds <= 0:
-            raise ValueError(f"deadline is {seconds}; it must be above 0 seconds")
+        if seconds is not None and not 0 < seconds <= AHEAD_SECONDS_MAX:
+            raise ValueError(f"deadline is {seconds} seconds; above 0, 100 years at most")
         if self._course.path:
             raise RuntimeError("the deadline is the whole process's: set it in the body")
         course, activation = self._course, self._activation
         course.deadlines += 1
         if course.deadlines > activation.journal.deadlines:
             wall = activation.node.clock.wall()
-            until = None if seconds is None else wall + round(seconds * MICROS)
+            until = None if seconds is None else ahead(wall, seconds)
             activation.add_deadline(until, course.deadlines)
 
     async def again(self, value: Any = None) -> NoReturn:
@@ -531,7 +531,7 @@ class Run(Reaching):
             activation.settle(id, await activation.record(began))
             return began
         if within is not None and until is None:
-            until = activation.node.clock.wall() + round(within * MICROS)
+            until = ahead(activation.node.clock.wall(), within)
         began = WaitBegan(id, signal, order, until)
         head = activation.with_status(activation.parked_status(), signal)
         await activation.record(began, head=head, due=until)
@@ -584,7 +584,7 @@ class Run(Reaching):
         if record is None:
             if activation.halted:
                 activation.check()
-            until = activation.node.clock.wall() + round(seconds * MICROS)
+            until = ahead(activation.node.clock.wall(), seconds)
             record = SleepBegan(id, self._ask(id), until)
             head = activation.with_status(activation.parked_status())
             await activation.record(record, head=head, due=until)

@@ -232,7 +232,8 @@ class IdempotencyMiddleware:
         scope = request.scope
         place = Place(key, self._principal(scope), self._tenant(scope), rule.method, rule.template)
         media = request.headers.get(b"content-type", b"").decode("latin-1")
-        asked = Asked(rule.method, rule.template, parameters, body, media, rule.fields)
+        query = request.query.decode("latin-1")
+        asked = Asked(rule.method, rule.template, parameters, body, media, query, rule.fields)
         return self._requests.once(
             place,
             fingerprints_of(asked),

@@ -55,9 +55,9 @@ class Breaker(Struct, frozen=True, kw_only=True):
         for name in (
             "slow_seconds", "window_seconds", "open_seconds", "probe_seconds", "share_seconds",
         ):  # fmt: skip
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0 seconds")
-        if self.open_seconds_max < self.open_seconds:
+        if not self.open_seconds_max >= self.open_seconds:
             raise ValueError("open_seconds_max is less than open_seconds")
         if not 1 <= self.calls_min <= self.window_calls <= CALLS_MAX:
             raise ValueError(f"1 <= calls_min <= window_calls <= {CALLS_MAX} does not hold")

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Raw
 
 from outlive import codec
+from outlive.clock import AHEAD_SECONDS_MAX
 from outlive.codec import Shape, shapes
 from outlive.errors import (
     InvalidInput,
@@ -130,17 +131,19 @@ class Definition:
                 f"accepts of {self.name} v{self.version} is {self.accepts}; it names older "
                 f"versions, from 1 on, each once"
             )
-        if self.deadline is not None and self.deadline <= 0:
+        if self.deadline is not None and not 0 < self.deadline <= AHEAD_SECONDS_MAX:
             raise ValueError(
-                f"deadline of {self.name} is {self.deadline}; it must be above 0 seconds"
+                f"deadline of {self.name} is {self.deadline}; it must be above 0 seconds, "
+                f"100 years at most"
             )
         if len(self.limits) > LIMITS_MAX:
             raise ValueError(f"{self.name} has {len(self.limits)} limits; at most {LIMITS_MAX}")
         if self.backlog_max < 1:
             raise ValueError(f"backlog_max of {self.name} is {self.backlog_max}; it is 1 or more")
-        if self.retention is not None and self.retention <= 0:
+        if self.retention is not None and not 0 < self.retention <= AHEAD_SECONDS_MAX:
             raise ValueError(
-                f"retention_seconds of {self.name} is {self.retention}; it must be above 0"
+                f"retention_seconds of {self.name} is {self.retention}; it must be above 0, "
+                f"100 years at most"
             )
         if self.status_code not in (201, 202):
             raise ValueError(f"status_code of {self.name} is {self.status_code}; it is 201 or 202")

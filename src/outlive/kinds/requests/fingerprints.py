@@ -9,14 +9,18 @@ one, so instances of two versions agree while a deploy rolls. Headers are in non
 Rule 1: the method, the route, the values of its parameters, and the body. JSON counts by its value:
 the order of members, spaces, escapes and the ways to write one number (`1`, `1.0`, `1e0`) make no
 difference; the form of accents in a text does. Any other body counts by its bytes and media type.
+
+Rule 2: the same, and the query, in which the order of names makes no difference.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
@@ -36,6 +40,7 @@ class Asked(Struct, frozen=True):
     parameters: Mapping[str, str]
     body: bytes
     media: str = ""
+    query: str = ""
     fields: Sequence[str] = ()
 
 
@@ -54,21 +59,28 @@ def _first(asked: Asked) -> str:
     return _digest(head, media.encode(), body)
 
 
-RULES: Mapping[str, Callable[[Asked], str]] = {"1": _first}
-"""Every rule that a record may have been written by."""
-NEWEST = "1"
+def _second(asked: Asked, first: str) -> str:
+    if not asked.query:
+        return first
+    given = parse_qsl(asked.query, keep_blank_values=True, encoding="latin-1")  # loses nothing
+    return _digest(first.encode(), codec.encode(sorted(given, key=itemgetter(0))))
+
+
+NEWEST = "2"
 _AS_THEY_ARE = (int, str, bool, type(None))
 """Types of JSON's values that there is one way to write."""
 
 
 def fingerprints_of(asked: Asked) -> dict[str, str]:
     """The fingerprint of a request by every rule."""
-    return {name: f"{name}:{rule(asked)}" for name, rule in RULES.items()}
+    first = _first(asked)
+    return {"1": f"1:{first}", "2": f"2:{_second(asked, first)}"}
 
 
 def fingerprints_of_value(value: Any) -> dict[str, str]:
     """The same for a call of a function, of which `value` is all that counts."""
-    return {"1": f"1:{_digest(canonical(value))}"}
+    first = _digest(canonical(value))
+    return {"1": f"1:{first}", "2": f"2:{first}"}
 
 
 def canonical(value: Any) -> bytes:
