@@ -21,6 +21,7 @@ from outlive import Outlive, Quota, Slots
 from outlive.commands import main
 from outlive.kinds.caches.rule import best_effort
 from outlive.kinds.requests.decisions import Claim, Place
+from outlive.kinds.requests.fingerprints import fingerprints_of_value
 
 ANN, WALL = "ann-0123456789abcdef", "wall-0123456789abcdef"
 TOWN = f"""
@@ -74,7 +75,7 @@ async def filled(address: str) -> None:
         await partner.force_open("bob", "it is down")
         async with app.once("charge", "key-1", 1):
             pass
-        await requests.ask(Claim(Place("key-2"), {"1": "x"}, "t", 1))
+        await requests.ask(Claim(Place("key-2"), fingerprints_of_value(None), "t", 1))
 
 
 class Town:

@@ -12,6 +12,7 @@ from outlive.doors.desk import Desk
 from outlive.errors import InvalidInput, NoSuchRequest, NoSuchState, NotResolvable
 from outlive.kinds.caches.rule import exact
 from outlive.kinds.requests.decisions import Claim, Place
+from outlive.kinds.requests.fingerprints import fingerprints_of_value
 from outlive.stores.memory import MemoryStore
 
 DAY = 86_400.0
@@ -152,7 +153,9 @@ async def test_an_unknown_request_is_resolved_and_a_done_one_forgotten(
     requests = app.requests()
     for key in ("a", "b"):
         await requests.ask(
-            Claim(Place(key, "ada", method="POST", route="/pay"), {"1": "x"}, key, 1)
+            Claim(
+                Place(key, "ada", method="POST", route="/pay"), fingerprints_of_value(None), key, 1
+            )
         )
     clock.advance(120)
     await requests.sweep()

@@ -138,7 +138,7 @@ async def test_a_forgotten_mark_is_made_again(postgres: str) -> None:
 async def test_a_session_frozen_in_a_transaction_is_ended_by_the_server(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_links, "FROZEN_MILLISECONDS", 100)
+    monkeypatch.setattr(postgres_links, "FROZEN_MILLISECONDS", 1000)
     async with store_at(postgres) as store, store_at(postgres, schema=store.schema) as other:
         lease = await store.take(0, 0, "n")
         frozen = asyncio.Event()
