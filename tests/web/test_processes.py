@@ -127,6 +127,24 @@ async def test_an_announced_length_over_the_limit_is_refused_unread(fake: Fake) 
     assert (answer.status_code, answer.json()["code"]) == (413, "OL4005")
 
 
+@pytest.mark.parametrize(
+    ("length", "status"), [("9" * 5000, 413), ("9" * 19, 413), ("0" * 5000, 201)]
+)
+async def test_a_length_with_more_digits_than_a_number_is_read_by_what_it_says(
+    face: Face, fake: Fake, length: str, status: int
+) -> None:
+    sent = Exchange(
+        face,
+        "POST",
+        "/registrations",
+        body=[b'{"email":"a@b.c"}'],
+        headers={"content-length": length},
+    )
+    await sent.end()
+    assert sent.status == status
+    assert fake.count("begin") == (status == 201)
+
+
 async def test_a_client_that_leaves_while_sending_starts_nothing(face: Face, fake: Fake) -> None:
     sent = Exchange(face, "POST", "/registrations", body=[b'{"em', b"\0"])
     sent._incoming = asyncio.Queue()
