@@ -270,11 +270,13 @@ def none_match(request: Request) -> frozenset[bytes]:
 
 def wants_stream(request: Request) -> bool:
     """Whether `text/event-stream` is asked for by name, and no less than JSON is."""
-    accept = request.headers.get(b"accept", b"")
-    if b"text/event-stream" not in accept:
+    if b"accept" not in request.headers:
+        return False
+    accept = b",".join(request.lines(b"accept"))
+    if b"text/event-stream" not in accept.lower():
         return False
     weights = {b"text/event-stream": 0.0, b"application/json": 0.0}
-    for line in b",".join(request.lines(b"accept")).split(b","):
+    for line in accept.split(b","):
         kind, *parameters = (part.strip() for part in line.split(b";"))
         if kind.lower() in weights:
             weights[kind.lower()] = _weight(parameters)
