@@ -85,7 +85,8 @@ class _Fold:
             self.order.append(found)
         if self.interrupted is not None:
             lost, self.interrupted = self.interrupted, None
-            found.attempts.append(lost)
+            number = found.attempts[-1].number + 1 if found.attempts else lost.number
+            found.attempts.append(replace(lost, number=number))
             found.began = min(found.began, lost.began)
         return found
 
@@ -127,11 +128,17 @@ def _step(fold: _Fold, event: words.StepDone, at: int) -> None:
     outcome = "done" if event.error is None else "failed"
     if event.skipped is not None:
         outcome = "skipped"
-    elif event.error is None or not step.attempts or step.attempts[-1].number < event.attempt:
+    elif event.error is None or not _is_told(step, event.attempt):
         step.attempts.append(
             AttemptView(event.attempt, event.began, at, outcome, event.error, fold.node)
         )
     step.ended, step.outcome, step.error = at, outcome, event.error
+
+
+def _is_told(step: _Open, number: int) -> bool:
+    """Whether the attempt `number` has failed on the record already."""
+    last = step.attempts[-1] if step.attempts else None
+    return last is not None and last.number >= number and last.outcome != "interrupted"
 
 
 def _skip(fold: _Fold, event: words.Skipped, at: int) -> None:
