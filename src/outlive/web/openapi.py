@@ -72,9 +72,9 @@ HEADERS: Json = {
         "schema": {"type": "integer", "minimum": 1},
     },
     "ETag": {
-        "description": "Strong: the number of durable events.",
+        "description": "Strong: the number of durable events, and where it stands if it is queued.",
         "required": True,
-        "schema": {"type": "string", "pattern": '^"[0-9]+"$'},
+        "schema": {"type": "string", "pattern": '^"[0-9]+(-[0-9a-f]+)?"$'},
     },
     "Preference-Applied": {"description": "`wait=N` as it was applied.", "schema": _TEXT},
     "Idempotent-Replayed": {
