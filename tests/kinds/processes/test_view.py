@@ -86,6 +86,16 @@ def test_a_step_that_gives_up_behind_a_crash_shows_both_attempts_and_why() -> No
     ]  # fmt: skip
 
 
+def test_a_transaction_that_is_tried_again_stays_one_step_and_a_transaction() -> None:
+    failed = words.AttemptFailed("a", "a", 1, 1000, ERROR, 0)
+    gave_up = done("a", attempt=2, error=ERROR, transact=True)
+    stuck, again = words.Stuck(ERROR, "a"), words.Resumed()
+    over = done("a", attempt=2, transact=True)
+    found = view(STARTED, failed, gave_up, stuck, again, failed, over)
+    (shown,) = found.steps
+    assert (shown.kind, shown.outcome, len(shown.attempts)) == ("transact", "done", 4)
+
+
 def test_a_roll_back_shows_why_and_every_undo() -> None:
     found = view(
         STARTED, done("a", undo="u"), words.Compensating(ERROR), words.Undone("a", "a", 1001),

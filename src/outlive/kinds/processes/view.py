@@ -124,7 +124,9 @@ def _taken(fold: _Fold, event: words.Taken, at: int) -> None:
 
 
 def _step(fold: _Fold, event: words.StepDone, at: int) -> None:
-    step = fold.step(event.id, event.id, "transact" if event.transact else "step", event.began)
+    kind = "transact" if event.transact else "step"
+    step = fold.step(event.id, event.id, kind, event.began)
+    step.kind = kind
     outcome = "done" if event.error is None else "failed"
     if event.skipped is not None:
         outcome = "skipped"
@@ -147,7 +149,9 @@ def _skip(fold: _Fold, event: words.Skipped, at: int) -> None:
 
 
 def _attempt(fold: _Fold, event: words.AttemptFailed, at: int) -> None:
-    step = fold.step(event.id, event.id, "step", event.began)
+    known = fold.steps.get(event.id)
+    is_transact = known is not None and known.kind == "transact"
+    step = fold.step(event.id, event.id, "transact" if is_transact else "step", event.began)
     step.attempts.append(
         AttemptView(event.number, event.began, at, "failed", event.error, fold.node)
     )
