@@ -84,6 +84,9 @@ def test_a_step_that_gives_up_behind_a_crash_shows_both_attempts_and_why() -> No
     assert [(one.number, one.outcome) for one in found.attempts] == [
         (1, "failed"), (2, "interrupted"), (2, "done"),
     ]  # fmt: skip
+    anew = (words.Stuck(ERROR, "a"), words.Resumed(), lost, done("a"))
+    found = view(STARTED, done("a", attempt=3, error=ERROR), *anew).steps[0]
+    assert [one.number for one in found.attempts] == [3, 1, 1], "counted anew"
 
 
 def test_a_transaction_that_is_tried_again_stays_one_step_and_a_transaction() -> None:

@@ -78,14 +78,14 @@ class _Fold:
         """Something was done from outside that changes no status."""
         self.history.append(PastState(self.status, at, words.told(what, who, why)))
 
-    def step(self, id: str, name: str, kind: str, began: int) -> _Open:
+    def step(self, id: str, name: str, kind: str, began: int, number: int = 1) -> _Open:
+        """The step `id`; `number`: of the attempt that is told, and so of one cut short before."""
         found = self.steps.get(id)
         if found is None or (found.outcome in ("done", "failed") and kind != found.kind):
             found = self.steps[id] = _Open(name, kind, began)
             self.order.append(found)
         if self.interrupted is not None:
             lost, self.interrupted = self.interrupted, None
-            number = found.attempts[-1].number + 1 if found.attempts else lost.number
             found.attempts.append(replace(lost, number=number))
             found.began = min(found.began, lost.began)
         return found
@@ -125,7 +125,7 @@ def _taken(fold: _Fold, event: words.Taken, at: int) -> None:
 
 def _step(fold: _Fold, event: words.StepDone, at: int) -> None:
     kind = "transact" if event.transact else "step"
-    step = fold.step(event.id, event.id, kind, event.began)
+    step = fold.step(event.id, event.id, kind, event.began, event.attempt)
     step.kind = kind
     outcome = "done" if event.error is None else "failed"
     if event.skipped is not None:
@@ -150,8 +150,8 @@ def _skip(fold: _Fold, event: words.Skipped, at: int) -> None:
 
 def _attempt(fold: _Fold, event: words.AttemptFailed, at: int) -> None:
     known = fold.steps.get(event.id)
-    is_transact = known is not None and known.kind == "transact"
-    step = fold.step(event.id, event.id, "transact" if is_transact else "step", event.began)
+    kind = "transact" if known is not None and known.kind == "transact" else "step"
+    step = fold.step(event.id, event.id, kind, event.began, event.number)
     step.attempts.append(
         AttemptView(event.number, event.began, at, "failed", event.error, fold.node)
     )
@@ -283,7 +283,7 @@ def _compensating(fold: _Fold, event: words.Compensating, at: int) -> None:
 
 
 def _undo_failed(fold: _Fold, event: words.UndoFailed, at: int) -> None:
-    step = fold.step(f"undo {event.id}", event.id, "undo", event.began)
+    step = fold.step(f"undo {event.id}", event.id, "undo", event.began, event.number)
     step.attempts.append(
         AttemptView(event.number, event.began, at, "failed", event.error, fold.node)
     )
@@ -291,7 +291,7 @@ def _undo_failed(fold: _Fold, event: words.UndoFailed, at: int) -> None:
 
 
 def _undone(fold: _Fold, event: words.Undone, at: int) -> None:
-    step = fold.step(f"undo {event.id}", event.id, "undo", event.began)
+    step = fold.step(f"undo {event.id}", event.id, "undo", event.began, event.attempt)
     step.ended, step.outcome, step.error = at, "undone", None
     if event.skipped is not None:
         step.outcome = "skipped"
