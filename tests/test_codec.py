@@ -110,3 +110,10 @@ def test_the_bounds_of_an_annotation_count() -> None:
     with pytest.raises(ValueError, match=">= 100"):
         given.read(b"1")
     assert given.schema()[0]["minimum"] == 100
+
+
+def test_a_type_that_its_module_does_not_have_counts_as_not_annotated() -> None:
+    def lost(value: msgspec.NoSuchType) -> int: ...  # type: ignore[name-defined]
+
+    (taken,), _ = codec.shapes(lost)
+    assert taken.type is Any

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +58,27 @@ def test_an_undo_is_found_by_its_name_in_the_module_of_its_step() -> None:
     assert steps.spec_of(by_name).undo_name == steps.spec_of(by_function).undo_name
     with pytest.raises(LookupError, match="is_not_there"):
         steps.spec_of(lost).undo()
+
+
+@pytest.mark.parametrize("imports", ["from shop_{} import pay", "import shop_{}"])
+@pytest.mark.parametrize("home", ["first", "last"])
+def test_of_two_steps_of_one_name_that_is_meant_which_the_body_has_imported(
+    imports: str, home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "_specs", {})
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def program(name: str, text: str) -> Any:
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)  # and behind this test
+        return importlib.import_module(name)
+
+    declared = "from outlive import step\n@step(undo='back')\ndef pay(): ..."
+    shops = {name: program(f"shop_{name}", declared) for name in ("first", "last")}
+    program("shop_orders", imports.format(home))
+    assert steps.spec_named("pay", "shop_orders") is steps.spec_of(shops[home].pay)
+    assert steps.spec_named("pay", "shop_first") is steps.spec_of(shops["first"].pay)
+    assert steps.spec_named("pay", "elsewhere") is steps.spec_of(shops["last"].pay)
 
 
 @pytest.mark.parametrize(

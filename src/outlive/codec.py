@@ -128,7 +128,7 @@ def hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of `function`, resolved; what cannot be resolved counts as not annotated."""
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError):
+    except (AttributeError, NameError, TypeError):
         return {}
 
 

@@ -16,9 +16,10 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import ModuleType
 from typing import Any, TypeVar, overload
 from weakref import WeakKeyDictionary
 
@@ -207,13 +208,26 @@ def names() -> set[str]:
 
 
 def spec_named(name: str, module: str) -> Spec | None:
-    """What was declared under `name`: in `module` if there, else wherever it was declared last."""
-    found = None
-    for (home, _), spec in _specs.get(name, {}).items():
+    """What was declared under `name`: in `module` if there, else what that has imported, else
+    wherever it was declared last."""
+    found, same = None, _specs.get(name, {})
+    for (home, _), spec in same.items():
         found = spec
         if home == module:
-            break
-    return found
+            return spec
+    return _imported(same, module) or found if len(same) > 1 else found
+
+
+def _imported(same: Mapping[tuple[str, str], Spec], module: str) -> Spec | None:
+    """Which of some steps the program text `module` can mean: itself, or its module, was imported
+    there."""
+    seen = list(vars(sys.modules[module]).values()) if module in sys.modules else []
+    modules = {one.__name__ for one in seen if isinstance(one, ModuleType)}
+    functions = {id(one) for one in seen}
+    for spec in same.values():
+        if id(spec.function) in functions:
+            return spec
+    return next((spec for (home, _), spec in same.items() if home in modules), None)
 
 
 def spec_of(function: Callable[..., Any]) -> Spec:

@@ -43,3 +43,8 @@ def test_every_plain_type_has_a_sample(kind: str) -> None:
 def test_a_schema_that_refers_to_itself_ends() -> None:
     node = {"type": "object", "required": ["next"], "properties": {"next": {"$ref": "#/x/Node"}}}
     assert "next" in sample({"$ref": "#/x/Node"}, {"Node": node})
+
+
+def test_of_several_types_in_one_list_it_is_the_first_that_is_something() -> None:
+    assert sample({"type": ["null", "integer"]}, {}) == 1
+    assert sample({"type": ["null"]}, {}) is None

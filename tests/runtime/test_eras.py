@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Raw
 from tests.service import Outside, Place, has_status, process, recorded, until
 
 from outlive import BlockingRun, Outlive, Run, Update, WaitTimeout, attempt, step
 from outlive.errors import EraNotOver, NoSuchEra
-from outlive.kinds.processes.eras import ERAS_KEPT_MAX, KEYS_CARRIED_MAX
+from outlive.kinds.processes import vocabulary as words
+from outlive.kinds.processes.cells import Head
+from outlive.kinds.processes.eras import ERAS_KEPT_MAX, KEYS_CARRIED_MAX, opening
+from outlive.kinds.processes.journal import Journal
 from outlive.model import shard_of
 from outlive.runtime.activations import Activations
 from outlive.testing.killing import KillEverywhere
@@ -124,6 +128,21 @@ async def test_as_many_keys_go_along_as_are_named_and_no_more(place: Place) -> N
         carried = next(e for e in await app.journal(handle.id, era=era) if e.kind == "carried")
         assert carried.text == f"{KEYS_CARRIED_MAX} keys of earlier signals are known"
         assert b'"k119"' in bytes(carried.data) and b'"k19"' not in bytes(carried.data)
+
+
+def test_the_key_of_a_signal_goes_along_also_where_an_update_that_waits_has_the_same() -> None:
+    before = Journal()
+    for event in (
+        words.Started("c_1", "clocks", 1, Raw(b"1"), "n"),
+        words.Signal("set", Raw(b"1"), "one key"),
+        words.WaitBegan("wait set", "set", 0, signal=1),
+        words.Asked("change", Raw(b"2"), "one key"),
+    ):
+        before.apply(event, 1)
+    head = Head("stream", "clocks", 1, "running", 1)
+    opened = list(opening("c_1", head, Raw(b"2"), "n", before))
+    assert words.Carried(("one key",)) in opened, "sent again, the signal would count twice"
+    assert words.Asked("change", Raw(b"2"), "one key") in opened
 
 
 async def test_an_era_does_not_end_beside_what_is_under_way(place: Place) -> None:

@@ -77,6 +77,10 @@ async def test_a_violated_constraint_is_the_step_s_own_failure_and_leaves_nothin
     begun = await app.begin("thing", b"null")
     assert await app.result(begun.id, within=60) == "ConstraintError"
     assert world.calls["insert ann"] == 3
+    shown = (await app.view(begun.id)).steps
+    assert [(found.kind, found.outcome) for found in shown] == [
+        ("transact", "done"), ("transact", "failed"),
+    ]  # fmt: skip
 
 
 async def test_what_a_function_must_not_do_is_refused_and_recorded(place: Place) -> None:

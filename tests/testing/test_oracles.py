@@ -106,6 +106,7 @@ def test_p5_wants_one_standing_effect_for_each_key_and_none_else() -> None:
     assert oracles.p5_one_effect_per_key(made, []), "a belongs to nothing"
     assert not oracles.p5_one_effect_per_key(made, [], ["a"])
     assert oracles.p5_one_effect_per_key([Effect("a", 2)], ["a"]), "twice"
+    assert oracles.p5_one_effect_per_key([Effect("a", 1), Effect("a", 1)], ["a"]), "in two places"
 
 
 def test_p6_wants_one_end_and_a_cell_that_says_so(facts: Facts) -> None:
@@ -121,6 +122,8 @@ A = ("step", {"id": "a", "undo": "no_a"})
 B = ("step", {"id": "b", "undo": "no_b"})
 PART = ("decided", {"id": "scope", "what": "scope", "undo": ["b", "a"]})
 BACK = ("compensating", {"error": {}})
+GO, WAIT = ("signal", {"name": "go"}), ("wait", {"id": "wait go"})
+TOOK = ("waited", {"id": "wait go", "signal": 1})
 NO_A, NO_B = ("undone", {"id": "a"}), ("undone", {"id": "b"})
 
 
@@ -134,6 +137,7 @@ NO_A, NO_B = ("undone", {"id": "a"}), ("undone", {"id": "b"})
         (STARTED, B, ("stuck", {"id": "b"}), ("resumed", {}), B, DONE),
         (STARTED, A, B, PART, NO_B, NO_A, DONE),
         (STARTED, A, B, PART, NO_B, BACK, NO_A, DONE),
+        (STARTED, GO, WAIT, TOOK, DONE),
     ],
 )
 def test_p7_has_nothing_against_these(said: Any) -> None:
@@ -157,6 +161,8 @@ def test_p7_has_nothing_against_these(said: Any) -> None:
         (STARTED, A, B, PART, NO_A, NO_B, DONE),
         (STARTED, A, B, PART, NO_B, NO_B, DONE),
         (STARTED, A, B, PART, NO_B, NO_A, BACK, NO_A, DONE),
+        (STARTED, GO, WAIT, TOOK, ("wait", {"id": "wait go#2", "signal": 1}), DONE),
+        (STARTED, GO, WAIT, TOOK, TOOK, DONE),
     ],
 )
 def test_p7_refuses_these(said: Any) -> None:

@@ -103,6 +103,11 @@ def test_a_stream_is_only_sent_to_who_names_it(accept: str, wanted: bool) -> Non
     assert wants_stream(request(accept=accept)) is wanted
 
 
+def test_a_stream_may_be_named_in_any_line_and_in_any_case() -> None:
+    lines = [(b"accept", b"Text/Event-Stream"), (b"accept", b"application/json;q=0.5")]
+    assert wants_stream(of_lines(lines)) and wants_stream(of_lines(lines[::-1]))
+
+
 @pytest.mark.parametrize(
     ("sent", "found"),
     [

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import msgspec
 import pydantic
 from tests.web.conftest import client_of
 from tests.web.driver import Exchange
 from tests.web.fake import Fake, declare
 
+from outlive.codec import Shape
 from outlive.web.asgi import create
-from outlive.web.openapi import document, takes_null
+from outlive.web.openapi import Types, document, takes_null
 
 
 @dataclass
@@ -96,6 +98,26 @@ def test_schemas_come_from_structs_dataclasses_and_pydantic_and_the_rest_is_anyt
     assert body("/json") == {}
     for reference in references(made):
         resolve(made, reference)
+
+
+def test_of_types_of_one_name_each_schema_leads_to_its_own() -> None:
+    def order(amount: type) -> Shape:
+        money = msgspec.defstruct("Money", [("Money", amount)])
+        return Shape(msgspec.defstruct("Order", [("sum", money)]))
+
+    shapes = [order(int), order(str), order(int), order(str)]
+    types = Types(shapes)
+
+    def kind_of(shape: Shape) -> str:
+        schema = types.schema(shape)
+        for member in ("sum", "Money"):
+            while "$ref" in schema:
+                schema = types.components[schema["$ref"].rpartition("/")[2]]
+            schema = schema["properties"][member]
+        return str(schema["type"])
+
+    assert [kind_of(shape) for shape in shapes] == ["integer", "string", "integer", "string"]
+    assert sorted(types.components) == ["Money", "Money2", "Order", "Order2"]
 
 
 async def test_the_document_is_served_with_the_prefix_as_its_server(fake: Fake) -> None:

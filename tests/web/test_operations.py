@@ -109,6 +109,15 @@ async def test_what_cannot_be_is_a_problem(name: str, http: httpx.AsyncClient) -
     assert told.json()["code"].startswith("OL")
 
 
+async def test_the_wrong_method_is_told_the_methods_of_that_operation(
+    http: httpx.AsyncClient,
+) -> None:
+    changed = await http.get(f"{AT}/cancel", params=looking(id="x"), headers=by(ANN))
+    assert (changed.status_code, changed.headers["allow"]) == (405, "OPTIONS, POST")
+    looked = await http.post(f"{AT}/nodes", json={}, headers=by(ANN))
+    assert (looked.status_code, looked.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
 async def test_what_is_no_json_is_a_problem(http: httpx.AsyncClient) -> None:
     for arguments in ("{", "[" * 10_000, "\ud800".encode("utf-8", "surrogatepass"), "3"):
         told = await http.get(f"{AT}/nodes", params={"arguments": arguments}, headers=by(ANN))

@@ -14,6 +14,7 @@ from tests.web.fake import START, Fake, Form, declare
 
 from outlive import errors
 from outlive.kinds.processes import AttemptView, ChildView, Failure, PastState, StepView
+from outlive.kinds.processes.limits import Standing
 from outlive.web.asgi import Face, create
 
 BODY = {"email": "a@example.org"}
@@ -125,6 +126,24 @@ async def test_an_announced_length_over_the_limit_is_refused_unread(fake: Fake) 
     async with client_of(face) as client:
         answer = await client.post("/registrations", content=b"x" * 11)
     assert (answer.status_code, answer.json()["code"]) == (413, "OL4005")
+
+
+@pytest.mark.parametrize(
+    ("length", "status"), [("9" * 5000, 413), ("9" * 19, 413), ("0" * 5000, 201)]
+)
+async def test_a_length_with_more_digits_than_a_number_is_read_by_what_it_says(
+    face: Face, fake: Fake, length: str, status: int
+) -> None:
+    sent = Exchange(
+        face,
+        "POST",
+        "/registrations",
+        body=[b'{"email":"a@b.c"}'],
+        headers={"content-length": length},
+    )
+    await sent.end()
+    assert sent.status == status
+    assert fake.count("begin") == (status == 201)
 
 
 async def test_a_client_that_leaves_while_sending_starts_nothing(face: Face, fake: Fake) -> None:
@@ -296,7 +315,7 @@ async def test_a_known_etag_gets_304_without_a_view(client: httpx.AsyncClient, f
     fake.add(ID, "register")
     etag = (await client.get(f"/registrations/{ID}")).headers["etag"]
     before = fake.count("view")
-    for known in (etag, f'"99", W/{etag}', "*"):
+    for known in (etag, f'"99", W/{etag}'):
         answer = await client.get(f"/registrations/{ID}", headers={"If-None-Match": known})
         assert answer.status_code == 304
         assert answer.content == b""
@@ -305,6 +324,28 @@ async def test_a_known_etag_gets_304_without_a_view(client: httpx.AsyncClient, f
     await fake.evolve(ID, "step")
     answer = await client.get(f"/registrations/{ID}", headers={"If-None-Match": etag})
     assert answer.status_code == 200
+
+
+async def test_the_etag_of_a_queued_process_changes_with_its_place_in_line(
+    client: httpx.AsyncClient, fake: Fake
+) -> None:
+    url, tags = f"/registrations/{ID}", []
+    for ahead in (2, 1):
+        fake.add(ID, "register", status="queued", standing=Standing("register.0", ahead))
+        for known in ('"0"', *tags):
+            answer = await client.get(url, headers={"If-None-Match": known})
+            assert (answer.status_code, answer.json()["queue"]["ahead"]) == (200, ahead)
+        tags.append(answer.headers["etag"])
+        assert not tags[-1].startswith("W/")
+        for known in (tags[-1], f"W/{tags[-1]}", "*"):
+            answer = await client.get(url, headers={"If-None-Match": known})
+            assert (answer.status_code, answer.headers["etag"]) == (304, tags[-1])
+    polled = {"If-None-Match": tags[-1], "Prefer": "wait=30"}
+    asking = asyncio.create_task(client.get(url, headers=polled))
+    await until(lambda: fake.waiters == 1)
+    await fake.evolve(ID, "admitted", status="running", standing=None)
+    answer = await asking
+    assert (answer.status_code, answer.headers["etag"]) == (200, '"2"')
 
 
 async def test_a_long_poll_with_an_etag_returns_as_soon_as_it_differs(

@@ -38,6 +38,8 @@ def _from(schema: Json, named: Json, depth: int) -> Any:
         if schema.get(choice):
             return _from(schema[choice][0], named, depth)
     kind = schema.get("type", "object")
+    if isinstance(kind, list):
+        kind = next((one for one in kind if one != "null"), "null")
     if kind != "object":
         return _PLAIN.get(kind)
     if depth == 0:

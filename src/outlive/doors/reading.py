@@ -49,8 +49,8 @@ class Reading(Opened):
         return masked(document, self._redact) if self._redact else document
 
     async def seq(self, id: str) -> int:
-        """How many durable events a process has: changes exactly when its view does. Raises as
-        `view`."""
+        """How many durable events a process has: changes exactly when its view does, but for the
+        place in line of one that is queued. Raises as `view`."""
         head = await self._head(id)
         return head.before + (await self.store.lengths((head.stream,))).get(head.stream, 0)
 

@@ -198,8 +198,11 @@ async def perform(
             final = not spec.retry.again(error, number) or isinstance(error, OutliveError)
             if final and not skipped:
                 done_at = await activation.record(
-                    StepDone(id, spec.name, order, args_hash, began, number, error=failure)
-                )
+                    StepDone(
+                        id, spec.name, order, args_hash, began, number,
+                        error=failure, transact=True,
+                    )
+                )  # fmt: skip
                 activation.journal.times[id] = done_at
                 raise step_failed(id, failure) from error
             wait = ids.full_jitter(spec.retry.base_seconds, spec.retry.cap_seconds, number)

@@ -148,12 +148,11 @@ def p5_one_effect_per_key(
 
     `spared`: keys that may have one, because what was done under them cannot be undone.
     """
-    standing = {effect.key: effect for effect in effects if effect.count and not effect.undone}
-    found = [
-        f"P5: key {effect.key} has {effect.count} effects"
-        for effect in standing.values()
-        if effect.count > 1
-    ]
+    standing = Counter[str]()
+    for effect in effects:
+        if effect.count and not effect.undone:
+            standing[effect.key] += effect.count
+    found = [f"P5: key {key} has {count} effects" for key, count in standing.items() if count > 1]
     found += [f"P5: key {key} has no effect" for key in sorted(set(wanted) - standing.keys())]
     stray = sorted(standing.keys() - set(wanted) - set(spared))
     return found + [f"P5: the effect of key {key} belongs to nothing that stands" for key in stray]
@@ -212,7 +211,8 @@ def p6_work_ends_once(facts: Facts, accepted: Collection[str]) -> list[str]:
 
 
 def p7_journal_grammar(facts: Facts) -> list[str]:
-    """A journal is a sentence: begun once, no step twice, undone in reverse, ended last."""
+    """A journal is a sentence: begun once, no step twice, no signal twice, undone in reverse, ended
+    last."""
     found = []
     for process in facts.processes.values():
         found += [f"P7: {process.id}: {flaw}" for flaw in grammar_flaws(process.journal)]
@@ -235,6 +235,7 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
     parts: list[list[str]] = []
     branches: list[tuple[str, list[str]]] = []
     stuck, rolling, unknown = "", False, list[str]()
+    taken = Counter[int]()
     children: dict[str, tuple[str, bool]] = {}
     for event in events:
         said: Any = msgspec.json.decode(event.data)
@@ -245,6 +246,8 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
                 if said["id"] in armed:
                     flaws.append(f"step {said['id']} was recorded twice")
                 armed[said["id"]] = bool(said.get("undo"))
+            case "wait" | "waited" if said.get("signal") is not None:
+                taken[said["signal"]] += 1
             case "child":
                 children[said["child"]] = (said["id"], bool(said.get("undo")))
             case "child_ended":
@@ -273,6 +276,7 @@ def grammar_flaws(journal: Iterable[Event]) -> list[str]:
                 stuck = ""
             case "cancel":
                 armed.update(dict.fromkeys(said.get("kept", ()), False))
+    flaws += [f"signal {n} was taken {count} times" for n, count in taken.items() if count > 1]
     wanted = [*(id for id, undoable in armed.items() if undoable), *unknown][::-1]
     if undone != (wanted if rolling and "ended" in kinds else wanted[: len(undone)]):
         flaws.append(f"undone were {undone}, not {wanted}")

@@ -185,7 +185,7 @@ class Face:
             retryable=True if keyed else None,
         )
         if isinstance(error, MethodNotAllowed) and request.route is not None:
-            headers.append((b"allow", request.route.allow))
+            headers.append((b"allow", error.allow or request.route.allow))
         if isinstance(error, SignInNeeded):
             headers.append(problems.CHALLENGE)
         return Response(status, body, headers)

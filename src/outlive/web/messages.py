@@ -41,6 +41,8 @@ Headers = list[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
 KEY_CHARACTERS_MAX = 255
 WAIT_SECONDS_MAX = 30
+LENGTH_DIGITS_MAX = 18
+"""Digits of a Content-Length that are read: more of them are more bytes than there are."""
 DEPTH_MAX = 200
 """How deep the JSON of a body may be nested."""
 
@@ -151,10 +153,10 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
     byte is read), and `ClientGone` when the client leaves in between.
     """
     announced = request.headers.get(b"content-length")
-    if announced is not None and announced.isdigit() and int(announced) > bytes_max:
-        raise BodyTooLarge(
-            f"The body may be {bytes_max} bytes long; {int(announced)} were announced."
-        )
+    digits = announced.lstrip(b"0") if announced is not None and announced.isdigit() else b""
+    if len(digits) > LENGTH_DIGITS_MAX or int(digits or b"0") > bytes_max:
+        said = digits[:LENGTH_DIGITS_MAX].decode() + "…" * (len(digits) > LENGTH_DIGITS_MAX)
+        raise BodyTooLarge(f"The body may be {bytes_max} bytes long; {said} were announced.")
     message = await request.receive()
     if message["type"] == "http.disconnect":
         raise ClientGone
@@ -268,11 +270,13 @@ def none_match(request: Request) -> frozenset[bytes]:
 
 def wants_stream(request: Request) -> bool:
     """Whether `text/event-stream` is asked for by name, and no less than JSON is."""
-    accept = request.headers.get(b"accept", b"")
-    if b"text/event-stream" not in accept:
+    if b"accept" not in request.headers:
+        return False
+    accept = b",".join(request.lines(b"accept"))
+    if b"text/event-stream" not in accept.lower():
         return False
     weights = {b"text/event-stream": 0.0, b"application/json": 0.0}
-    for line in b",".join(request.lines(b"accept")).split(b","):
+    for line in accept.split(b","):
         kind, *parameters = (part.strip() for part in line.split(b";"))
         if kind.lower() in weights:
             weights[kind.lower()] = _weight(parameters)

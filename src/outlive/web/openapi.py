@@ -12,8 +12,8 @@ paths and components are merged in: one document for one service.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -72,9 +72,9 @@ HEADERS: Json = {
         "schema": {"type": "integer", "minimum": 1},
     },
     "ETag": {
-        "description": "Strong: the number of durable events.",
+        "description": "Strong: the number of durable events, and where it stands if it is queued.",
         "required": True,
-        "schema": {"type": "string", "pattern": '^"[0-9]+"$'},
+        "schema": {"type": "string", "pattern": '^"[0-9]+(-[0-9a-f]+)?"$'},
     },
     "Preference-Applied": {"description": "`wait=N` as it was applied.", "schema": _TEXT},
     "Idempotent-Replayed": {
@@ -556,17 +556,31 @@ class Types:
             schema, parts = shape.schema()
         except (TypeError, ValueError):  # a type without a schema: anything
             return {}
-        whole = msgspec.json.encode([schema, parts])
-        for name, part in parts.items():
-            if self.components.get(name, part) != part:
-                free = next(f"{name}{n}" for n in count(2) if f"{name}{n}" not in self.components)
-                whole = whole.replace(
-                    f'"{_SCHEMAS}{name}"'.encode(), f'"{_SCHEMAS}{free}"'.encode()
-                )
-                whole = whole.replace(f'"{name}":'.encode(), f'"{free}":'.encode())
-        made: list[Json] = msgspec.json.decode(whole)
-        self.components |= made[1]
-        return made[0]
+        names = {name: name for name in parts}
+        numbers = dict.fromkeys(parts, 1)
+        while taken := [name for name in parts if self._is_anothers(name, names, parts)]:
+            numbers[taken[0]] += 1  # and who refers to it may be another by that
+            names[taken[0]] = f"{taken[0]}{numbers[taken[0]]}"
+        self.components |= {names[name]: _named(part, names) for name, part in parts.items()}
+        return _named(schema, names)
+
+    def _is_anothers(self, name: str, names: dict[str, str], parts: Json) -> bool:
+        """Whether what `name` is to be called is the name of something else."""
+        wanted, part = names[name], _named(parts[name], names)
+        return self.components.get(wanted, part) != part or list(names.values()).count(wanted) > 1
+
+
+_REFERENCE = re.compile(rf'"{_SCHEMAS}([^"]+)"')
+
+
+def _named(schema: Json, names: dict[str, str]) -> Json:
+    """`schema` with the new names of what it refers to."""
+
+    def named(found: re.Match[str]) -> str:
+        return f'"{_SCHEMAS}{names.get(found[1], found[1])}"'
+
+    made: Json = msgspec.json.decode(_REFERENCE.sub(named, msgspec.json.encode(schema).decode()))
+    return made
 
 
 def takes_null(shape: Shape) -> bool:

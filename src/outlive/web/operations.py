@@ -92,5 +92,7 @@ def _named(request: Request, *, changes: bool) -> Operation:
     if found is None:
         raise NotFound(f"There is no operation {request.id[:64]}.")
     if found.changes != changes:
-        raise MethodNotAllowed(f"{found.name} is asked by {'POST' if found.changes else 'GET'}.")
+        error = MethodNotAllowed(f"{found.name} is asked by {'POST' if found.changes else 'GET'}.")
+        error.allow = b"OPTIONS, POST" if found.changes else b"GET, HEAD, OPTIONS"
+        raise error
     return found

@@ -86,6 +86,8 @@ class MethodNotAllowed(HttpError):
 
     code, slug, status = "OL4002", "method-not-allowed", 405
     remedy = "Use one of the methods named in the Allow header."
+    allow = b""
+    """The Allow header, where it is not that of the whole path."""
 
 
 class InvalidQuery(HttpError):

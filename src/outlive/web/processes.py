@@ -8,7 +8,8 @@
     POST {path}/{id}/retry …         what operators ask: control.py
 
 The entity tag is the number of durable events, so it is strong, costs no body to compare, and is
-the same on every instance. A start is answered after its commit; when this instance dies before the
+the same on every instance. A queued process moves up without an event of its own, so its tag says
+where it stands too. A start is answered after its commit; when this instance dies before the
 answer is out, the same request with the same Idempotency-Key finds the same process, and without a
 key it starts another one.
 """
@@ -105,7 +106,7 @@ class Processes:
         url = item_url(request, definition, begun.id)
         location = url.encode()
         status = definition.status_code
-        headers: Headers = [JSON, (b"location", location), entity_tag(view.seq)]
+        headers: Headers = [JSON, (b"location", location), entity_tag(view)]
         if seconds:
             headers.append((b"preference-applied", b"wait=%d" % seconds))
             if view.status in FINAL:
@@ -132,14 +133,17 @@ class Processes:
         if known:
             await self.own(request.id, definition)
             seq = await self._app.seq(request.id)
-            if seconds and matches(known, seq):
+            if seconds and is_of(known, seq):
                 seq = await self._until_changed(request, seq, seconds)
-            if matches(known, seq):
-                return Response(304, headers=[*headers, entity_tag(seq)])
+            if b"%d" % seq in known:
+                return Response(304, headers=[*headers, (b"etag", b'"%d"' % seq)])
         view = await self._view(request.id, definition)
+        tag = entity_tag(view)
+        if b"*" in known or tag[1].strip(b'"') in known:
+            return Response(304, headers=[*headers, tag])
         if seconds and not known and view.status not in FINAL:
             view = await self._until_final(request, view, seconds)
-        headers += [JSON, entity_tag(view.seq)]
+        headers += [JSON, entity_tag(view)]
         if view.status not in FINAL:
             headers.append(come_back(view))
         url = item_url(request, definition, view.id)
@@ -377,14 +381,17 @@ def raw(value: msgspec.Raw) -> msgspec.Raw:
     return value if len(bytes(value)) else _null
 
 
-def entity_tag(seq: int) -> tuple[bytes, bytes]:
-    """The strong ETag: the number of durable events."""
-    return (b"etag", b'"%d"' % seq)
+def entity_tag(view: View) -> tuple[bytes, bytes]:
+    """The strong ETag: the number of durable events, and where it stands while it is queued."""
+    if view.standing is None:
+        return (b"etag", b'"%d"' % view.seq)
+    place = hashlib.blake2b(msgspec.json.encode(view.standing), digest_size=6).hexdigest()
+    return (b"etag", b'"%d-%b"' % (view.seq, place.encode()))
 
 
-def matches(known: frozenset[bytes], seq: int) -> bool:
-    """Whether the client's If-None-Match names this state."""
-    return b"%d" % seq in known or b"*" in known
+def is_of(known: frozenset[bytes], seq: int) -> bool:
+    """Whether the client's If-None-Match names a state after this many events."""
+    return any(tag == b"*" or tag.partition(b"-")[0] == b"%d" % seq for tag in known)
 
 
 def come_back(view: View) -> tuple[bytes, bytes]:

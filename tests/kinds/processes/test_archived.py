@@ -46,7 +46,10 @@ def test_a_file_is_of_a_type_and_of_the_day_on_which_they_ended() -> None:
     assert name_of(HEAD) == "order/2026-01-01"
 
 
-@pytest.mark.parametrize("line", [b"", b"{}", b"[1]", b'{"format":2}'])
+NO_UTF8 = line_of("o_1", HEAD, EVENTS).replace(b'"type":"order"', b'"type":"\xff"')
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b"[1]", b'{"format":2}', NO_UTF8])
 def test_a_line_that_is_none_is_refused(line: bytes) -> None:
     with pytest.raises(ArchiveDamaged):
         list(read([line]))

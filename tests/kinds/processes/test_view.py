@@ -74,6 +74,31 @@ def test_a_crash_shows_the_attempt_it_interrupted_and_counts_one_take_over() -> 
     assert handed.takeovers == 0 and len(handed.steps[0].attempts) == 1
 
 
+def test_a_step_that_gives_up_behind_a_crash_shows_both_attempts_and_why() -> None:
+    lost = words.Taken("node-b", 2, True)
+    found = view(STARTED, lost, done("a", error=ERROR)).steps[0]
+    assert [one.outcome for one in found.attempts] == ["interrupted", "failed"]
+    assert found.attempts[1].error == ERROR and found.attempts[1].node == "node-b"
+    again = words.AttemptFailed("a", "a", 1, 1000, ERROR, 0)
+    found = view(STARTED, again, lost, done("a", attempt=2)).steps[0]
+    assert [(one.number, one.outcome) for one in found.attempts] == [
+        (1, "failed"), (2, "interrupted"), (2, "done"),
+    ]  # fmt: skip
+    anew = (words.Stuck(ERROR, "a"), words.Resumed(), lost, done("a"))
+    found = view(STARTED, done("a", attempt=3, error=ERROR), *anew).steps[0]
+    assert [one.number for one in found.attempts] == [3, 1, 1], "counted anew"
+
+
+def test_a_transaction_that_is_tried_again_stays_one_step_and_a_transaction() -> None:
+    failed = words.AttemptFailed("a", "a", 1, 1000, ERROR, 0)
+    gave_up = done("a", attempt=2, error=ERROR, transact=True)
+    stuck, again = words.Stuck(ERROR, "a"), words.Resumed()
+    over = done("a", attempt=2, transact=True)
+    found = view(STARTED, failed, gave_up, stuck, again, failed, over)
+    (shown,) = found.steps
+    assert (shown.kind, shown.outcome, len(shown.attempts)) == ("transact", "done", 4)
+
+
 def test_a_roll_back_shows_why_and_every_undo() -> None:
     found = view(
         STARTED, done("a", undo="u"), words.Compensating(ERROR), words.Undone("a", "a", 1001),

@@ -108,7 +108,7 @@ def read(lines: Iterable[bytes]) -> Iterator[Archived]:
     for line in lines:
         try:
             found = _decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ArchiveDamaged(f"A line is no archived process: {error}.") from error
         if found.format != FORMAT:
             raise ArchiveDamaged(

@@ -98,7 +98,7 @@ def opening(id: str, head: Head, raw: Raw, node: str, before: Journal) -> Iterat
         tags=head.tags,
     )  # fmt: skip
     left = tuple(_left(before))
-    known = {signal.key for signal in left}
+    known = {signal.key for signal in left if isinstance(signal, Signal)}
     ever = (*before.carried, *(signal.key for signal in before.signals.values() if signal.key))
     keys = tuple(key for key in dict.fromkeys(ever) if key not in known)
     if keys:

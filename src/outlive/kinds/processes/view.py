@@ -78,14 +78,15 @@ class _Fold:
         """Something was done from outside that changes no status."""
         self.history.append(PastState(self.status, at, words.told(what, who, why)))
 
-    def step(self, id: str, name: str, kind: str, began: int) -> _Open:
+    def step(self, id: str, name: str, kind: str, began: int, number: int = 1) -> _Open:
+        """The step `id`; `number`: of the attempt that is told, and so of one cut short before."""
         found = self.steps.get(id)
         if found is None or (found.outcome in ("done", "failed") and kind != found.kind):
             found = self.steps[id] = _Open(name, kind, began)
             self.order.append(found)
         if self.interrupted is not None:
             lost, self.interrupted = self.interrupted, None
-            found.attempts.append(lost)
+            found.attempts.append(replace(lost, number=number))
             found.began = min(found.began, lost.began)
         return found
 
@@ -123,15 +124,23 @@ def _taken(fold: _Fold, event: words.Taken, at: int) -> None:
 
 
 def _step(fold: _Fold, event: words.StepDone, at: int) -> None:
-    step = fold.step(event.id, event.id, "transact" if event.transact else "step", event.began)
+    kind = "transact" if event.transact else "step"
+    step = fold.step(event.id, event.id, kind, event.began, event.attempt)
+    step.kind = kind
     outcome = "done" if event.error is None else "failed"
     if event.skipped is not None:
         outcome = "skipped"
-    elif event.error is None or not step.attempts or step.attempts[-1].number < event.attempt:
+    elif event.error is None or not _is_told(step, event.attempt):
         step.attempts.append(
             AttemptView(event.attempt, event.began, at, outcome, event.error, fold.node)
         )
     step.ended, step.outcome, step.error = at, outcome, event.error
+
+
+def _is_told(step: _Open, number: int) -> bool:
+    """Whether the attempt `number` has failed on the record already."""
+    last = step.attempts[-1] if step.attempts else None
+    return last is not None and last.number >= number and last.outcome != "interrupted"
 
 
 def _skip(fold: _Fold, event: words.Skipped, at: int) -> None:
@@ -140,7 +149,9 @@ def _skip(fold: _Fold, event: words.Skipped, at: int) -> None:
 
 
 def _attempt(fold: _Fold, event: words.AttemptFailed, at: int) -> None:
-    step = fold.step(event.id, event.id, "step", event.began)
+    known = fold.steps.get(event.id)
+    kind = "transact" if known is not None and known.kind == "transact" else "step"
+    step = fold.step(event.id, event.id, kind, event.began, event.number)
     step.attempts.append(
         AttemptView(event.number, event.began, at, "failed", event.error, fold.node)
     )
@@ -272,7 +283,7 @@ def _compensating(fold: _Fold, event: words.Compensating, at: int) -> None:
 
 
 def _undo_failed(fold: _Fold, event: words.UndoFailed, at: int) -> None:
-    step = fold.step(f"undo {event.id}", event.id, "undo", event.began)
+    step = fold.step(f"undo {event.id}", event.id, "undo", event.began, event.number)
     step.attempts.append(
         AttemptView(event.number, event.began, at, "failed", event.error, fold.node)
     )
@@ -280,7 +291,7 @@ def _undo_failed(fold: _Fold, event: words.UndoFailed, at: int) -> None:
 
 
 def _undone(fold: _Fold, event: words.Undone, at: int) -> None:
-    step = fold.step(f"undo {event.id}", event.id, "undo", event.began)
+    step = fold.step(f"undo {event.id}", event.id, "undo", event.began, event.attempt)
     step.ended, step.outcome, step.error = at, "undone", None
     if event.skipped is not None:
         step.outcome = "skipped"
