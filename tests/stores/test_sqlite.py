@@ -14,8 +14,8 @@ import pytest
 from tests.stores.faults import note, opened, script
 
 from outlive.clock import Clock, ManualClock
-from outlive.errors import SecondCopy, StoreUnavailable
-from outlive.model import Append, Batch, Put, Ref
+from outlive.errors import Refused, SecondCopy, StoreUnavailable
+from outlive.model import Append, Batch, Committed, Put, Ref
 from outlive.stores import sqlite
 from outlive.stores.sqlite import GLANCE_CELLS_MAX, POLL_SECONDS, SHARDS_MAX, SQLiteStore
 from outlive.stores.sqlite_file import CHECKPOINT_PAGES, SQLiteFile
@@ -221,6 +221,29 @@ async def test_cells_that_are_read_together_come_in_the_order_they_were_asked_fo
         assert await store.read([refs[0], refs[0]]) == [found[0], found[0]]
     finally:
         await store.close()
+
+
+# --- batches that no file can keep ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Put(Ref("s", "half \udc80"), b"x"),
+        Put(Ref("s", "marked"), b"x", marks=(("m", "half \udc80"),)),
+        Put(Ref("s", "late"), b"x", due=1 << 63),
+        Put(Ref("s", "late"), b"x", due=1.5),  # type: ignore[arg-type]
+        Put(Ref("s", "text"), "x"),  # type: ignore[arg-type]
+    ],
+    ids=["key", "mark", "far deadline", "deadline", "value"],
+)
+async def test_a_batch_that_cannot_be_kept_is_refused_alone(tmp_path: Path, wrong: Put) -> None:
+    store = await opened(tmp_path / "store.db")
+    before, behind = (Batch(put=(Put(Ref("s", key), b"x"),)) for key in ("a", "b"))
+    results = await store.commit_group((before, Batch(put=(wrong,)), behind))
+    assert [type(result) for result in results] == [Committed, Refused, Committed]
+    assert [cell.key for cell in await store.scan("s")] == ["a", "b"]
+    await store.close()
 
 
 # --- forks ----------------------------------------------------------------------------------------
