@@ -79,8 +79,15 @@ class Listening(ManualClock):
 async def test_a_call_that_sets_a_far_timer_does_not_put_the_next_one_off() -> None:
     clock = Listening()
     timers = Timers(clock)
-    timers.after(1.0, lambda: timers.after(60, lambda: None) and None)
-    timers.after(1.1, lambda: None)
+
+    def nothing() -> None:
+        pass
+
+    def sets_a_far_one() -> None:
+        timers.after(60, nothing)
+
+    timers.after(1.0, sets_a_far_one)
+    timers.after(1.1, nothing)
     clock.advance(1)
     timers.run_due()
     assert clock.asked == pytest.approx(0.1)
