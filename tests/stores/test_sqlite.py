@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.stores.faults import note, opened, script
 from outlive.clock import Clock, ManualClock
 from outlive.errors import Refused, SecondCopy, StoreUnavailable
 from outlive.model import Append, Batch, Committed, Put, Ref
-from outlive.stores import sqlite
+from outlive.stores import place, sqlite
 from outlive.stores.sqlite import GLANCE_CELLS_MAX, POLL_SECONDS, SHARDS_MAX, SQLiteStore
 from outlive.stores.sqlite_file import CHECKPOINT_PAGES, SQLiteFile
 from outlive.stores.sqlite_group import Group
@@ -221,6 +222,34 @@ async def test_cells_that_are_read_together_come_in_the_order_they_were_asked_fo
         assert await store.read([refs[0], refs[0]]) == [found[0], found[0]]
     finally:
         await store.close()
+
+
+# --- cancelled -----------------------------------------------------------------------------------
+
+
+async def cut(work: Coroutine[Any, Any, None]) -> None:
+    """Cancel `work` as soon as it waits for the first time."""
+    task = asyncio.create_task(work)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_opening_that_is_cancelled_leaves_nothing_open(tmp_path: Path) -> None:
+    before = dict(place._ours)
+    await cut(SQLiteStore(tmp_path / "store.db").open())
+    assert place._ours == before
+
+
+async def test_a_closing_that_is_cancelled_is_carried_to_its_end(tmp_path: Path) -> None:
+    before = dict(place._ours)
+    store = await opened(tmp_path / "store.db")
+    await store.announce("node")
+    await cut(store.close())
+    await store.close()
+    assert place._ours == before
+    assert list((tmp_path / "store.db-nodes").iterdir()) == []
 
 
 # --- batches that no file can keep ----------------------------------------------------------------

@@ -105,6 +105,7 @@ class SQLiteStore:
         self._frozen_seconds = frozen_seconds
         self._lane = lane
         self._is_open = False
+        self._ending: asyncio.Future[None] | None = None
         self._generation = 0
         self._seen_version = -1
         self._waiters: list[asyncio.Future[None]] = []
@@ -126,24 +127,30 @@ class SQLiteStore:
         self._next_reader = itertools.cycle(range(READING_LANES)).__next__
         try:
             await self._writing.do(self._file.open)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):  # of the waiting; the lane opens it still
+                self._writing.do_later(self._file.close)
             for lane in (self._writing, *self._reading):
                 await lane.end()
             raise
         self.shards, self.incarnation = self._file.shards, self._file.incarnation
         self.migrated = self._file.migrated
-        self._is_open = True
+        self._is_open, self._ending = True, None
 
     async def refresh(self) -> bool:
         return False
 
     async def close(self) -> None:
-        if not self._is_open:
-            return
-        self._is_open = False
-        if self._poll is not None:
-            self._poll.cancel()
-        self._tell()
+        if self._is_open:
+            self._is_open = False
+            if self._poll is not None:
+                self._poll.cancel()
+            self._tell()
+            self._ending = asyncio.ensure_future(self._end())
+        if self._ending is not None and not self._ending.done():
+            await asyncio.shield(self._ending)  # it ends also when nobody waits for it any more
+
+    async def _end(self) -> None:
         for lane in self._reading:
             await lane.end()
         closing = self._writing.do(self._file.close)
@@ -161,6 +168,7 @@ class SQLiteStore:
             at_rest = self._at_rest()
             self._is_open = False
             self._file.forget(at_rest)
+        self._ending = None
 
     async def doctor(self) -> list[Finding]:
         self._demand_open()
