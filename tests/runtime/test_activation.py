@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 from tests.service import (
@@ -86,6 +87,21 @@ async def test_what_was_thrown_away_can_record_nothing(place: Place) -> None:
         with pytest.raises(Discarded):
             await call
     assert await app.seq(begun.id) == 1
+
+
+async def test_a_sleep_that_no_store_can_keep_pauses_its_process_and_no_other(place: Place) -> None:
+    async def body(run: Run) -> str:
+        await gate.wait()
+        await run.sleep(sys.maxsize if run.id == first else 0)
+        return "awake"
+
+    app = await place.open(process(body))
+    first, *others = [await start(app) for _ in range(3)]
+    gate.set()
+    view = await has_status(app, first, "paused")
+    assert "out of range" in view.failure.message
+    for id in others:
+        await has_status(app, id, "done")
 
 
 async def test_a_step_beside_a_wait_ends_and_is_recorded_by_a_drain(place: Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,6 +117,34 @@ async def test_a_transaction_goes_alone_in_its_turn() -> None:
     assert store.groups == [2, 1]
     versions = [receipt.versions for receipt in receipts]
     assert versions == sorted(versions)
+
+
+async def test_what_waits_behind_a_transaction_that_cancels_itself_is_committed() -> None:
+    _, committer = await opened()
+
+    def gives_up(_tables: object) -> Batch:
+        raise asyncio.CancelledError
+
+    alone = committer.transact(gives_up, 1.0)
+    behind = committer.submit(put("d"))
+    with pytest.raises(asyncio.CancelledError):
+        await alone
+    async with asyncio.timeout(60):
+        await behind
+
+
+async def test_refusals_while_the_store_is_full_are_not_remembered_in_the_error() -> None:
+    store, committer = await opened()
+    store.error = StoreFull()
+    patient = committer.submit(put("a"), patient=True)
+    while committer.stalled is None:
+        await asyncio.sleep(0)
+    for _ in range(100):
+        with pytest.raises(StoreUnavailable):
+            committer.submit(put("c"))
+    assert len(list(traceback.walk_tb(committer.stalled.__traceback__))) < 10
+    store.error = None
+    await patient
 
 
 async def test_a_patient_batch_waits_for_space_and_an_impatient_one_is_told() -> None:

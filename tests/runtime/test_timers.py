@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from tests.service import until
 
 from outlive import Outlive, Run
-from outlive.clock import MICROS, Clock, ManualClock
+from outlive.clock import MICROS, Clock, Later, ManualClock
 from outlive.runtime.timers import HEAP_MIN, Timers
 from outlive.stores.memory import MemoryStore
 
@@ -62,6 +64,34 @@ async def test_a_call_may_set_the_next_timer_and_a_stop_ends_them_all() -> None:
     clock.advance(10)
     timers.run_due()
     assert len(made) == 3
+
+
+class Listening(ManualClock):
+    """A clock that remembers how long it was last asked to wait."""
+
+    asked = 0.0
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Later:
+        self.asked = seconds
+        return super().call_later(seconds, call)
+
+
+async def test_a_call_that_sets_a_far_timer_does_not_put_the_next_one_off() -> None:
+    clock = Listening()
+    timers = Timers(clock)
+
+    def nothing() -> None:
+        pass
+
+    def sets_a_far_one() -> None:
+        timers.after(60, nothing)
+
+    timers.after(1.0, sets_a_far_one)
+    timers.after(1.1, nothing)
+    clock.advance(1)
+    timers.run_due()
+    assert clock.asked == pytest.approx(0.1)
+    timers.stop()
 
 
 async def test_sleeping_follows_the_clock() -> None:

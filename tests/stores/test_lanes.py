@@ -37,6 +37,14 @@ async def test_what_a_job_raises_is_raised_to_who_asked_and_the_next_one_runs() 
     await lane.end()
 
 
+async def test_a_job_that_runs_out_of_an_iterator_is_answered_too() -> None:
+    lane = Lane("test")
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        async with asyncio.timeout(60):
+            await lane.do(lambda: next(iter(())))
+    await lane.end()
+
+
 async def test_a_job_nobody_waits_for_any_more_runs_to_its_end() -> None:
     lane, gate, done = Lane("test"), threading.Event(), threading.Event()
 

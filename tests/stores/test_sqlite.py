@@ -1,21 +1,25 @@
-"""The SQLite store beyond what every store does: other processes are seen at once."""
+"""The SQLite store beyond what every store does: other processes are seen, a fork harms nobody."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
+import threading
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.stores.faults import note, opened, script
 
-from outlive.clock import ManualClock
-from outlive.errors import StoreUnavailable
-from outlive.model import Append, Batch, Put, Ref
+from outlive.clock import Clock, ManualClock
+from outlive.errors import Refused, SecondCopy, StoreUnavailable
+from outlive.model import Append, Batch, Committed, Put, Ref
+from outlive.stores import place, sqlite
 from outlive.stores.sqlite import GLANCE_CELLS_MAX, POLL_SECONDS, SHARDS_MAX, SQLiteStore
-from outlive.stores.sqlite_file import CHECKPOINT_PAGES
+from outlive.stores.sqlite_file import CHECKPOINT_PAGES, SQLiteFile
 from outlive.stores.sqlite_group import Group
 
 SOON_SECONDS = 2.0
@@ -218,3 +222,152 @@ async def test_cells_that_are_read_together_come_in_the_order_they_were_asked_fo
         assert await store.read([refs[0], refs[0]]) == [found[0], found[0]]
     finally:
         await store.close()
+
+
+# --- cancelled -----------------------------------------------------------------------------------
+
+
+async def cut(work: Coroutine[Any, Any, None]) -> None:
+    """Cancel `work` as soon as it waits for the first time."""
+    task = asyncio.create_task(work)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_opening_that_is_cancelled_leaves_nothing_open(tmp_path: Path) -> None:
+    before = dict(place._ours)
+    await cut(SQLiteStore(tmp_path / "store.db").open())
+    assert place._ours == before
+
+
+async def test_a_closing_that_is_cancelled_is_carried_to_its_end(tmp_path: Path) -> None:
+    before = dict(place._ours)
+    store = await opened(tmp_path / "store.db")
+    await store.announce("node")
+    await cut(store.close())
+    await store.close()
+    assert place._ours == before
+    assert list((tmp_path / "store.db-nodes").iterdir()) == []
+
+
+# --- batches that no file can keep ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Put(Ref("s", "half \udc80"), b"x"),
+        Put(Ref("s", "marked"), b"x", marks=(("m", "half \udc80"),)),
+        Put(Ref("s", "late"), b"x", due=1 << 63),
+        Put(Ref("s", "late"), b"x", due=1.5),  # type: ignore[arg-type]
+        Put(Ref("s", "text"), "x"),  # type: ignore[arg-type]
+    ],
+    ids=["key", "mark", "far deadline", "deadline", "value"],
+)
+async def test_a_batch_that_cannot_be_kept_is_refused_alone(tmp_path: Path, wrong: Put) -> None:
+    store = await opened(tmp_path / "store.db")
+    before, behind = (Batch(put=(Put(Ref("s", key), b"x"),)) for key in ("a", "b"))
+    results = await store.commit_group((before, Batch(put=(wrong,)), behind))
+    assert [type(result) for result in results] == [Committed, Refused, Committed]
+    assert [cell.key for cell in await store.scan("s")] == ["a", "b"]
+    await store.close()
+
+
+# --- forks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the danger is the point
+async def test_a_forked_child_finds_the_store_closed_and_does_not_harm_it(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "store.db")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            store._demand_open()
+        except StoreUnavailable:
+            code = 0
+        finally:
+            os._exit(code)
+    assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
+    lease = await store.take(0, 0, "n")
+    await store.commit(note(lease, "s", 0))
+    await store.close()
+    store = await opened(tmp_path / "store.db")
+    assert [(event.stream, event.n) for event in await store.tail(0, 0)] == [("s", 0)]
+    await store.close()
+
+
+CHILD_OUTLIVES_PARENT = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from outlive.model import Batch, Put, Ref
+from outlive.stores.sqlite import SQLiteStore
+
+async def opened():
+    store = SQLiteStore(Path(sys.argv[1]))
+    await store.open()
+    await store.commit(Batch(put=(Put(Ref("by", str(os.getpid())), b"x"),)))
+    return store
+
+async def child():
+    store = await opened()
+    os.write(told, b"1")
+    os.read(tell, 1)
+    await store.commit(Batch(put=(Put(Ref("by", "last"), b"x"),)))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+tell, say = os.pipe()
+hear, told = os.pipe()
+loop = asyncio.new_event_loop()
+store = loop.run_until_complete(opened())
+pid = os.fork()
+if pid == 0:
+    asyncio.new_event_loop().run_until_complete(child())
+os.read(hear, 1)
+loop.run_until_complete(store.close())
+os.write(say, b"1")
+print(pid, -os.waitpid(pid, 0)[1])
+"""
+
+
+async def test_what_a_forked_child_commits_outlives_it_and_its_parent(tmp_path: Path) -> None:
+    with script(CHILD_OUTLIVES_PARENT, tmp_path / "store.db") as parent:
+        out, _ = await asyncio.to_thread(parent.communicate, timeout=60)
+    child, ended_by = out.split()
+    assert ended_by == "-9"
+    store = await opened(tmp_path / "store.db")
+    last, first = await store.read((Ref("by", "last"), Ref("by", child)))
+    assert last is not None and first is not None
+    await store.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+async def test_a_child_forked_in_the_middle_of_a_write_is_refused_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "FORK_WAIT_SECONDS_MAX", 0.05)
+    store = await opened(tmp_path / "store.db")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(_tables: Any) -> Batch:
+        begun.set()
+        go_on.wait(60)
+        return Batch(put=(Put(Ref("a", "b"), b"c"),))
+
+    writing = asyncio.create_task(store.transact(work, limit_seconds=60))
+    await asyncio.to_thread(begun.wait, 60)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            SQLiteFile(tmp_path / "store.db", 1, Clock(), frozen_seconds=3.0, readers=0).open()
+        except SecondCopy:
+            code = 0
+        finally:
+            os._exit(code)
+    assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
+    go_on.set()
+    await writing
+    await store.close()

@@ -205,26 +205,6 @@ async def test_the_clock_never_goes_back_over_a_restart(path: Path) -> None:
     await store.close()
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the danger is the point
-async def test_a_forked_child_finds_the_store_closed_and_does_not_harm_it(path: Path) -> None:
-    store = await opened(path)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            store._demand_open()
-        except StoreUnavailable:
-            code = 0
-        finally:
-            os._exit(code)
-    assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
-    lease = await store.take(0, 0, "n")
-    await store.commit(note(lease, "s", 0))
-    store = await reopened(store)
-    assert await stored(store) == [("s", 0)]
-    await store.close()
-
-
 # --- a full disk ----------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from msgspec import Raw, Struct
 
 from outlive import codec, steps
 from outlive.clock import MICROS
-from outlive.errors import Cancelled, Discarded, Drift, OutliveError, StepFailed, TooLarge
+from outlive.errors import Cancelled, Discarded, Drift, OutliveError, Refused, StepFailed, TooLarge
 from outlive.kinds.processes import Failure, Head, Journal
 from outlive.kinds.processes.cells import put_head
 from outlive.kinds.processes.tags import Tags
@@ -255,7 +255,7 @@ class Activation:
 
     def refused(self, error: OutliveError) -> Discarded:
         """A commit of it was refused with `error`: what its body must be told."""
-        if isinstance(error, TooLarge):
+        if isinstance(error, TooLarge) or type(error) is Refused:  # it would be refused again
             self.node.broken(self, error)
         else:
             self.node.lost(self, error)

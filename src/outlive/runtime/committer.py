@@ -127,7 +127,7 @@ class Committer:
 
     def _demand_room(self) -> None:
         if self.stalled is not None:
-            raise self.stalled
+            raise self.stalled.with_traceback(None)  # or it would grow by each who is told
         if len(self._pending) >= PENDING_BATCHES_MAX:
             raise StoreUnavailable("Too many writes are waiting; nothing was written.")
 
@@ -160,6 +160,11 @@ class Committer:
                 except Exception as error:
                     _fail(group, error)
                     continue
+                except asyncio.CancelledError as error:
+                    _fail(group, error)
+                    if self._task is None or self._task.cancelling():
+                        raise
+                    continue  # the work was cancelled by itself
                 except BaseException as error:
                     _fail(group, error)
                     raise

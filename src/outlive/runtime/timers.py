@@ -85,7 +85,7 @@ class Timers:
             call = heapq.heappop(self._heap)[2].call
             if call is not None:
                 call()
-        if self._heap and self._handle is None:
+        if self._heap and (self._heap[0][0] < self._armed or self._handle is None):
             self._arm(self._heap[0][0])
 
     @property

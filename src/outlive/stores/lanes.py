@@ -80,5 +80,7 @@ def _settle(future: asyncio.Future[Any] | None, result: Any, error: BaseExceptio
         return
     if error is None:
         future.set_result(result)
+    elif isinstance(error, StopIteration):  # no future takes it, and who asked would wait for ever
+        future.set_exception(RuntimeError(f"A job in a lane raised {error!r}."))
     else:
         future.set_exception(error)

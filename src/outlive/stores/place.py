@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -46,6 +47,11 @@ file at the same time."""
 _ours: dict[Identity, tuple[int, int]] = {}
 """Connections of our own copy to each file: how many, and how many there were at most. SQLite keeps
 the descriptor of a closed connection for the next one, so the second number counts descriptors."""
+
+
+_inherited: set[Identity] = set()
+"""Files that a parent had at work when this process was forked: what our copy of SQLite believes
+about their locks is true of the parent only."""
 
 
 def check(path: Path) -> None:
@@ -94,7 +100,12 @@ def check_engine(version: str) -> None:
 
 def check_second_copy(path: Path) -> None:
     """Raise `SecondCopy` when a descriptor of the file is open that no store of this process
-    opened."""
+    opened, or when this process was forked while its parent had the file at work."""
+    if path.exists() and _identity(path) in _inherited:
+        raise SecondCopy(
+            f"{path} was at work in the parent when this process was forked; it was not opened. "
+            "Fork before the store is opened, or while nothing is read or written."
+        )
     if path.exists() and (identity := _identity(path)) not in _ours and _descriptors(identity):
         raise SecondCopy(f"{path} is already open in this process, and not by outlive.")
 
@@ -125,6 +136,17 @@ def closed(identity: Identity) -> None:
         now, most = _ours.pop(identity, (1, 0))
         if now > 1:
             _ours[identity] = (now - 1, most)
+
+
+@contextmanager
+def in_forked_child() -> Iterator[None]:
+    """In the block a forked child gives up what its parent has open; what is left it never opens
+    itself."""
+    global opening
+    opening = threading.RLock()  # another thread of the parent may have held it
+    yield
+    _inherited.update(_ours)
+    _ours.clear()
 
 
 def foreign_descriptors(path: Path) -> int:

@@ -11,6 +11,9 @@ from outlive.errors import Conflict, Fenced, OutliveError, Refused, StreamConfli
 from outlive.model import Append, Batch, Lease, Ref
 from outlive.store import ERASE_STREAMS_MAX, VALUE_BYTES_MAX
 
+DUE_MAX = (1 << 63) - 1
+"""Microseconds since 1970 that a database has room for: 292,000 years."""
+
 
 def flaw(batch: Batch, database: str) -> OutliveError | None:
     """What is wrong with `batch` by itself, before any state is looked at."""
@@ -21,6 +24,8 @@ def flaw(batch: Batch, database: str) -> OutliveError | None:
     for put in batch.put:
         if len(put.value) > VALUE_BYTES_MAX:
             return too_large(f"cell {put.ref.space}/{put.ref.key}", len(put.value))
+        if put.due is not None and not -DUE_MAX <= put.due <= DUE_MAX:
+            return Refused(f"The deadline of cell {put.ref.space}/{put.ref.key} is out of range.")
     for append in batch.append:
         if len(append.data) > VALUE_BYTES_MAX:
             return too_large(f"event {append.n} of a stream", len(append.data))

@@ -27,6 +27,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -40,6 +41,7 @@ from outlive.clock import MICROS, Clock
 from outlive.errors import Fenced, OutliveError, StoreUnavailable
 from outlive.model import Batch, Cell, Committed, Event, Hold, Lease, Ref, Shard, Storage
 from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, Blobs, Finding
+from outlive.stores import place
 from outlive.stores.blobs import FileBlobs
 from outlive.stores.lanes import Lane
 from outlive.stores.presence import Presence
@@ -61,6 +63,8 @@ GLANCE_CELLS_MAX = 256
 GLANCE_HISTORIES_MAX = 1024
 """The same for journals that are read together; apart they would cost as much, and more turns."""
 SHARDS_MAX = 1024
+FORK_WAIT_SECONDS_MAX = 5.0
+FORK_PAUSE_SECONDS = 0.0005
 _SEQ_MASK = (1 << PLACE_BITS) - 1
 
 
@@ -70,8 +74,9 @@ class SQLiteStore:
     `shards` (1 to `SHARDS_MAX`) counts when the file is made; an existing file keeps its own.
     `frozen_seconds` is how long a writer waits before it ends a process that the kernel reports as
     stopped while it holds the write lock. Nothing is opened or checked before `open()`. After a
-    fork the child's copy is closed: it opens a store of its own. `lane` makes what the file's calls
-    run in: a thread, or what a simulation has in its place.
+    fork the child's copy is closed: it opens a store of its own. A fork waits for what is under way
+    here; where that lasts too long the file is refused to the child. `lane` makes what the file's
+    calls run in: a thread, or what a simulation has in its place.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class SQLiteStore:
         self._frozen_seconds = frozen_seconds
         self._lane = lane
         self._is_open = False
+        self._ending: asyncio.Future[None] | None = None
         self._generation = 0
         self._seen_version = -1
         self._waiters: list[asyncio.Future[None]] = []
@@ -121,24 +127,30 @@ class SQLiteStore:
         self._next_reader = itertools.cycle(range(READING_LANES)).__next__
         try:
             await self._writing.do(self._file.open)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):  # of the waiting; the lane opens it still
+                self._writing.do_later(self._file.close)
             for lane in (self._writing, *self._reading):
                 await lane.end()
             raise
         self.shards, self.incarnation = self._file.shards, self._file.incarnation
         self.migrated = self._file.migrated
-        self._is_open = True
+        self._is_open, self._ending = True, None
 
     async def refresh(self) -> bool:
         return False
 
     async def close(self) -> None:
-        if not self._is_open:
-            return
-        self._is_open = False
-        if self._poll is not None:
-            self._poll.cancel()
-        self._tell()
+        if self._is_open:
+            self._is_open = False
+            if self._poll is not None:
+                self._poll.cancel()
+            self._tell()
+            self._ending = asyncio.ensure_future(self._end())
+        if self._ending is not None and not self._ending.done():
+            await asyncio.shield(self._ending)  # it ends also when nobody waits for it any more
+
+    async def _end(self) -> None:
         for lane in self._reading:
             await lane.end()
         closing = self._writing.do(self._file.close)
@@ -146,11 +158,17 @@ class SQLiteStore:
         await closing
         self._presence.close()
 
+    def _at_rest(self) -> bool:
+        lanes = (self._writing, *self._reading)
+        return not self._is_open or (self._file.at_rest and all(lane.idle for lane in lanes))
+
     def _forked(self) -> None:
         self._presence.forget()
         if self._is_open:
+            at_rest = self._at_rest()
             self._is_open = False
-            self._file.forget()
+            self._file.forget(at_rest)
+        self._ending = None
 
     async def doctor(self) -> list[Finding]:
         self._demand_open()
@@ -293,12 +311,16 @@ class SQLiteStore:
         this moment: then a lane does it.
         """
         self._demand_open()
-        if self._file.unsure:
+        file = self._file
+        if file.unsure:
             return None
+        file.in_hand = True
         try:
-            return (job(self._file.glancer),)
+            return (job(file.glancer),)
         except apsw.Error:
             return None
+        finally:
+            file.in_hand = False
 
     async def read(self, refs: Sequence[Ref]) -> list[Cell | None]:
         def job(db: apsw.Connection) -> list[Cell | None]:
@@ -525,9 +547,17 @@ def _events(rows: Iterable[tuple[Any, ...]]) -> list[Event]:
 _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 
 
+def _before_fork() -> None:
+    """Let what is under way end, so that the child can close what it inherits."""
+    ends = time.monotonic() + FORK_WAIT_SECONDS_MAX
+    while not all(store._at_rest() for store in list(_stores)) and time.monotonic() < ends:
+        time.sleep(FORK_PAUSE_SECONDS)
+
+
 def _after_fork() -> None:
-    for store in list(_stores):
-        store._forked()
+    with place.in_forked_child():
+        for store in list(_stores):
+            store._forked()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

@@ -87,6 +87,8 @@ class SQLiteFile:
         self.cells: dict[tuple[str, str], tuple[int, tuple[tuple[str, str], ...]]] = {}
         """Version and marks of cells as this process wrote them last: believed, and checked by the
         statement that replaces them."""
+        self.in_hand = False
+        """The event loop has a reading connection in hand."""
         self.unsure = False
         """A commit's outcome is unknown and could not be looked up yet."""
         self.migrated: list[Migration] = []
@@ -192,8 +194,23 @@ class SQLiteFile:
             self.disconnect(connection)
         self._lock.close()
 
-    def forget(self) -> None:
-        """In a forked child: nothing here may be used, closed or unlocked any more."""
+    @property
+    def at_rest(self) -> bool:
+        """Whether no connection does anything, as far as it is not in a lane that does it."""
+        all_known = len(self._opened) == len(self.readers) + 4  # else somebody opens one, or closes
+        return all_known and not self.in_hand and not self._lock.held
+
+    def forget(self, at_rest: bool) -> None:
+        """In a forked child: give everything up; what the parent has is not touched.
+
+        SQLite knows a file by its inode, and would take the locks of the parent's connections for
+        held in the child, where they are not. So they are closed if they were `at_rest` when the
+        process was forked; else they stay, and `place` refuses the file to the child.
+        """
+        if at_rest:
+            for connection, _ in reversed(self._opened[:]):
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                self.disconnect(connection)
         _inherited.extend(connection for connection, _ in self._opened)
         self._lock.close()
 
@@ -400,10 +417,13 @@ class SQLiteFile:
 
     def watch(self) -> int | None:
         """The file's change counter, a read of shared memory; None when it cannot be had now."""
+        self.in_hand = True
         try:
             found: int = self._watcher.pragma("data_version")
         except apsw.Error:
             return None
+        finally:
+            self.in_hand = False
         return found
 
     def mapped(self, error: apsw.Error) -> OutliveError:
@@ -432,4 +452,4 @@ def _one(connection: apsw.Connection, statement: str, values: tuple[Any, ...] = 
 
 
 _inherited: list[apsw.Connection] = []
-"""Connections that a forked child must never close: it would drop or break its parent's locks."""
+"""Connections that a forked child must never close: they were at work when it was made."""

@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from outlive.errors import (
     OutliveError,
+    Refused,
     StoreCorrupt,
 )
 from outlive.model import ABSENT, Append, Batch, Committed, Lease, Ref
@@ -44,6 +45,8 @@ CELLS_KEPT_MAX = 10_000
 """Cells whose version and marks a process remembers, so that replacing them needs no read."""
 
 NO_MARKS = "[]"
+UNFIT = (OverflowError, TypeError, UnicodeError, apsw.ConstraintError)
+"""What is raised for a batch that no file can keep: half a surrogate, a float for a deadline."""
 
 _encode_marks = msgspec.json.Encoder().encode
 _decode_marks = msgspec.json.Decoder(Marks).decode
@@ -151,7 +154,10 @@ class Group:
     ) -> Callable[[apsw.Connection], Settled]:
         def work(connection: apsw.Connection) -> Settled:
             version, now = file.move(connection, self.versions_wanted(which))
-            return settle(file, connection, which, version, now)
+            try:
+                return settle(file, connection, which, version, now)
+            except UNFIT as error:  # one of them; the others are not to suffer for it
+                raise Again from error
 
         return work
 
@@ -237,14 +243,21 @@ class Group:
             connection.execute("SAVEPOINT outlive_batch")
             try:
                 settled += self.settle(file, connection, (at,), version, now)
-            except Again:
+            except (Again, *UNFIT) as error:
                 file.forget_written()
                 connection.execute("ROLLBACK TO outlive_batch")
-                refused = self.results[at] or stream_conflict(self.batches[at].append[0], None)
-                settled.append((at, refused))
+                settled.append((at, self.results[at] or self._refusal(at, error)))
             connection.execute("RELEASE outlive_batch")
             version += len(self.batches[at].put)
         return settled
+
+    def _refusal(self, at: int, error: Exception) -> OutliveError:
+        """Why the batch `at`, which is written alone and believes nothing, could not be written."""
+        append = self.batches[at].append
+        if isinstance(error, Again) and append:
+            return stream_conflict(append[0], None)
+        why = error.__cause__ or error
+        return Refused(f"SQLite cannot keep what the batch says ({why}); nothing was written.")
 
     def _check(
         self,
