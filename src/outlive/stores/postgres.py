@@ -434,7 +434,7 @@ class PostgresStore:
         if rows:
             clock.raised(rows[0]["due"] - hold)
         cells = [Cell(*row[1:]) for row in rows]
-        self._beliefs.claimed(cells)
+        self._beliefs.claimed(cells, [row[0] for row in rows])
         return cells
 
     async def write_rows(self, name: str, *values: Any) -> list[Any]:
