@@ -16,7 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from tests.stores.servers import line_to, note, session_at, store_at
 
 from outlive import ids
-from outlive.errors import Fenced, NotAllowed, OutliveError, TransactTooLong
+from outlive.errors import Fenced, NotAllowed, OutliveError, StoreUnavailable, TransactTooLong
 from outlive.model import Batch, Put, Ref
 from outlive.steps import manner_of
 from outlive.stores.postgres import PostgresStore
@@ -146,6 +146,47 @@ async def test_what_raises_or_is_refused_leaves_nothing(
     with pytest.raises((asyncpg.UniqueViolationError, psycopg.Error, sqlalchemy.exc.DBAPIError)):
         await store.transact(work(guest, note(newer, "s", 1), "ann"))
     assert await guests(postgres) == ["ann"] and len(await store.tail(0, 0)) == 1
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("error", [FileNotFoundError, TimeoutError, EOFError])
+async def test_an_error_of_the_functions_own_is_not_taken_for_a_lost_line(
+    store: PostgresStore, error: type[Exception], is_async: bool
+) -> None:
+    def plain(tables: Any) -> Batch:
+        raise error("theirs")
+
+    async def awaited(tables: Any) -> Batch:
+        raise error("theirs")
+
+    with pytest.raises(error, match="theirs"):
+        await store.transact(awaited if is_async else plain)
+
+
+async def test_a_statement_with_too_few_values_is_no_lost_line(store: PostgresStore) -> None:
+    async def awaited(tables: Any) -> Batch:
+        await tables.execute("INSERT INTO guest VALUES ($1)")
+        return Batch()
+
+    with pytest.raises(asyncpg.InterfaceError, match="expects 1 argument"):
+        await store.transact(awaited)
+
+
+@pytest.mark.parametrize("is_cut_off", [False, True])
+async def test_a_session_that_ends_under_a_function_is_a_lost_line(
+    postgres: str, store: PostgresStore, is_cut_off: bool
+) -> None:
+    async def awaited(tables: Any) -> Batch:
+        ((backend,),) = await tables.execute("SELECT pg_backend_pid()")
+        async with session_at(postgres) as session:
+            await session.execute("SELECT pg_terminate_backend($1, 10000)", backend)
+        if is_cut_off:
+            tables.demand_open().terminate()
+        await tables.execute("SELECT 1")
+        return Batch()
+
+    with pytest.raises(StoreUnavailable, match="othing was written"):
+        await store.transact(awaited)
 
 
 async def test_a_shard_is_held_only_behind_the_function(

@@ -38,6 +38,14 @@ _IN_TRANSACTION = (2, 3)
 """libpq's statuses of a connection in a transaction: sound, and failed."""
 
 
+class Theirs(Exception):
+    """The caller's function raised; the error is theirs, and not the store's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def demand_manner(work: Callable[..., Any]) -> str:
     """What `work` is to be given. Raises `NotAllowed` when it is async and must not be, or plain
     and must not be."""
