@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -170,6 +171,35 @@ async def test_a_statement_with_too_few_values_is_no_lost_line(store: PostgresSt
 
     with pytest.raises(asyncpg.InterfaceError, match="expects 1 argument"):
         await store.transact(awaited)
+
+
+async def test_a_function_that_goes_on_after_a_failed_statement_is_refused(
+    postgres: str, store: PostgresStore
+) -> None:
+    async def awaited(tables: Any) -> Batch:
+        await tables.execute("INSERT INTO guest VALUES ('ann')")
+        with suppress(asyncpg.DivisionByZeroError):
+            await tables.execute("SELECT 1 / 0")
+        return Batch(put=(Put(Ref("s", "k"), b"1"),))
+
+    with pytest.raises(NotAllowed, match="A statement failed"):
+        await store.transact(awaited)
+    assert await guests(postgres) == [] and await store.read((Ref("s", "k"),)) == [None]
+
+
+@pytest.mark.parametrize("guest", [by_asyncpg, by_psycopg])
+async def test_a_constraint_that_is_checked_at_the_commit_fails_the_function(
+    postgres: str, store: PostgresStore, guest: Any
+) -> None:
+    async with session_at(postgres) as session:
+        late = "UNIQUE (name) DEFERRABLE INITIALLY DEFERRED"
+        await session.execute(f"ALTER TABLE guest DROP CONSTRAINT guest_pkey, ADD {late}")
+        await session.execute("INSERT INTO guest VALUES ('ann')")
+    put = Batch(put=(Put(Ref("s", "k"), b"1"),))
+    with pytest.raises(asyncpg.UniqueViolationError, match="guest_name_key"):
+        await store.transact(work(guest, put, "ann"))
+    assert await guests(postgres) == ["ann"] and await store.read((Ref("s", "k"),)) == [None]
+    await store.transact(work(guest, put, "bob"))
 
 
 @pytest.mark.parametrize("is_cut_off", [False, True])

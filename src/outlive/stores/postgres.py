@@ -400,7 +400,7 @@ class PostgresStore:
             group, number = Group((batch,)), lane.next_number()
             if group.flaws:
                 raise group.flaws[0]
-            await link.execute(sql["idle_limit"], str(FROZEN_MILLISECONDS))
+            await transaction.demand_sound(sql["idle_limit"], str(FROZEN_MILLISECONDS))
             plan, base = await lane.settle(link, group, number)
             lost: Exception | None = None
             if base is None:

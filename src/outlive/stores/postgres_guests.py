@@ -36,6 +36,9 @@ T = TypeVar("T")
 PLAIN = ("psycopg.Connection", "sqlalchemy.Session")
 _IN_TRANSACTION = (2, 3)
 """libpq's statuses of a connection in a transaction: sound, and failed."""
+DEFERRED = (asyncpg.IntegrityConstraintViolationError, asyncpg.RaiseError)
+"""What a commit is refused with by a constraint or trigger of the caller's that waited for it: none
+of ours does."""
 
 
 class Theirs(Exception):
@@ -93,7 +96,25 @@ class _Statements:
     async def start(self, *limits: float) -> None:
         await self._links.begin(self._link, *limits)
 
+    async def demand_sound(self, statement: str, *values: Any) -> None:
+        """The first statement behind the function. Raises `NotAllowed` if one of its own failed,
+        and it went on."""
+        try:
+            await self._link.execute(statement, *values)
+        except asyncpg.InFailedSQLTransactionError as error:
+            raise NotAllowed(
+                "A statement failed, and the function went on: PostgreSQL undoes all of such a"
+                " transaction. Nothing was written. Let the error out, or ask first (ON CONFLICT)."
+            ) from error
+
     async def commit(self) -> None:
+        """Raises `Theirs` when a constraint of the caller's, that waited for it, is violated."""
+        try:
+            await self._commit()
+        except DEFERRED as error:
+            raise Theirs(error) from error
+
+    async def _commit(self) -> None:
         await self._link.execute("COMMIT")
 
 
@@ -109,7 +130,7 @@ class _Drivers(_Statements):
         for limit in self._links.limits(*limits):
             await self._link.execute(limit)
 
-    async def commit(self) -> None:
+    async def _commit(self) -> None:
         await self._transaction.commit()
 
 
