@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from tests.postgres_server import Pooler
 from tests.stores.servers import line_to, note, session_at, store_at
 
 from outlive import ids
@@ -248,6 +249,21 @@ async def test_a_function_that_ends_the_transaction_is_refused(
         await store.transact(work(ends_too, Batch(put=(Put(Ref("s", "k"), b"1"),))))
     assert await store.read((Ref("s", "k"),)) == [None]
     await store.transact(work(by_psycopg, Batch(), "ann"))
+
+
+async def test_behind_a_pooler_a_statement_that_is_repeated_is_not_left_prepared(
+    pooler: Pooler,
+) -> None:
+    """The next function gets the same session of the server, by another name of the pooler's."""
+
+    def repeats(connection: psycopg.Connection[Any], text: str) -> None:
+        for number in range(8):
+            asked = connection.execute(f"SELECT '{text}', %s::int".encode(), (number,))
+            assert asked.fetchone() == (text, number)
+
+    async with store_at(pooler.address) as store:
+        for text in ("one", "two", "three"):
+            await store.transact(work(repeats, Batch(), text))
 
 
 async def test_plain_and_async_are_not_confused(store: PostgresStore) -> None:

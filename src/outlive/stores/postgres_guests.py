@@ -30,7 +30,7 @@ import asyncpg
 
 from outlive.errors import NotAllowed, StoreRefused
 from outlive.store import MANNERS
-from outlive.stores.postgres_links import CONNECT_SECONDS, SYNC_WAIT_CANCELLED, Links
+from outlive.stores.postgres_links import CONNECT_SECONDS, SYNC_WAIT_CANCELLED, Links, Way
 
 T = TypeVar("T")
 PLAIN = ("psycopg.Connection", "sqlalchemy.Session")
@@ -69,9 +69,7 @@ async def opened(manner: str, links: Links) -> AsyncIterator[Any]:
         async with links.borrow() as link:
             yield link
         return
-    link = await (
-        PsycopgLink.connect(links.way.dsn, manner) if manner in PLAIN else links.connect()
-    )
+    link = await (PsycopgLink.connect(links.way, manner) if manner in PLAIN else links.connect())
     try:
         if links.check is not None:
             await links.check(link)
@@ -206,8 +204,9 @@ class PsycopgLink:
         connection.add_notice_handler(self._note)
 
     @classmethod
-    async def connect(cls, dsn: str, manner: str) -> PsycopgLink:
-        """A new connection. Raises `StoreRefused` when psycopg is not installed."""
+    async def connect(cls, way: Way, manner: str) -> PsycopgLink:
+        """A new connection, without prepared statements behind a pooler that knows none of them.
+        Raises `StoreRefused` when psycopg is not installed."""
         try:
             import psycopg
         except ModuleNotFoundError as error:
@@ -216,7 +215,9 @@ class PsycopgLink:
             ) from error
 
         def connect() -> Any:
-            made = _lendable().connect(dsn, connect_timeout=round(CONNECT_SECONDS))
+            made = _lendable().connect(way.dsn, connect_timeout=round(CONNECT_SECONDS))
+            if not way.statement_cache_size:
+                made.prepare_threshold = None
             made.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             return made
 
