@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from tests.postgres_server import Pooler
+from tests.postgres_server import Pooler, server_of_its_own
 from tests.stores.servers import line_to, note, session_at, store_at
 
 from outlive import ids
@@ -264,6 +264,19 @@ async def test_behind_a_pooler_a_statement_that_is_repeated_is_not_left_prepared
     async with store_at(pooler.address) as store:
         for text in ("one", "two", "three"):
             await store.transact(work(repeats, Batch(), text))
+
+
+async def test_of_several_servers_a_plain_function_gets_the_one_that_leads(postgres: str) -> None:
+    with server_of_its_own() as standby:
+        await standby.answering()
+        standby.stop()
+        (standby.folder / "database" / "standby.signal").touch()
+        await standby.answering()
+        both = postgres.replace("@", f"@127.0.0.1:{standby.port},")
+        async with store_at(both) as store:
+            first = work(lambda connection: connection.execute("SELECT 1"), Batch())
+            first.manner = "psycopg.Connection"
+            await store.transact(first)
 
 
 async def test_plain_and_async_are_not_confused(store: PostgresStore) -> None:

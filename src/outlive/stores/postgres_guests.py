@@ -30,6 +30,7 @@ import asyncpg
 
 from outlive.errors import NotAllowed, StoreRefused
 from outlive.store import MANNERS
+from outlive.stores.postgres_hosts import each_of
 from outlive.stores.postgres_links import CONNECT_SECONDS, SYNC_WAIT_CANCELLED, Links, Way
 
 T = TypeVar("T")
@@ -215,7 +216,9 @@ class PsycopgLink:
             ) from error
 
         def connect() -> Any:
-            made = _lendable().connect(way.dsn, connect_timeout=round(CONNECT_SECONDS))
+            wish = {"target_session_attrs": "read-write"} if len(each_of(way.dsn)) > 1 else {}
+            limit = round(CONNECT_SECONDS)
+            made = _lendable().connect(way.dsn, connect_timeout=limit, **wish)
             if not way.statement_cache_size:
                 made.prepare_threshold = None
             made.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
