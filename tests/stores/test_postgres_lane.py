@@ -346,3 +346,18 @@ async def test_relaxed_groups_do_not_wait_for_the_flush(postgres: str) -> None:
             )  # fmt: skip
             assert await session.fetchval("SHOW synchronous_commit") == level
             await session.execute("ROLLBACK")
+
+
+async def test_a_line_cut_while_the_mark_is_made_again_leaves_an_error_of_ours(
+    postgres: str,
+) -> None:
+    async with line_to(postgres) as line, store_at(line.address) as store:
+        put = Batch(put=(Put(Ref("s", "k"), b""),), storage="relaxed")
+        for write in (store.commit(put), store.transact(lambda tables: put)):
+            async with session_at(postgres) as session:
+                await session.execute(f"DELETE FROM {store.schema}.writer")
+            store._writing.abandon()  # a new link has nothing prepared yet
+            line.cut_once("drop", b".writer (id, last, time)")
+            with pytest.raises(StoreUnavailable, match="othing was written"):
+                await write
+        await store.commit(put)
