@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.stores.servers import DEADLINE_SECONDS, line_to, note, session_at, store_at, until
 
@@ -361,3 +362,21 @@ async def test_a_line_cut_while_the_mark_is_made_again_leaves_an_error_of_ours(
             with pytest.raises(StoreUnavailable, match="othing was written"):
                 await write
         await store.commit(put)
+
+
+async def test_a_commit_whose_look_up_is_not_let_in_is_unknown_and_not_unwritten(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_lane, "LOOK_UP_TRIES", 2)
+    async with line_to(postgres) as line, store_at(line.address) as store:
+        lease = await store.take(0, 0, "n")
+        await store.commit(note(lease, "s", 0, "k"))
+
+        async def refused() -> None:
+            raise asyncpg.InvalidPasswordError("the password was changed")
+
+        monkeypatch.setattr(store._writing, "connect", refused)
+        line.cut_once("deafen", CALL)
+        with pytest.raises(OutcomeUnknown):
+            await store.commit(note(lease, "s", 1, "k"))
+        assert len(await store.events("s")) == 2

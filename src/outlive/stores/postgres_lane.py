@@ -23,7 +23,14 @@ import asyncpg
 
 from outlive import ids
 from outlive.clock import MICROS, Clock
-from outlive.errors import OutcomeUnknown, OutliveError, StoreBusy, StoreUnavailable
+from outlive.errors import (
+    OutcomeUnknown,
+    OutliveError,
+    StoreBusy,
+    StoreCorrupt,
+    StoreUnavailable,
+    StoreWentBack,
+)
 from outlive.model import Committed
 from outlive.stores.postgres_beliefs import Beliefs
 from outlive.stores.postgres_group import Facts, Group, Plan, Unsure, arguments, facts_of
@@ -318,8 +325,10 @@ class Lane:
             try:
                 async with asyncio.timeout(LOOK_UP_SECONDS), self._links.borrow() as link:
                     return await self._look(link, number)
-            except (asyncpg.PostgresError, OSError, StoreUnavailable, asyncpg.InterfaceError) as e:
-                error = e
+            except (StoreCorrupt, StoreWentBack):
+                raise
+            except (*CUT, asyncpg.PostgresError, OutliveError) as e:
+                error = e  # also of who is not let in: that is no word about the commit
             if attempt >= LOOK_UP_TRIES:
                 break
             await asyncio.sleep(ids.full_jitter(0.1, 2.0, attempt))
