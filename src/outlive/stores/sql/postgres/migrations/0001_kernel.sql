@@ -530,8 +530,8 @@ BEGIN
 END
 $$;
 
--- Hand out due cells. Rows that others are about to take are skipped, so nobody waits here. was: the
--- version at which a cell was found.
+-- Hand out due cells. Rows that others are about to take are skipped, so nobody waits here.
+-- was: the version at which a cell was found.
 CREATE FUNCTION outlive.claim_cells(
     p_spaces text[], p_limit integer, p_hold bigint, p_high bigint, p_wall bigint
 ) RETURNS TABLE (
