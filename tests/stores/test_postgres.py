@@ -13,11 +13,12 @@ from outlive.clock import MICROS
 from outlive.errors import (
     NewerSchema,
     OutcomeUnknown,
+    Refused,
     SchemaAltered,
     StoreRefused,
     StoreUnavailable,
 )
-from outlive.model import Batch, Cell, Committed, Lease, Put, Ref
+from outlive.model import Batch, Cell, Committed, Lease, Put, Ref, Require
 from outlive.store import GROUP_BATCHES_MAX
 from outlive.stores.chain import GENESIS, verify
 from outlive.stores.postgres import SHARDS_MAX, PostgresStore
@@ -181,6 +182,19 @@ async def test_the_servers_clock_counts_and_not_the_hosts(postgres: str) -> None
         (cell,) = await store.claim(["s"], 1, 60)
         assert isinstance(cell, Cell) and cell.due is not None
         assert 59 * MICROS < cell.due - before < 90 * MICROS
+
+
+async def test_what_the_server_cannot_hold_is_refused_and_not_an_outage(postgres: str) -> None:
+    async with store_at(postgres) as store:
+        for name in ("a\0b", "a\ud800b"):
+            with pytest.raises(Refused):
+                await store.read([Ref("s", name)])
+            with pytest.raises(Refused):
+                await store.events(name)
+        with pytest.raises(Refused):
+            await store.events("s", 2**63)
+        with pytest.raises(Refused):
+            await store.commit(Batch(require=(Require(Ref("s", "k"), 2**63),)))
 
 
 async def test_behind_a_pooler_nothing_stays_in_a_session(postgres: str) -> None:

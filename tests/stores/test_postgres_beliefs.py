@@ -82,9 +82,29 @@ def test_a_cell_is_believed_only_at_the_version_that_was_written() -> None:
     assert given[5:12] == [["s"], ["k"], [70], [b"2"], [None], ['[["mark","b"]]'], [0]]
     assert given[12:17] == [[False], ["mark"], ["a"], ["s"], ["k"]]
     assert call(found, Batch(require=(Require(REF, 71),), drop=(REF,))) is None
-    found.claimed([Cell("s", "k", b"1", 80), Cell("s", "unknown", b"", 81)])
+    found.claimed([Cell("s", "k", b"1", 80), Cell("s", "unknown", b"", 81)], [70, 71])
     assert call(found, at) is None
     assert found.cells == {("s", "k"): (80, marks)}
+    found.claimed([Cell("s", "k", b"1", 70)], [60])
+    assert found.cells == {("s", "k"): (80, marks)}
+    found.claimed([Cell("s", "k", b"1", 90)], [85])
+    assert found.cells == {}
+
+
+async def test_marks_that_another_node_gave_a_cell_before_it_was_claimed_are_replaced(
+    postgres: str,
+) -> None:
+    async with store_at(postgres) as store, store_at(postgres, schema=store.schema) as other:
+
+        def marked(value: str) -> Batch:
+            return Batch(put=(Put(REF, b"", 1, (("mark", value),)),))
+
+        await store.commit(marked("mine"))
+        await other.commit(marked("theirs"))
+        assert [cell.key for cell in await store.claim(["s"], 1, 60)] == ["k"]
+        await store.commit(marked("mine"))
+        found = await store.select(["s"], "mark", "", "~")
+        assert [value for value, _ in found] == ["mine"]
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

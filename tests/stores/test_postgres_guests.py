@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -13,10 +14,11 @@ import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from tests.postgres_server import Pooler, server_of_its_own
 from tests.stores.servers import line_to, note, session_at, store_at
 
 from outlive import ids
-from outlive.errors import Fenced, NotAllowed, OutliveError, TransactTooLong
+from outlive.errors import Fenced, NotAllowed, OutliveError, StoreUnavailable, TransactTooLong
 from outlive.model import Batch, Put, Ref
 from outlive.steps import manner_of
 from outlive.stores.postgres import PostgresStore
@@ -148,6 +150,76 @@ async def test_what_raises_or_is_refused_leaves_nothing(
     assert await guests(postgres) == ["ann"] and len(await store.tail(0, 0)) == 1
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("error", [FileNotFoundError, TimeoutError, EOFError])
+async def test_an_error_of_the_functions_own_is_not_taken_for_a_lost_line(
+    store: PostgresStore, error: type[Exception], is_async: bool
+) -> None:
+    def plain(tables: Any) -> Batch:
+        raise error("theirs")
+
+    async def awaited(tables: Any) -> Batch:
+        raise error("theirs")
+
+    with pytest.raises(error, match="theirs"):
+        await store.transact(awaited if is_async else plain)
+
+
+async def test_a_statement_with_too_few_values_is_no_lost_line(store: PostgresStore) -> None:
+    async def awaited(tables: Any) -> Batch:
+        await tables.execute("INSERT INTO guest VALUES ($1)")
+        return Batch()
+
+    with pytest.raises(asyncpg.InterfaceError, match="expects 1 argument"):
+        await store.transact(awaited)
+
+
+async def test_a_function_that_goes_on_after_a_failed_statement_is_refused(
+    postgres: str, store: PostgresStore
+) -> None:
+    async def awaited(tables: Any) -> Batch:
+        await tables.execute("INSERT INTO guest VALUES ('ann')")
+        with suppress(asyncpg.DivisionByZeroError):
+            await tables.execute("SELECT 1 / 0")
+        return Batch(put=(Put(Ref("s", "k"), b"1"),))
+
+    with pytest.raises(NotAllowed, match="A statement failed"):
+        await store.transact(awaited)
+    assert await guests(postgres) == [] and await store.read((Ref("s", "k"),)) == [None]
+
+
+@pytest.mark.parametrize("guest", [by_asyncpg, by_psycopg])
+async def test_a_constraint_that_is_checked_at_the_commit_fails_the_function(
+    postgres: str, store: PostgresStore, guest: Any
+) -> None:
+    async with session_at(postgres) as session:
+        late = "UNIQUE (name) DEFERRABLE INITIALLY DEFERRED"
+        await session.execute(f"ALTER TABLE guest DROP CONSTRAINT guest_pkey, ADD {late}")
+        await session.execute("INSERT INTO guest VALUES ('ann')")
+    put = Batch(put=(Put(Ref("s", "k"), b"1"),))
+    with pytest.raises(asyncpg.UniqueViolationError, match="guest_name_key"):
+        await store.transact(work(guest, put, "ann"))
+    assert await guests(postgres) == ["ann"] and await store.read((Ref("s", "k"),)) == [None]
+    await store.transact(work(guest, put, "bob"))
+
+
+@pytest.mark.parametrize("is_cut_off", [False, True])
+async def test_a_session_that_ends_under_a_function_is_a_lost_line(
+    postgres: str, store: PostgresStore, is_cut_off: bool
+) -> None:
+    async def awaited(tables: Any) -> Batch:
+        ((backend,),) = await tables.execute("SELECT pg_backend_pid()")
+        async with session_at(postgres) as session:
+            await session.execute("SELECT pg_terminate_backend($1, 10000)", backend)
+        if is_cut_off:
+            tables.demand_open().terminate()
+        await tables.execute("SELECT 1")
+        return Batch()
+
+    with pytest.raises(StoreUnavailable, match="othing was written"):
+        await store.transact(awaited)
+
+
 async def test_a_shard_is_held_only_behind_the_function(
     postgres: str, store: PostgresStore
 ) -> None:
@@ -177,6 +249,34 @@ async def test_a_function_that_ends_the_transaction_is_refused(
         await store.transact(work(ends_too, Batch(put=(Put(Ref("s", "k"), b"1"),))))
     assert await store.read((Ref("s", "k"),)) == [None]
     await store.transact(work(by_psycopg, Batch(), "ann"))
+
+
+async def test_behind_a_pooler_a_statement_that_is_repeated_is_not_left_prepared(
+    pooler: Pooler,
+) -> None:
+    """The next function gets the same session of the server, by another name of the pooler's."""
+
+    def repeats(connection: psycopg.Connection[Any], text: str) -> None:
+        for number in range(8):
+            asked = connection.execute(f"SELECT '{text}', %s::int".encode(), (number,))
+            assert asked.fetchone() == (text, number)
+
+    async with store_at(pooler.address) as store:
+        for text in ("one", "two", "three"):
+            await store.transact(work(repeats, Batch(), text))
+
+
+async def test_of_several_servers_a_plain_function_gets_the_one_that_leads(postgres: str) -> None:
+    with server_of_its_own() as standby:
+        await standby.answering()
+        standby.stop()
+        (standby.folder / "database" / "standby.signal").touch()
+        await standby.answering()
+        both = postgres.replace("@", f"@127.0.0.1:{standby.port},")
+        async with store_at(both) as store:
+            first = work(lambda connection: connection.execute("SELECT 1"), Batch())
+            first.manner = "psycopg.Connection"
+            await store.transact(first)
 
 
 async def test_plain_and_async_are_not_confused(store: PostgresStore) -> None:

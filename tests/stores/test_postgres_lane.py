@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.stores.servers import DEADLINE_SECONDS, line_to, note, session_at, store_at, until
 
@@ -346,3 +347,36 @@ async def test_relaxed_groups_do_not_wait_for_the_flush(postgres: str) -> None:
             )  # fmt: skip
             assert await session.fetchval("SHOW synchronous_commit") == level
             await session.execute("ROLLBACK")
+
+
+async def test_a_line_cut_while_the_mark_is_made_again_leaves_an_error_of_ours(
+    postgres: str,
+) -> None:
+    async with line_to(postgres) as line, store_at(line.address) as store:
+        put = Batch(put=(Put(Ref("s", "k"), b""),), storage="relaxed")
+        for write in (store.commit(put), store.transact(lambda tables: put)):
+            async with session_at(postgres) as session:
+                await session.execute(f"DELETE FROM {store.schema}.writer")
+            store._writing.abandon()  # a new link has nothing prepared yet
+            line.cut_once("drop", b".writer (id, last, time)")
+            with pytest.raises(StoreUnavailable, match="othing was written"):
+                await write
+        await store.commit(put)
+
+
+async def test_a_commit_whose_look_up_is_not_let_in_is_unknown_and_not_unwritten(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_lane, "LOOK_UP_TRIES", 2)
+    async with line_to(postgres) as line, store_at(line.address) as store:
+        lease = await store.take(0, 0, "n")
+        await store.commit(note(lease, "s", 0, "k"))
+
+        async def refused() -> None:
+            raise asyncpg.InvalidPasswordError("the password was changed")
+
+        monkeypatch.setattr(store._writing, "connect", refused)
+        line.cut_once("deafen", CALL)
+        with pytest.raises(OutcomeUnknown):
+            await store.commit(note(lease, "s", 1, "k"))
+        assert len(await store.events("s")) == 2

@@ -187,7 +187,7 @@ def test_a_direct_address_names_a_host_and_a_port(direct: str) -> None:
         (asyncpg.AdminShutdownError("x"), errors.StoreUnavailable, True),
         (ConnectionResetError("x"), errors.StoreUnavailable, True),
         (TimeoutError(), errors.StoreUnavailable, True),
-        (asyncpg.DataError("x"), errors.StoreUnavailable, False),
+        (asyncpg.DataError("x"), errors.Refused, False),
     ],
 )
 def test_an_error_of_the_driver_becomes_one_of_ours(

@@ -56,7 +56,7 @@ from outlive.stores.postgres_beliefs import Beliefs
 from outlive.stores.postgres_blobs import PostgresBlobs
 from outlive.stores.postgres_doctor import examine
 from outlive.stores.postgres_group import Group
-from outlive.stores.postgres_guests import demand_manner, opened, transaction_on
+from outlive.stores.postgres_guests import Theirs, demand_manner, opened, transaction_on
 from outlive.stores.postgres_hints import Hints, hands_over
 from outlive.stores.postgres_lane import SUPERSEDED, Lane, ServerClock
 from outlive.stores.postgres_links import (
@@ -361,7 +361,7 @@ class PostgresStore:
 
         try:
             committed = await self._to_the_end(self._transact(run, ERASE_SECONDS))
-        except asyncpg.PostgresError as error:
+        except _FOREIGN as error:
             raise mapped(error) from error
         self._hints.told()
         return committed
@@ -372,7 +372,7 @@ class PostgresStore:
         lane = await self._free.get()
         try:
             return await self._transact_in(lane, run, limit_seconds, manner)
-        except _Theirs as theirs:
+        except Theirs as theirs:
             raise theirs.error from None
         except _FOREIGN as error:
             if getattr(error, "sqlstate", None) == SUPERSEDED:
@@ -394,13 +394,13 @@ class PostgresStore:
             try:
                 batch = await run(link)
             except Exception as error:
-                if is_cut(error):
+                if is_cut(error) and (link.is_closed() or isinstance(error, asyncpg.PostgresError)):
                     raise
-                raise _Theirs(error) from error
+                raise Theirs(error) from error
             group, number = Group((batch,)), lane.next_number()
             if group.flaws:
                 raise group.flaws[0]
-            await link.execute(sql["idle_limit"], str(FROZEN_MILLISECONDS))
+            await transaction.demand_sound(sql["idle_limit"], str(FROZEN_MILLISECONDS))
             plan, base = await lane.settle(link, group, number)
             lost: Exception | None = None
             if base is None:
@@ -434,7 +434,7 @@ class PostgresStore:
         if rows:
             clock.raised(rows[0]["due"] - hold)
         cells = [Cell(*row[1:]) for row in rows]
-        self._beliefs.claimed(cells)
+        self._beliefs.claimed(cells, [row[0] for row in rows])
         return cells
 
     async def write_rows(self, name: str, *values: Any) -> list[Any]:
@@ -565,14 +565,6 @@ class PostgresStore:
             raise self._recall.lost
         if not self._is_open:
             raise StoreUnavailable("The store is closed; nothing was read or written.")
-
-
-class _Theirs(Exception):
-    """The caller's function raised; the error is theirs, and not the store's."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 def _receipt(result: Committed | OutliveError) -> Committed:

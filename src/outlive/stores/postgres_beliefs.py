@@ -14,8 +14,8 @@ wrongly costs a second call and nothing else: the first one wrote nothing.
          └─ not of all ──> commit_group, which looks up what it is not told
 
 An event at `n` is believed to be next only because this process wrote or read the one at `n - 1`,
-and events are never deleted. A cell is learned where it was written, and when it was claimed: that
-moves its version and leaves its marks.
+and events are never deleted. A cell is learned where it was written. A claim moves its version and
+leaves its marks: what was believed of them stays true if nobody else had written the cell since.
 """
 
 from __future__ import annotations
@@ -73,13 +73,15 @@ class Beliefs:
             elif cell.action == DROP:
                 cells.pop(key, None)
 
-    def claimed(self, found: Sequence[Cell]) -> None:
-        """The versions of these cells were moved by this process."""
-        for cell in found:
+    def claimed(self, found: Sequence[Cell], before: Sequence[int]) -> None:
+        """The versions of these cells were moved by this process, from those of `before`."""
+        for cell, was in zip(found, before, strict=True):
             key = cell.space, cell.key
             known = self.cells.get(key)
-            if known is not None and known[0] < cell.version:
+            if known is not None and known[0] == was:
                 self.cells[key] = cell.version, known[1]
+            elif known is not None and known[0] < cell.version:
+                del self.cells[key]  # another wrote it since: its marks are not known
 
     def read(self, streams: dict[str, list[Event]]) -> None:
         """These streams were read to their end: at least so many events are in them."""

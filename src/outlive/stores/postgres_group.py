@@ -16,6 +16,7 @@ believed was true. Versions are drawn by the call, as one block for the group.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,12 +39,15 @@ Chains = dict[int, tuple[int, bytes]]
 Marks = tuple[tuple[str, str], ...]
 PUTS_MAX = 65_536
 """Cells put by one group: the size of a block of versions."""
+MICROS_MAX = 2**63 - 1
+"""The latest time that is kept, in microseconds since 1970."""
 NO_MARKS = "[]"
 ANY, PUT, DROP = 0, 1, 2
 """What a group makes of a cell: it only looks at it, puts it, drops it."""
 
 _encode_marks = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 class ShardFact(Struct, frozen=True):
@@ -363,6 +367,8 @@ def _is_sound_event(batch: Batch) -> bool:
     return (
         len(event.data) <= VALUE_BYTES_MAX
         and batch.storage == "durable"
+        and event.stream.isascii()
+        and event.kind.isascii()
         and "\0" not in event.stream
         and "\0" not in event.kind
     )
@@ -373,8 +379,13 @@ def flaw(batch: Batch) -> OutliveError | None:
     found = refusals.flaw(batch, "PostgreSQL")
     if found is not None:
         return found
-    if "\0" in "".join(_texts(batch)):
+    text = "".join(_texts(batch))
+    if "\0" in text:
         return Refused("PostgreSQL keeps no text with a NUL character; nothing was written.")
+    if not text.isascii() and _LONE.search(text):
+        return Refused("A text has half of a surrogate pair; nothing was written.")
+    if any(put.due is not None and abs(put.due) > MICROS_MAX for put in batch.put):
+        return Refused(f"A cell is due beyond {MICROS_MAX} microseconds; nothing was written.")
     return None
 
 

@@ -30,12 +30,24 @@ import asyncpg
 
 from outlive.errors import NotAllowed, StoreRefused
 from outlive.store import MANNERS
-from outlive.stores.postgres_links import CONNECT_SECONDS, SYNC_WAIT_CANCELLED, Links
+from outlive.stores.postgres_hosts import each_of
+from outlive.stores.postgres_links import CONNECT_SECONDS, SYNC_WAIT_CANCELLED, Links, Way
 
 T = TypeVar("T")
 PLAIN = ("psycopg.Connection", "sqlalchemy.Session")
 _IN_TRANSACTION = (2, 3)
 """libpq's statuses of a connection in a transaction: sound, and failed."""
+DEFERRED = (asyncpg.IntegrityConstraintViolationError, asyncpg.RaiseError)
+"""What a commit is refused with by a constraint or trigger of the caller's that waited for it: none
+of ours does."""
+
+
+class Theirs(Exception):
+    """The caller's function raised; the error is theirs, and not the store's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def demand_manner(work: Callable[..., Any]) -> str:
@@ -58,9 +70,7 @@ async def opened(manner: str, links: Links) -> AsyncIterator[Any]:
         async with links.borrow() as link:
             yield link
         return
-    link = await (
-        PsycopgLink.connect(links.way.dsn, manner) if manner in PLAIN else links.connect()
-    )
+    link = await (PsycopgLink.connect(links.way, manner) if manner in PLAIN else links.connect())
     try:
         if links.check is not None:
             await links.check(link)
@@ -85,7 +95,25 @@ class _Statements:
     async def start(self, *limits: float) -> None:
         await self._links.begin(self._link, *limits)
 
+    async def demand_sound(self, statement: str, *values: Any) -> None:
+        """The first statement behind the function. Raises `NotAllowed` if one of its own failed,
+        and it went on."""
+        try:
+            await self._link.execute(statement, *values)
+        except asyncpg.InFailedSQLTransactionError as error:
+            raise NotAllowed(
+                "A statement failed, and the function went on: PostgreSQL undoes all of such a"
+                " transaction. Nothing was written. Let the error out, or ask first (ON CONFLICT)."
+            ) from error
+
     async def commit(self) -> None:
+        """Raises `Theirs` when a constraint of the caller's, that waited for it, is violated."""
+        try:
+            await self._commit()
+        except DEFERRED as error:
+            raise Theirs(error) from error
+
+    async def _commit(self) -> None:
         await self._link.execute("COMMIT")
 
 
@@ -101,7 +129,7 @@ class _Drivers(_Statements):
         for limit in self._links.limits(*limits):
             await self._link.execute(limit)
 
-    async def commit(self) -> None:
+    async def _commit(self) -> None:
         await self._transaction.commit()
 
 
@@ -177,8 +205,9 @@ class PsycopgLink:
         connection.add_notice_handler(self._note)
 
     @classmethod
-    async def connect(cls, dsn: str, manner: str) -> PsycopgLink:
-        """A new connection. Raises `StoreRefused` when psycopg is not installed."""
+    async def connect(cls, way: Way, manner: str) -> PsycopgLink:
+        """A new connection, without prepared statements behind a pooler that knows none of them.
+        Raises `StoreRefused` when psycopg is not installed."""
         try:
             import psycopg
         except ModuleNotFoundError as error:
@@ -187,7 +216,11 @@ class PsycopgLink:
             ) from error
 
         def connect() -> Any:
-            made = _lendable().connect(dsn, connect_timeout=round(CONNECT_SECONDS))
+            wish = {"target_session_attrs": "read-write"} if len(each_of(way.dsn)) > 1 else {}
+            limit = round(CONNECT_SECONDS)
+            made = _lendable().connect(way.dsn, connect_timeout=limit, **wish)
+            if not way.statement_cache_size:
+                made.prepare_threshold = None
             made.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             return made
 

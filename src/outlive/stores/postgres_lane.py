@@ -23,11 +23,18 @@ import asyncpg
 
 from outlive import ids
 from outlive.clock import MICROS, Clock
-from outlive.errors import OutcomeUnknown, OutliveError, StoreBusy, StoreUnavailable
+from outlive.errors import (
+    OutcomeUnknown,
+    OutliveError,
+    StoreBusy,
+    StoreCorrupt,
+    StoreUnavailable,
+    StoreWentBack,
+)
 from outlive.model import Committed
 from outlive.stores.postgres_beliefs import Beliefs
 from outlive.stores.postgres_group import Facts, Group, Plan, Unsure, arguments, facts_of
-from outlive.stores.postgres_links import RACE, Connection, Links, is_cut, mapped
+from outlive.stores.postgres_links import CUT, RACE, Connection, Links, is_cut, mapped
 from outlive.stores.postgres_recall import Recall
 
 Results = list[Committed | OutliveError]
@@ -292,12 +299,17 @@ class Lane:
         """Make the writer's mark again, after it was forgotten.
 
         It may be missing because another store lies there now, restored while this connection was
-        open: then nothing may be written to it. Raises `StoreCorrupt` or `StoreWentBack`.
+        open: then nothing may be written to it. Raises `StoreCorrupt` or `StoreWentBack`, or
+        `StoreUnavailable`.
         """
-        async with self._links.borrow() as link:
-            if self._links.check is not None:
-                await self._links.check(link)
-            await self._links.fetch(link, self._sql["writer_make"], [self.name], self._clock.now())
+        make, values = self._sql["writer_make"], ([self.name], self._clock.now())
+        try:
+            async with self._links.borrow() as link:
+                if self._links.check is not None:
+                    await self._links.check(link)
+                await self._links.fetch(link, make, *values)
+        except (*CUT, asyncpg.PostgresError) as error:
+            raise mapped(error) from error
 
     def learn(self, plan: Plan, base: int) -> None:
         """`plan` was committed, with versions from `base` on."""
@@ -313,8 +325,10 @@ class Lane:
             try:
                 async with asyncio.timeout(LOOK_UP_SECONDS), self._links.borrow() as link:
                     return await self._look(link, number)
-            except (asyncpg.PostgresError, OSError, StoreUnavailable, asyncpg.InterfaceError) as e:
-                error = e
+            except (StoreCorrupt, StoreWentBack):
+                raise
+            except (*CUT, asyncpg.PostgresError, OutliveError) as e:
+                error = e  # also of who is not let in: that is no word about the commit
             if attempt >= LOOK_UP_TRIES:
                 break
             await asyncio.sleep(ids.full_jitter(0.1, 2.0, attempt))

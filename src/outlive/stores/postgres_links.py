@@ -43,6 +43,7 @@ from outlive import ids
 from outlive.clock import Clock
 from outlive.errors import (
     OutliveError,
+    Refused,
     StoreBusy,
     StoreCorrupt,
     StoreFull,
@@ -165,6 +166,8 @@ def mapped(error: BaseException) -> OutliveError:
         return StoreFull(f"{text}. Nothing was written; what was committed before is intact.")
     if isinstance(error, (*RACE, asyncpg.QueryCanceledError)):
         return StoreBusy(f"{text}. Nothing was written.")
+    if isinstance(error, asyncpg.DataError):  # a text or number that it cannot hold: no use again
+        return Refused(f"{text}. Nothing was written.")
     if isinstance(error, (asyncpg.DataCorruptedError, asyncpg.IndexCorruptedError)):
         return StoreCorrupt(f"{text}. The database is damaged.")
     refused = (

@@ -165,7 +165,7 @@ SELECT shard, epoch, owner, head, time, previous FROM outlive.hold
 WHERE shard = $1 ORDER BY epoch DESC LIMIT $2;
 
 -- name: claim
-SELECT at, space, key, value, version, due FROM outlive.claim_cells($1, $2, $3, $4, $5)
+SELECT was, space, key, value, version, due FROM outlive.claim_cells($1, $2, $3, $4, $5)
 ORDER BY at;
 
 -- name: next_due

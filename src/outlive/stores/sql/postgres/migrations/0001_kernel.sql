@@ -531,9 +531,12 @@ END
 $$;
 
 -- Hand out due cells. Rows that others are about to take are skipped, so nobody waits here.
+-- was: the version at which a cell was found.
 CREATE FUNCTION outlive.claim_cells(
     p_spaces text[], p_limit integer, p_hold bigint, p_high bigint, p_wall bigint
-) RETURNS TABLE (at bigint, space text, key text, value bytea, version bigint, due bigint)
+) RETURNS TABLE (
+    at bigint, space text, key text, value bytea, version bigint, due bigint, was bigint
+)
 LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_bitmapscan = off
@@ -544,16 +547,18 @@ DECLARE
     moment bigint := outlive.clock(p_high, p_wall);
     spaces text[];
     keys   text[];
+    found  bigint[];
     base   bigint;
 BEGIN
     SELECT array_agg(p.space ORDER BY p.due, p.space, p.key),
-           array_agg(p.key ORDER BY p.due, p.space, p.key)
-    INTO spaces, keys
+           array_agg(p.key ORDER BY p.due, p.space, p.key),
+           array_agg(p.version ORDER BY p.due, p.space, p.key)
+    INTO spaces, keys, found
     FROM (
-        SELECT l.space, l.key, l.due
+        SELECT l.space, l.key, l.due, l.version
         FROM (SELECT DISTINCT unnest(p_spaces)) AS s (space),
             LATERAL (
-                SELECT c.space, c.key, c.due FROM outlive.cell c
+                SELECT c.space, c.key, c.due, c.version FROM outlive.cell c
                 WHERE c.space = s.space AND c.due <= moment
                 ORDER BY c.due, c.key LIMIT p_limit FOR UPDATE SKIP LOCKED
             ) AS l
@@ -565,9 +570,9 @@ BEGIN
     base := nextval('outlive.version_block') * 65536;
     RETURN QUERY
     UPDATE outlive.cell c SET version = base + t.at - 1, due = moment + p_hold
-    FROM unnest(spaces, keys) WITH ORDINALITY AS t (space, key, at)
+    FROM unnest(spaces, keys, found) WITH ORDINALITY AS t (space, key, was, at)
     WHERE c.space = t.space AND c.key = t.key
-    RETURNING t.at, c.space, c.key, c.value, c.version, c.due;
+    RETURNING t.at, c.space, c.key, c.value, c.version, c.due, t.was;
 END
 $$;
 
