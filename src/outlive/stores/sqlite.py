@@ -159,8 +159,10 @@ class SQLiteStore:
         self._presence.close()
 
     def _at_rest(self) -> bool:
+        if not self._is_open:
+            return True
         lanes = (self._writing, *self._reading)
-        return not self._is_open or (self._file.at_rest and all(lane.idle for lane in lanes))
+        return self._file.at_rest and all(lane.idle for lane in lanes)
 
     def _forked(self) -> None:
         self._presence.forget()

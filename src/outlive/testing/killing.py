@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 COMMITS_MAX = 500
 """Commits of one process; each costs two whole runs, and nested two more for each of its own."""
+CLOSE_SECONDS = 5.0
 KEY = "killed everywhere"
 
 Client = Callable[["Killed", Handle[Any]], Awaitable[Any]]
@@ -237,7 +238,9 @@ async def _bury(trial: Killed, life: Life, store: Store, clock: VirtualClock) ->
                 pool.shutdown(wait=False, cancel_futures=True)
     lease_seconds = app._lease_seconds
     trial._unbind()
-    await store.close()
+    with suppress(TimeoutError):  # closing waits its turn, and the dead may hold it for ever
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await store.close()
     getattr(store, "sever", _nothing)()  # what the dead had borrowed is never given back
     clock.advance(lease_seconds + 1)
 
