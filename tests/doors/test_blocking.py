@@ -38,20 +38,29 @@ def shop(path: Path) -> tuple[Outlive, Any]:
     return app, order
 
 
+_earlier: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def threads_of_other_tests() -> None:
+    _earlier.clear()
+    _earlier.update(threading.enumerate())
+
+
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "outlive-blocking"]
+    found = set(threading.enumerate()) - _earlier
+    return [thread.name for thread in found if thread.name == "outlive-blocking"]
 
 
 def test_a_script_starts_signals_and_awaits_and_leaves_no_thread(tmp_path: Path) -> None:
     app, order = shop(tmp_path / "store.db")
-    before = threads()  # of other tests' applications
     with app.blocking(run=True) as client:
         handle = client.start(order, "tea")
         assert handle.status() in ("running", "waiting")
         handle.signal("paid", 3)
         assert handle.result(within=60) == "tea of 3 g for 3"
         assert [line.id for line in client.processes()[0]] == [handle.id]
-    assert threads() == before
+    assert threads() == []
 
 
 def test_errors_are_those_of_the_asynchronous_face(tmp_path: Path) -> None:
