@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 
 import pytest
@@ -17,7 +18,7 @@ from tests.service import (
     until,
 )
 
-from outlive import Outlive, Run, Unknown, attempt, step
+from outlive import Outlive, Run, Unknown, attempt, clock, step
 from outlive.clock import MICROS, ManualClock
 from outlive.errors import Discarded
 from outlive.kinds.processes.vocabulary import Woke
@@ -89,7 +90,11 @@ async def test_what_was_thrown_away_can_record_nothing(place: Place) -> None:
     assert await app.seq(begun.id) == 1
 
 
-async def test_a_sleep_that_no_store_can_keep_pauses_its_process_and_no_other(place: Place) -> None:
+async def test_a_time_that_no_store_can_keep_pauses_its_process_and_no_other(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "AHEAD_SECONDS_MAX", math.inf)  # else the body is told
+
     async def body(run: Run) -> str:
         await gate.wait()
         await run.sleep(sys.maxsize if run.id == first else 0)
