@@ -10,7 +10,8 @@ from outlive.errors import Conflict, Fenced, Refused, StreamConflict, TooLarge
 from outlive.model import ABSENT, Append, Batch, Committed, Lease, Put, Ref, Require
 from outlive.store import VALUE_BYTES_MAX
 from outlive.stores.chain import GENESIS
-from outlive.stores.postgres_group import MICROS_MAX, Facts, Group, ShardFact, Unsure, arguments
+from outlive.stores.postgres_group import Facts, Group, ShardFact, Unsure, arguments
+from outlive.stores.refusals import DUE_MAX
 
 LEASE = Lease(3, "n", 7)
 REF = Ref("s", "k")
@@ -48,14 +49,14 @@ def test_belief_does_not_do_for_an_unknown_head_or_what_contradicts_itself() -> 
 
 @pytest.mark.parametrize("bad", ["a\0b", "a\ud800b"])
 def test_what_cannot_be_kept_is_refused_alone(bad: str) -> None:
-    sound = Batch(put=(Put(Ref("s", "\U0001f600"), b"", MICROS_MAX),))
+    sound = Batch(put=(Put(Ref("s", "\U0001f600"), b"", DUE_MAX),))
     batches = [
         Batch(put=(Put(Ref("s", bad), b""),)),
         Batch(put=(Put(REF, b"", None, (("mark", bad),)),)),
         Batch(require=(Require(Ref("s", bad), 1),)),
         Batch(drop=(Ref(bad, "k"),)),
         adds((bad, 0)),
-        Batch(put=(Put(REF, b"", MICROS_MAX + 1),)),
+        Batch(put=(Put(REF, b"", DUE_MAX + 1),)),
         sound,
     ]
     group = Group(batches)

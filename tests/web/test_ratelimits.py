@@ -127,9 +127,8 @@ async def test_who_is_not_limited_passes_and_so_does_what_is_no_request(app: Out
     assert seen == ["lifespan"]
 
 
-async def test_a_websocket_is_charged_when_it_opens_and_closed_when_it_may_not(
-    app: Outlive,
-) -> None:
+async def of_two_sockets(app: Outlive, extensions: Any = None) -> list[Any]:
+    """What two are told that want to open, where one may; `extensions` are the server's."""
     guard = app.ratelimits(Quota("sockets", 1, per_seconds=60)).asgi(plain)
     sent: list[Any] = []
 
@@ -140,25 +139,21 @@ async def test_a_websocket_is_charged_when_it_opens_and_closed_when_it_may_not(
         sent.append(message)
 
     for _ in range(2):
-        await guard({"type": "websocket", "headers": [], "client": ("1.2.3.4", 5)}, receive, send)
+        asked = {"type": "websocket", "headers": [], "client": ("1.2.3.4", 5)}
+        asked["extensions"] = extensions or {}
+        await guard(asked, receive, send)
+    return sent
+
+
+async def test_a_websocket_is_charged_when_it_opens_and_closed_when_it_may_not(
+    app: Outlive,
+) -> None:
+    sent = await of_two_sockets(app)
     assert sent == [{"type": "websocket.accept"}, {"type": "websocket.close", "code": 4429}]
 
 
 async def test_a_websocket_that_may_not_open_is_told_when_to_come_back(app: Outlive) -> None:
-    guard = app.ratelimits(Quota("sockets", 1, per_seconds=60)).asgi(plain)
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    asked = {"type": "websocket", "headers": [], "client": ("1.2.3.4", 5)}
-    asked["extensions"] = {"websocket.http.response": {}}
-    for _ in range(2):
-        await guard(dict(asked), receive, send)
-    _, start, body = sent
+    _, start, body = await of_two_sockets(app, {"websocket.http.response": {}})
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 429)
     assert int(dict(start["headers"])[b"retry-after"]) >= 60
     assert body["type"] == "websocket.http.response.body"

@@ -13,7 +13,6 @@ so they need no lock.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -516,17 +515,11 @@ class Activations:
     def end_parked(self, activation: Activation) -> None:
         """Throw `activation`, which is parked, away: at once, or when its steps have ended."""
         if activation.interrupts or activation.transacting is not None:
-            self.spawn(self._end_behind_steps(activation))
+            if not activation.gone:  # looked at in real time: steps are the user's own code
+                loop = asyncio.get_running_loop()
+                loop.call_later(STEPS_LOOK_SECONDS, self.end_parked, activation)
         else:
             activation.discard()
-
-    async def _end_behind_steps(self, activation: Activation) -> None:
-        for _ in itertools.count():  # real time: they are the user's own code
-            under_way = activation.interrupts or activation.transacting is not None
-            if activation.gone or not under_way:
-                break
-            await asyncio.sleep(STEPS_LOOK_SECONDS)
-        activation.discard()
 
     async def drain(self, grace_seconds: float) -> None:
         """No new step begins; steps under way end and are recorded, at most `grace_seconds`; the

@@ -531,8 +531,10 @@ class Cache(Generic[*Args, R]):
     def _demand_key(self, args: Any) -> None:
         if any(type(part) not in (str, int) for part in args):
             raise NotCacheable(f"{self.name} takes text and integers as arguments, by position.")
-        if sum(map(_length, args)) > KEY_BYTES_MAX:
-            raise NotCacheable(f"the arguments of {self.name} are longer than {KEY_BYTES_MAX}.")
+        if _weight(args) > KEY_BYTES_MAX:
+            raise NotCacheable(
+                f"the arguments of {self.name} take more than {KEY_BYTES_MAX} bytes."
+            )
 
 
 class Lease(Struct):
@@ -551,15 +553,13 @@ def _drawn() -> float:
 
 
 def _weight(args: Any) -> int:
-    """Bytes of a key."""
+    """Bytes of a key: its texts in UTF-8, its numbers as wide as they are."""
     return sum(
-        len(part.encode("utf-8", "surrogatepass")) if isinstance(part, str) else _length(part)
+        len(part.encode("utf-8", "surrogatepass"))
+        if isinstance(part, str)
+        else 8 + int(part).bit_length() // 8
         for part in args
     )
-
-
-def _length(part: Any) -> int:
-    return len(part) if isinstance(part, str) else 8 + int(part).bit_length() // 8
 
 
 def _in_its_own_context(work: Any) -> asyncio.Task[Any]:

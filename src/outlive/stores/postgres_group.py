@@ -39,8 +39,6 @@ Chains = dict[int, tuple[int, bytes]]
 Marks = tuple[tuple[str, str], ...]
 PUTS_MAX = 65_536
 """Cells put by one group: the size of a block of versions."""
-MICROS_MAX = 2**63 - 1
-"""The latest time that is kept, in microseconds since 1970."""
 NO_MARKS = "[]"
 ANY, PUT, DROP = 0, 1, 2
 """What a group makes of a cell: it only looks at it, puts it, drops it."""
@@ -384,8 +382,6 @@ def flaw(batch: Batch) -> OutliveError | None:
         return Refused("PostgreSQL keeps no text with a NUL character; nothing was written.")
     if not text.isascii() and _LONE.search(text):
         return Refused("A text has half of a surrogate pair; nothing was written.")
-    if any(put.due is not None and abs(put.due) > MICROS_MAX for put in batch.put):
-        return Refused(f"A cell is due beyond {MICROS_MAX} microseconds; nothing was written.")
     return None
 
 

@@ -25,7 +25,10 @@ def flaw(batch: Batch, database: str) -> OutliveError | None:
         if len(put.value) > VALUE_BYTES_MAX:
             return too_large(f"cell {put.ref.space}/{put.ref.key}", len(put.value))
         if put.due is not None and not -DUE_MAX <= put.due <= DUE_MAX:
-            return Refused(f"The deadline of cell {put.ref.space}/{put.ref.key} is out of range.")
+            return Refused(
+                f"The deadline of cell {put.ref.space}/{put.ref.key} is out of range; "
+                "nothing was written."
+            )
     for append in batch.append:
         if len(append.data) > VALUE_BYTES_MAX:
             return too_large(f"event {append.n} of a stream", len(append.data))

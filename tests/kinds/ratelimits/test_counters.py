@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outlive.kinds.ratelimits.algorithms import AHEAD_MICROS_MAX
 from outlive.kinds.ratelimits.counters import (
-    AHEAD_MICROS_MAX,
     COUNTERS,
     SLOTS,
     TIMES_MAX,

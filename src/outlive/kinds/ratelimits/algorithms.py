@@ -24,6 +24,7 @@ from outlive.kinds.ratelimits.quotas import Terms
 State = tuple[int, ...]
 PARTS = 20
 AHEAD_MICROS_MAX = 60_000_000
+"""How far ahead a time may be that was written: further is a clock that was set back."""
 _LETTERS = {"gcra": 0, "sliding": 1, "fixed": 2}
 _HEAD = 4
 
@@ -107,7 +108,7 @@ def _carried(terms: Terms, state: State | None, now: int) -> State | None:
     return (*head, now // (_part(terms.period) if head[0] == 1 else terms.period), tokens)
 
 
-def _sane(at: int, now: int) -> int:
+def sane(at: int, now: int) -> int:
     """A time that was written, as seen at `now`: never more than a minute ahead."""
     return now if at - now > AHEAD_MICROS_MAX else at
 
@@ -117,7 +118,7 @@ def _sane(at: int, now: int) -> int:
 
 def _level(state: State, now: int) -> tuple[int, int]:
     """The level at `now`, and the time that it is of: the state's own when that is a bit later."""
-    at = _sane(state[4], now)
+    at = sane(state[4], now)
     return max(0, state[5] - max(0, now - at) * state[1]), max(now, at)
 
 

@@ -26,6 +26,7 @@ from msgspec import Struct
 
 from outlive import codec
 from outlive.kind import Decision, Kind, View
+from outlive.kinds.ratelimits.algorithms import AHEAD_MICROS_MAX, sane
 from outlive.model import Batch, Put, Ref, Storage
 
 SPACES: dict[Storage, str] = {
@@ -36,7 +37,6 @@ SPACES: dict[Storage, str] = {
 """The space of what is kept in each class."""
 TIMES_MAX = 512
 SLOTS = 256
-AHEAD_MICROS_MAX = 60_000_000
 
 Way = Literal["fixed", "moving", "sliding"]
 
@@ -120,10 +120,6 @@ def prefix_of(group: str) -> str:
     return f"{group}/"
 
 
-def _sane(at: int, now: int) -> int:
-    return now if at - now > AHEAD_MICROS_MAX else at
-
-
 def _fixed(state: tuple[int, ...], ask: Ask, now: int) -> tuple[tuple[int, ...], int, Count]:
     count, ends = state or (0, 0)
     if ask.life and ends - now > ask.life + AHEAD_MICROS_MAX:
@@ -137,12 +133,12 @@ def _fixed(state: tuple[int, ...], ask: Ask, now: int) -> tuple[tuple[int, ...],
 
 
 def _moving(state: tuple[int, ...], ask: Ask, now: int) -> tuple[tuple[int, ...], int, Count]:
-    pairs = zip((_sane(at, now) for at in state[0::2]), state[1::2], strict=True)
+    pairs = zip((sane(at, now) for at in state[0::2]), state[1::2], strict=True)
     live = [(at, count) for at, count in pairs if at >= now - ask.life]
     total = sum(count for _, count in live)
     if ask.most is not None and total + ask.amount > ask.most:
         reply = Count(False, total, now, live[0][0] if live else now, now=now)
-        healed = bool(state) and _sane(state[-2], now) != state[-2]
+        healed = bool(state) and sane(state[-2], now) != state[-2]
         return _flat(live) if healed else state, now + ask.life + 1, reply
     if ask.amount:
         at = max(now, live[-1][0] if live else now)
