@@ -3,7 +3,9 @@
 import os
 import signal
 
-from outlive.commands.worker import Order, Report, say
+import pytest
+
+from outlive.commands.worker import YOUNG_OBJECTS, Order, Report, say
 
 
 def test_a_report_that_nobody_waits_for_is_no_error():
@@ -53,6 +55,34 @@ def test_requests_are_answered_while_it_drains_and_then_it_ends(
     (tmp_path / "drained").touch()
     assert running.process.wait(60) == 0
     assert running.err.read_text() == ""
+
+
+COLLECTOR = """
+import gc
+{}
+
+async def app(scope, receive, send):
+    while scope["type"] == "lifespan":
+        message = await receive()
+        await send({{"type": message["type"] + ".complete"}})
+        if message["type"] == "lifespan.shutdown":
+            return
+    said = b"[%d, %d]" % (gc.get_threshold()[0], gc.get_freeze_count() > 1000)
+    await send({{"type": "http.response.start", "status": 200, "headers": []}})
+    await send({{"type": "http.response.body", "body": said}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "young"), [("", YOUNG_OBJECTS), ("gc.set_threshold(50_000)", 50_000)]
+)
+def test_what_is_in_flight_is_not_gone_through_for_garbage(
+    serve, tmp_path, request_json, own, young
+):
+    (tmp_path / "collected.py").write_text(COLLECTOR.format(own))
+    running = serve("collected:app")
+    assert request_json(running.url()) == (200, [young, 1])
+    running.end()
 
 
 def test_a_worker_asked_directly_ends_in_order_and_is_replaced(serve, wait_until):

@@ -11,6 +11,7 @@ it has to say before it serves (ready, or why not) goes to the supervisor as one
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -31,6 +32,10 @@ DRAIN_SHARE = 0.8
 
 LOGS = ("uvicorn.error", "outlive.web")
 """Where a start-up that fails is spoken of."""
+
+YOUNG_OBJECTS = 10_000
+"""How many more objects there are before the garbage collector looks at them: a hundred requests in
+flight have as many, and are no garbage."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -96,6 +101,7 @@ class Worker(uvicorn.Server):
         self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self.starting.done = True
+        settle_collector()
         store = self.service.store_address if self.service else ""
         say(self.order, Report(ready=True, store=store))
 
@@ -114,6 +120,16 @@ class Worker(uvicorn.Server):
             await self.service.drain(grace_seconds=self.order.grace_seconds * DRAIN_SHARE)
         finally:
             self.should_exit = True
+
+
+def settle_collector() -> None:
+    """Keep the garbage collector from what lives as long as the process, and from what is in
+    flight; a service that has switched it off, or made it rarer, is left alone."""
+    gc.collect()
+    gc.freeze()
+    young, *older = gc.get_threshold()
+    if 0 < young < YOUNG_OBJECTS:
+        gc.set_threshold(YOUNG_OBJECTS, *older)
 
 
 def say(order: Order, report: Report) -> None:
