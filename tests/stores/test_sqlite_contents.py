@@ -111,7 +111,7 @@ async def test_a_blob_that_was_cut_or_is_gone_is_named(file: Path) -> None:
     second.unlink()
     found = await faults_of(file)
     assert any(f"blob {first.name} is not what was put" in fault for fault in found)
-    assert any(f"blob {second.name} is named by cell" in fault for fault in found)
+    assert any(f"blob {second.name} is named by a cell" in fault for fault in found)
 
 
 async def test_a_damaged_page_is_found(file: Path) -> None:
