@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -430,7 +431,7 @@ class HeldBlobs:
 
 def _sweep(folder: Path, prefix: str) -> None:
     """Remove the folders of readings that died: their lock is free."""
-    for path in folder.glob(prefix + "*"):
+    for path in folder.glob(escape(prefix) + "*"):
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
