@@ -206,6 +206,8 @@ class SQLitePlace:
             if halt.token != token:
                 raise StoreNotEmpty(f"{self.path} is already being filled from {halt.other}.")
             return
+        if halt is not None and halt.token == token:
+            raise StoreNotEmpty(f"{self.path} is the store that is to be moved.")
         if halt is not None:
             raise StoreNotEmpty(f"The store at {self.path} was moved to {halt.other}.")
         shards = len(facts.shards)
