@@ -7,8 +7,9 @@
     GET  /limited                 three a day
     WS   /socket                  tells who it is, and is closed when the session ends
 
-`service` is served by a server's own command; its store comes from OUTLIVE_STORE. What it is asked
-by `everything` is the same wherever it runs.
+`service` is served by a server's own command; its store comes from OUTLIVE_STORE, and its cookie is
+the one that is meant for HTTPS with SECURE=1. What it is asked by `everything` is the same wherever
+it runs.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ def made(store: str) -> Any:
     keyed = IdempotencyMiddleware(site, app.requests(), RULES, principal=lambda scope: "")
     quotas = app.ratelimits(Quota("day", 3, per_seconds=86_400))
     limits = quotas.asgi(keyed, key=lambda scope: "all" if scope["path"] == "/limited" else None)
-    sessions = app.sessions(cookie=Cookie("session", secure=False))
+    named = Cookie() if os.environ.get("SECURE") else Cookie("session", secure=False)
+    sessions = app.sessions(cookie=named)
     return app.asgi(sessions.asgi(limits))
 
 
