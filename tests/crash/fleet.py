@@ -9,6 +9,7 @@
     probe N          N calls at once while it is half-open; each that is let through writes a line
                      to the ledger and never ends; how many were refused
     load KEY N       N questions of a cache at once; the loader writes a line to the ledger
+    hour             what its own clock says, in seconds
     die KEY          the same, and it is killed while it loads
 
 Run as `python fleet.py ADDRESS CELLS LEDGER`; what is written to the ledger is flushed at once.
@@ -21,6 +22,7 @@ import json
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 from msgspec import Raw
@@ -93,6 +95,8 @@ async def refused(count: int) -> int:
 async def do(words: list[str]) -> Any:
     global dies
     match words:
+        case ["hour"]:
+            return time.time()
         case ["limit", count]:
             said = await asyncio.gather(*(limits.hit("ada") for _ in range(int(count))))
             return sum(map(bool, said))

@@ -6,6 +6,9 @@ What the other tests of these kinds hold already on some stores, held here on th
     limits       all four, over a kill (tests/doors/test_ratelimits.py: every interval, no kill)
     breakers     the prober is killed (tests/runtime/test_breakers.py: one process, its clock moved)
     caches       the loader is killed (tests/doors/test_caches.py: three processes, no kill)
+
+And all four where the clocks of the three are an hour apart, in both directions: not on memcached,
+which promises no clock of its own (docs/cellstores.md).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.crash.test_clocks import under
 from tests.doors.programs import line_of, program
 
 from outlive import ids
@@ -33,25 +37,29 @@ SECONDS = 60.0
 class Fleet:
     """Three processes on one store."""
 
-    def __init__(self, address: str, cells: str, folder: Path) -> None:
+    def __init__(
+        self, address: str, cells: str, folder: Path, clocks: tuple[str, ...] = ("", "", "")
+    ) -> None:
         self.ledger = folder / "ledger"
         self.ledger.touch()
+        self._clocks = [under(clock, folder / "sleep") for clock in clocks]
         self._stack = ExitStack()
         self._threads = self._stack.enter_context(ThreadPoolExecutor(9))
         self._address, self._words = address, (PROGRAM, address, cells, str(self.ledger))
-        self.processes = [self._begin() for _ in range(3)]
+        self.processes = [self._begin(number) for number in range(3)]
         self._turns = [threading.Lock() for _ in range(3)]
         for process in self.processes:
             assert line_of(process) == '"ready"'
 
-    def _begin(self) -> Any:
-        return self._stack.enter_context(program(self._address, *self._words))
+    def _begin(self, number: int) -> Any:
+        env = self._clocks[number]
+        return self._stack.enter_context(program(self._address, *self._words, env=env))
 
     def revive(self) -> None:
         """Start again what an earlier test has killed."""
         for number, process in enumerate(self.processes):
             if process.poll() is not None:
-                self.processes[number] = self._begin()
+                self.processes[number] = self._begin(number)
                 assert line_of(self.processes[number]) == '"ready"'
 
     def ask(self, number: int, *words: Any) -> Any:
@@ -94,18 +102,31 @@ class Fleet:
         self._stack.close()
 
 
-@pytest.fixture(scope="module")
-def started(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Fleet]:
-    tmp_path = tmp_path_factory.mktemp("fleet")
-    address, cells = f"sqlite:///{tmp_path}/store.db", ""
+def places(request: pytest.FixtureRequest, folder: Path) -> tuple[str, str]:
+    """The addresses of the store of a test's parameter, and of the cells beside it."""
+    address, cells = f"sqlite:///{folder}/store.db", ""
     if request.param == "postgres":
         server = request.getfixturevalue("postgres")
         address = f"{server}?schema=store_{ids.token(40)}&shards=4"
     elif request.param != "sqlite":
         cells = f"{request.getfixturevalue(request.param).address}?prefix={ids.token(40)}"
-    made = Fleet(address, cells, tmp_path)
+    return address, cells
+
+
+@pytest.fixture(scope="module")
+def started(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
+    folder = tmp_path_factory.mktemp("fleet")
+    made = Fleet(*places(request, folder), folder)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def skewed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    """The second is an hour ahead of the first, the third an hour behind."""
+    made = Fleet(*places(request, tmp_path), tmp_path, ("", "+3600", "-3600"))
     yield made
     made.end()
 
@@ -186,3 +207,37 @@ def test_a_key_whose_loader_is_killed_is_loaded_once_by_another(fleet: Fleet) ->
     assert dying.result(SECONDS) is None
     fleet.processes[0].wait(SECONDS)
     assert fleet.noted("load tea") == ["load tea"] * 2
+
+
+@pytest.mark.parametrize("skewed", ["postgres", "sqlite", "valkey"], indirect=True)
+def test_clocks_an_hour_apart_mint_nothing_end_no_session_and_load_once(skewed: Fleet) -> None:
+    hours = [skewed.ask(number, "hour") for number in range(3)]
+    assert hours[1] - hours[0] > 3000 and hours[0] - hours[2] > 3000, "they are really apart"
+    id = skewed.ask(0, "make")
+    tries = [skewed.begin(number, "set", id, 40 * number, 40) for number in range(3)]
+    assert [one.result(SECONDS) for one in tries] == [0, 0, 0]
+    assert [len(skewed.ask(number, "read", id)) for number in range(3)] == [121] * 3
+    assert skewed.ask(2, "logout", id) == "cleared"
+    assert [skewed.ask(number, "read", id) for number in range(3)] == [None] * 3
+    tries = [skewed.begin(number, "limit", 100) for number in range(3)]
+    assert sum(one.result(SECONDS) for one in tries) == 200
+    assert [skewed.ask(number, "limit", 20) for number in (1, 2, 0)] == [0, 0, 0]
+    tries = [skewed.begin(number, "load", "tea", 40) for number in range(3)]
+    assert [one.result(SECONDS) for one in tries] == [["TEA"]] * 3
+    assert skewed.noted("load tea") == ["load tea"]
+
+
+@pytest.mark.parametrize("skewed", ["postgres", "sqlite"], indirect=True)
+@pytest.mark.parametrize("opener", [1, 2], ids=["ahead", "behind"])
+def test_a_breaker_that_a_skewed_clock_opened_is_tried_by_one_of_all(
+    skewed: Fleet, opener: int
+) -> None:
+    assert skewed.ask(opener, "break")
+
+    def probing() -> list[str]:
+        tries = [skewed.begin(number, "probe", 100) for number in range(3)]
+        for one in tries:
+            one.result(SECONDS)
+        return skewed.noted("probe")
+
+    assert len(skewed.until(probing, "somebody probes")) == 1

@@ -211,14 +211,18 @@ class _Socket:
         ended = asyncio.create_task(self._sessions.until_ended(self._held))
         pending: asyncio.Task[Message] | None = None
 
+        async def close() -> None:
+            self._over = True
+            await _cancelled(pending)  # Granian closes nothing while somebody receives
+            await send({"type": "websocket.close", "code": ENDED, "reason": "session ended"})
+
         async def receiving() -> Message:
             nonlocal pending
             if pending is None:
                 pending = asyncio.create_task(_next(receive))
             await asyncio.wait({pending, ended}, return_when=asyncio.FIRST_COMPLETED)
             if not pending.done() and not self._over:
-                self._over = True
-                await send({"type": "websocket.close", "code": ENDED, "reason": "session ended"})
+                await close()
             if self._over:
                 return {"type": "websocket.disconnect", "code": ENDED, "reason": "session ended"}
             message, pending = pending.result(), None
@@ -227,8 +231,7 @@ class _Socket:
 
         async def sending(message: Message) -> None:
             if ended.done() and not ended.cancelled() and not self._over:
-                self._over = True
-                await send({"type": "websocket.close", "code": ENDED, "reason": "session ended"})
+                await close()
             if not self._over:
                 self._over = message["type"] == "websocket.close"
                 await send(message)
@@ -236,11 +239,16 @@ class _Socket:
         try:
             await self._app(scope, receiving, sending)
         finally:
-            for task in (ended, pending):
-                if task is not None:
-                    task.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await task
+            await _cancelled(ended)
+            await _cancelled(pending)
+
+
+async def _cancelled(task: asyncio.Task[Any] | None) -> None:
+    """Cancel a task, and wait until it has ended."""
+    if task is not None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _next(receive: Receive) -> Message:
