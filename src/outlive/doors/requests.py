@@ -89,8 +89,7 @@ TOKEN_BITS = 120
 COMPLETE_SECONDS = 10.0
 """How long a record is tried while the store is out of reach, before its outcome is unknown."""
 LOOK_SECONDS_MIN, LOOK_SECONDS_MAX = 0.02, 0.5
-PAGE_MAX = 1000
-CLAIM_TRIES_MAX = 5
+PAGE_MAX, CLAIM_TRIES_MAX = 1000, 5
 
 
 class Requests:
@@ -209,8 +208,7 @@ class Requests:
             stay = len(found) - (erased - before)
 
     async def sweep(self) -> int:
-        """Do what is due: leases that ended, retentions that passed; done from time to time by
-        itself."""
+        """Do what is due: leases and retentions that ended; done from time to time by itself."""
         return await self._ground.sweep()
 
     # --- for `Once` -------------------------------------------------------------------------------
@@ -587,9 +585,9 @@ class Once:
 
     async def _renew(self) -> None:
         """Go on having the key; while the store does not take that, ask again at the next beat."""
-        claim = self._claim
+        renew = Renew(self.name, self._claim.token, self._claim.lease)
         with suppress(OutliveError):
-            reply = await self._requests.ask(Renew(self.name, claim.token, claim.lease))
+            reply = await self._requests.ask(renew)
             if reply.said == "lost":
                 return
         if not self._settled:
