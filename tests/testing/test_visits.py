@@ -41,6 +41,21 @@ def test_a_logout_that_is_only_said_is_found(monkeypatch: pytest.MonkeyPatch) ->
     assert any("is signed in" in flaw for flaw in found.violations), found.violations
 
 
+def test_a_session_that_is_forgotten_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(visits.Kinds):
+        def __init__(self, app: Any) -> None:
+            super().__init__(app)
+
+            async def load(id: str) -> None:
+                return None
+
+            self.sessions.load = load  # type: ignore[method-assign]
+
+    monkeypatch.setattr(visits, "Kinds", Wrong)
+    found = run_case(SHORT)
+    assert any("was signed in and is not" in flaw for flaw in found.violations), found.violations
+
+
 def test_a_request_that_is_carried_out_twice_is_found() -> None:
     here: Any = None
     found = visits.Visitors(here)

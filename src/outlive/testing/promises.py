@@ -168,7 +168,7 @@ PROMISES: Mapping[str, tuple[Callable[..., list[str]], ...] | str] = {
     "P8": (oracles.p8_nothing_is_stuck,),
     "P9": (oracles.p9_tails_are_dense, p9_readers_saw_the_journal),
     "P10": (oracles.p10_chain_verifies,),
-    "P11": "There are no connections to be resumed yet.",
+    "P11": "Connections are not simulated: tests with real processes resume them.",
     "P12": (p12_nothing_is_left,),
     "P13": (p13_unknown_is_unknown,),
     "P14": "Two releases do not fit into one process: tests with real processes do this.",

@@ -1,9 +1,9 @@
 """A part of the simulated service: the small kinds of state, asked on any node while nodes die.
 
     limit       so many calls for each caller, and never more, whoever is asked
-    session     signed in on one node, changed on others, signed out on a third: it stays so
+    session     signed in on one node, changed on others, signed out on a third: it stays so, and
+                nobody is signed out before
     request     carried out at most once for its key, and everybody who is told gets one answer
-    breaker     after failures it is open for every node, and lets few probes through
 
 What nobody was told counts as not known, in the favour of neither side.
 """
@@ -114,10 +114,11 @@ class Visitors:
         id = await self._ask(sign_in)
         if not id:
             return
-        ended = asyncio.Event()
+        leaving, ended = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._wander(id, ended))
+            group.create_task(self._wander(name, id, leaving, ended))
             await cluster.pause(THINK_SECONDS * cluster.stretch)
+            leaving.set()
             await self._sign_out(id)
             ended.set()
         for _ in range(3):
@@ -126,12 +127,16 @@ class Visitors:
                 cluster.flaws.append(f"P1: guest {name} was signed out and is signed in")
         cluster.counts["sessions signed out"] += 1
 
-    async def _wander(self, id: str, ended: asyncio.Event) -> None:
+    async def _wander(
+        self, name: str, id: str, leaving: asyncio.Event, ended: asyncio.Event
+    ) -> None:
         """Requests that change the session, some of them still under way when it ends."""
 
         async def change(app: Outlive) -> None:
             sessions = self._of(app).sessions
             held = await sessions.load(id)
+            if held is None and not leaving.is_set():
+                self.cluster.flaws.append(f"P1: guest {name} was signed in and is not")
             if held is not None:
                 session = sessions.visit(held)
                 session["seen"] = session.get("seen", 0) + 1
