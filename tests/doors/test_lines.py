@@ -14,7 +14,8 @@ import pytest
 from tests.doors.manual import written_out
 
 from outlive import Limit, Outlive, Rate, Run, step
-from outlive.errors import Overloaded, QuotaExceeded
+from outlive.doors.lines import AHEAD_MAX
+from outlive.errors import Overloaded, QuotaExceeded, StoreUnavailable
 from outlive.kinds.processes.limits import tickets_of
 from outlive.stores.memory import MemoryStore
 from outlive.testing import Trial
@@ -45,6 +46,38 @@ async def test_a_backlog_past_its_limit_refuses_and_stores_nothing() -> None:
         await trial.advance(seconds=2)
         late = await trial.start(job, "a", key="late")
         assert await late.status() == "queued"
+
+
+@pytest.mark.parametrize("most", [5, AHEAD_MAX + 5])
+async def test_starts_at_one_time_do_not_pass_the_limit_of_a_backlog_together(most: int) -> None:
+    async with trial_of(limit=Limit(concurrency=1), backlog_max=most) as trial:
+        starts = [trial.app.start(job, "a") for _ in range(most + 40)]
+        outcomes = await asyncio.gather(*starts, return_exceptions=True)
+        refused = [found for found in outcomes if isinstance(found, Exception)]
+        assert {type(found) for found in refused} == {Overloaded}
+        assert most <= len(outcomes) - len(refused) <= most + 1, "one may have its turn already"
+
+
+async def test_a_start_that_was_not_stored_takes_no_place_in_a_backlog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = Outlive("memory://")
+    app.process("/jobs", version=1, limit=Limit(concurrency=1), backlog_max=2)(job)
+    await app.open_client()
+
+    async def fails(*_: Any) -> Any:
+        raise StoreUnavailable("cut off")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(app.store, "commit", fails)
+        for _ in range(4):
+            with pytest.raises(StoreUnavailable):
+                await app.start(job, "a")
+    for _ in range(2):
+        await app.start(job, "a")
+    with pytest.raises(Overloaded):
+        await app.start(job, "a")
+    await app.close()
 
 
 async def test_a_key_that_has_too_many_does_not_hinder_others() -> None:

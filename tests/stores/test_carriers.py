@@ -9,13 +9,14 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from tests.stores.servers import session_at, store_at
 
 from outlive.clock import Clock, ManualClock
 from outlive.errors import NotAllowed
 from outlive.model import Put, Ref
-from outlive.store import Carrier
+from outlive.store import AsyncCarrier, Carrier
 from outlive.stores.carriers import carrier_of
 from outlive.stores.memory import MemoryStore
 
@@ -79,6 +80,26 @@ def test_a_session_that_commits_each_statement_by_itself_carries_nothing(told: s
     again = engine.execution_options(isolation_level="READ COMMITTED")
     with Session(again) as session:
         assert isinstance(carrier_of(session, "postgresql://u@h/db", Clock()), Carrier)
+
+
+async def test_a_session_that_was_told_so_for_this_once_carries_nothing(postgres: str) -> None:
+    alone = {"isolation_level": "AUTOCOMMIT"}
+    engine = create_engine(postgres.replace("postgresql:", "postgresql+psycopg:"))
+    with Session(engine) as session:
+        session.connection(execution_options=alone)
+        with pytest.raises(NotAllowed, match="No transaction is open"):
+            carrier_of(session, "postgresql://u@h/db", Clock())
+    engine.dispose()
+    awaited = create_async_engine(postgres.replace("postgresql:", "postgresql+psycopg:"))
+    async with store_at(postgres) as store, AsyncSession(awaited) as later:
+        carrier = carrier_of(later, store, Clock())
+        assert isinstance(carrier, AsyncCarrier)
+        await carrier.look(Ref("process", ""))
+        await later.rollback()
+        await later.connection(execution_options=alone)
+        with pytest.raises(NotAllowed, match="No transaction is open"):
+            await carrier.look(Ref("process", ""))
+    await awaited.dispose()
 
 
 def test_no_driver_is_imported_to_tell_them_apart() -> None:

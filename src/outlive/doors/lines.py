@@ -7,6 +7,7 @@ what the others have started in that time, and by no more.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -36,11 +37,20 @@ RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 5.0, 300.0
 
 
 class Count(Struct):
-    """How many waited in a line when it was counted, and were put into it here since."""
+    """How many waited in a line when it was counted last, and what was put into it here since."""
 
-    tickets: int
-    counted: int
-    at: float
+    counted: int = 0
+    at: float = -inf
+    made: int = 0
+    """Tickets that were put into it here, ever."""
+    since: int = 0
+    """How many of them when the counting began: some of the others may be counted twice."""
+    coming: int = 0
+    """Tickets that are being put into it."""
+
+    @property
+    def tickets(self) -> int:
+        return self.counted + self.made - self.since + self.coming
 
 
 async def in_line(
@@ -57,18 +67,27 @@ async def in_line(
     Raises `Overloaded` or `QuotaExceeded` when too many wait in one of them, `Conflict` when
     `request` is there already; then nothing was stored.
     """
-    store, runtime = app.store, app._runtime
-    counts: list[Count] = []
-    for at, line in enumerate(lines_of(made, value)):
-        count = await _counted(app, line, made.backlog_max)
+    runtime, lines = app._runtime, lines_of(made, value)
+    counts = [await _counted(app, line, made.backlog_max) for line in lines]
+    for at, count in enumerate(counts):  # from here to `coming` nobody else looks
         if count.tickets >= made.backlog_max:
             if runtime is not None:
                 why = "backlog" if made.limits[at].per is None else "quota"
                 runtime.activations.count_refused(why)
-            raise _refusal(made, at, line, count.tickets)
-        counts.append(count)
+            raise _refusal(made, at, lines[at], count.tickets)
+    counts[0].coming += 1
+    try:
+        await _put(app, made, ref, raw, lines[0], request, wish)
+        counts[0].made += 1
+    finally:
+        counts[0].coming -= 1
+
+
+async def _put(
+    app: Opened, made: Definition, ref: Ref, raw: bytes, first: str, request: Put | None, wish: Wish
+) -> None:
+    store, runtime = app.store, app._runtime
     here = runtime.activations.lines if runtime is not None else None
-    first = lines_of(made, value)[0]
     puts = queued(
         made,
         ref.key,
@@ -90,7 +109,6 @@ async def in_line(
         runtime.activations.demand_room()
         await runtime.committer.submit(batch)
         here.ring(first)
-    counts[0].tickets += 1
 
 
 async def _counted(app: Opened, line: str, most: int) -> Count:
@@ -101,16 +119,17 @@ async def _counted(app: Opened, line: str, most: int) -> Count:
     """
     counts, now = app._counts, app._clock.boot()
     found = counts.get(line)
-    if found is not None:
-        age, cost = now - found.at, found.counted * COUNT_SECONDS_PER_TICKET
-        seems_full = found.tickets >= most > found.counted
-        again = age >= cost or most <= AHEAD_MAX if seems_full else age >= COUNT_SECONDS + cost
-        if not again:
-            return found
-    tickets = await count_of(app, line)
-    if len(counts) >= COUNTS_MAX:
-        counts.clear()
-    found = counts[line] = Count(tickets, tickets, now)
+    if found is None:
+        if len(counts) >= COUNTS_MAX:
+            counts.clear()
+        found = counts[line] = Count()
+    age, cost = now - found.at, found.counted * COUNT_SECONDS_PER_TICKET
+    seems_full = found.tickets >= most > found.counted
+    again = age >= cost or most <= AHEAD_MAX if seems_full else age >= COUNT_SECONDS + cost
+    if again:
+        begun = found.made
+        found.counted = await count_of(app, line)
+        found.since, found.at = begun, now
     return found
 
 

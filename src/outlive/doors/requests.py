@@ -89,7 +89,8 @@ TOKEN_BITS = 120
 COMPLETE_SECONDS = 10.0
 """How long a record is tried while the store is out of reach, before its outcome is unknown."""
 LOOK_SECONDS_MIN, LOOK_SECONDS_MAX = 0.02, 0.5
-PAGE_MAX, CLAIM_TRIES_MAX = 1000, 5
+PAGE_MAX = 1000
+CLAIM_TRIES_MAX = 5
 
 
 class Requests:
@@ -197,18 +198,18 @@ class Requests:
         store = await self._ground.demand("select")
         who, erased, stay = Place("", principal, tenant).who, 0, 0
         while True:
-            most = stay + PAGE_MAX  # what stays stands before the rest each time
-            found = await store.select((ONCE,), WHO_MARK, who, who, most)
-            before = erased
+            found = await store.select((ONCE,), WHO_MARK, who, who, stay + PAGE_MAX)
+            is_all, stay = len(found) < stay + PAGE_MAX, len(found)  # it comes before the rest
             for _, cell in found:
                 if read_record(cell.value).state == "done":
-                    erased += (await self.ask(Expire(cell.key))).said == "done"
-            if len(found) < most:
+                    gone = (await self.ask(Expire(cell.key))).said == "done"
+                    erased, stay = erased + gone, stay - gone
+            if is_all:
                 return erased
-            stay = len(found) - (erased - before)
 
     async def sweep(self) -> int:
-        """Do what is due: leases and retentions that ended; done from time to time by itself."""
+        """Do what is due: leases that ended, retentions that passed; done from time to time by
+        itself."""
         return await self._ground.sweep()
 
     # --- for `Once` -------------------------------------------------------------------------------
@@ -585,10 +586,9 @@ class Once:
 
     async def _renew(self) -> None:
         """Go on having the key; while the store does not take that, ask again at the next beat."""
-        renew = Renew(self.name, self._claim.token, self._claim.lease)
+        asked = Renew(self.name, self._claim.token, self._claim.lease)
         with suppress(OutliveError):
-            reply = await self._requests.ask(renew)
-            if reply.said == "lost":
+            if (await self._requests.ask(asked)).said == "lost":
                 return
         if not self._settled:
             self._requests.goes_on(self)

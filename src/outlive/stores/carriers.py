@@ -145,6 +145,8 @@ class _AsyncPsycopg(AsyncCarrier):
 class _Alchemy(Carrier):
     def __init__(self, connection: Any, sql: Mapping[str, str], wall: int | None) -> None:
         _demand_postgresql(connection)
+        if hasattr(connection, "get_bind") and connection.in_transaction():
+            _demand_postgresql(connection.connection())  # may be told otherwise than its engine
         self._connection, self._sql, self._wall = connection, sql, wall
 
     def look(self, ref: Ref) -> Sight:
@@ -164,6 +166,8 @@ class _AsyncAlchemy(AsyncCarrier):
         self._connection, self._sql, self._wall = connection, sql, wall
 
     async def look(self, ref: Ref) -> Sight:
+        if hasattr(self._connection, "get_bind"):  # of a session's own only here can be awaited
+            _demand_postgresql(await self._connection.connection())
         return sight_of(await self._ask("carry_look", (self._wall, ref.space, ref.key)))
 
     async def carry(self, puts: Sequence[Put]) -> bytes | None:
