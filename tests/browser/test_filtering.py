@@ -126,3 +126,14 @@ async def test_who_is_signed_out_keeps_what_is_shown(tab: Tab, page: Page, guard
     await expect(row).to_have_count(1)
     await page.get_by_label("Status", exact=True).select_option("stuck")
     await expect(page.get_by_label("Your token")).to_be_visible()
+
+
+async def test_a_page_that_comes_back_from_the_browser_follows_again(
+    page: Page, shop: Shop
+) -> None:
+    await page.goto(f"{shop.url}/outlive/processes?tag.domain=kept.example")
+    await expect(page.locator("[data-connection=live]")).to_be_visible()
+    await page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true}))")
+    await page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+    id = await shop.register("ada@kept.example", "waiting")
+    await expect(page.get_by_role("link", name=id)).to_be_visible()

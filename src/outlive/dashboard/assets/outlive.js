@@ -98,7 +98,17 @@ document.addEventListener("visibilitychange", () => {
     lost = true;
   } else follow();
 });
+document.addEventListener("submit", (event) => {
+  if (event.defaultPrevented || event.target.method !== "post") return;
+  leave(); // the page is left: who signs out must not look once more
+  clearTimeout(looking);
+});
 addEventListener("pagehide", leave);
+addEventListener("pageshow", (event) => {
+  if (!event.persisted) return; // else it is as it was left, and follows nothing
+  lost = true;
+  follow();
+});
 
 let open = new Set();
 let held = null;
@@ -109,13 +119,13 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     setTimeout(look, AGAIN_MS);
     return;
   }
-  const live = $("#live");
-  if (!live) return;
   if (event.detail.xhr.status >= 400) {
     event.detail.isError = false;
     refused(event.detail);
     return;
   }
+  const live = $("#live");
+  if (!live) return;
   const focused = document.activeElement;
   open = new Set([...live.querySelectorAll("details[open]")].map((one) => one.dataset.key ?? one.firstElementChild.textContent));
   filled = $$("#live :is(input, textarea, select), #many :is(input, select)").filter((one) => one.name && one.type !== "hidden" && (one.type === "radio" ? one.checked : one.value !== one.defaultValue))
@@ -124,7 +134,8 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 });
 
 function refused({ requestConfig, pathInfo, xhr }) {
-  if (requestConfig.triggeringEvent?.type !== "outlive:look") {
+  if (requestConfig.verb === "post") requestConfig.elt.submit(); // as without a script
+  else if (requestConfig.triggeringEvent?.type !== "outlive:look") {
     location.assign(pathInfo.finalRequestPath); // a person asked: the page says what was wrong
   } else if (xhr.status === 401) {
     leave();
