@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 from tests.browser.conftest import Shop, Tab, picture
 from tests.browser.shop import ANN, WALL
 from tests.crash.service import until
@@ -127,6 +127,32 @@ async def test_many_are_shown_and_then_asked(page: Page, guarded: Shop) -> None:
             return await guarded.status(id) == "paused"
 
         await until(paused, f"{id} is paused")
+
+
+async def test_a_part_of_many_that_is_refused_is_not_waited_for(
+    tab: Tab, page: Page, guarded: Shop
+) -> None:
+    tab.refusals = (403,)
+    await sign_in(page, guarded, ANN)
+    for n in range(PARTS + 1):
+        await guarded.register(f"p{n}@parts.example", "waiting")
+    await page.goto(f"{guarded.url}/outlive/processes?tag.domain=parts.example")
+    await page.locator("#many-verb").select_option("pause")
+    await page.get_by_role("button", name="Show which").click()
+
+    async def change_the_seal(route: Route) -> None:
+        if "hx-request" in route.request.headers:  # the part that goes on by itself
+            await page.evaluate(
+                "document.querySelector('#carried [name=seal]').value = 'of another'"
+            )
+            await route.fulfill(status=403, content_type="text/html", body="<p>no</p>")
+        else:
+            await route.continue_()
+
+    await page.route("**/outlive/many/*", change_the_seal)
+    await page.get_by_label("Why").fill("the post is on strike")
+    await page.get_by_role("button", name="Pause").click()
+    await expect(page.get_by_role("heading", name="What to do")).to_be_visible()
 
 
 async def test_a_viewer_sees_everything_and_no_form(page: Page, guarded: Shop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import pty
@@ -13,8 +14,11 @@ import sys
 import termios
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from outlive.commands.dev import Developer
 
 ROOT = Path(__file__).resolve().parents[2]
 LEDGER = """
@@ -250,3 +254,28 @@ def test_a_start_that_cannot_be_is_one_line_and_a_number(outlive, tmp_path):
     for wrong in (("--store", "memory://", "--postgres"), ("--watch", "nowhere")):
         done = outlive("dev", "ledger:app", "--port", "0", *wrong)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+def test_a_key_that_is_held_down_begins_one_proof(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begin, begun = asyncio.create_subprocess_exec, list[tuple[str, ...]]()
+
+    async def begins(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        begun.append(command)
+        await asyncio.sleep(0)
+        return await begin(sys.executable, "-c", "")
+
+    async def press_twice() -> None:
+        developer = Developer("ledger:app", socket.socket(), 1.0, [], 1)
+        try:
+            await asyncio.gather(developer._prove(), developer._prove())
+            assert len(begun) == 1
+            await developer._prove()
+            assert len(begun) == 2, "the next one, once it has ended"
+        finally:
+            developer.listener.close()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", begins)
+    asyncio.run(press_twice())
+    assert "a proof runs already" in capfd.readouterr().out

@@ -76,3 +76,10 @@ def test_panels_do_not_lie_upon_each_other_and_are_numbered() -> None:
 def test_every_expression_is_of_one_job() -> None:
     for expr in (*(alert.expr for alert in ALERTS), *(e for p in PANELS for _, e in p.lines)):
         assert "$job" in expr and "$job" not in for_job(expr, "shop")
+
+
+def test_a_link_that_leads_nowhere_yet_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CommandFailed, match="nothing was written"):
+        list(write(tmp_path, {"a": "1"}, force=False))
+    assert not (tmp_path / "elsewhere").exists()

@@ -121,6 +121,7 @@ class Developer(Supervisor):
         self.since = 0.0
         """When the last worker was asked to end, or found dead."""
         self.proof: asyncio.subprocess.Process | None = None
+        self._proves = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
 
@@ -300,9 +301,10 @@ class Developer(Supervisor):
         opened.start()  # a browser in the terminal would hold us up
 
     async def _prove(self) -> None:
-        if self.proof is not None:
+        if self._proves:
             show(("a proof runs already",))
             return
+        self._proves = True  # before it is started: a key that is held down comes many times
         show((f"proof: {self.kills} kills of a worker of its own, on a store of its own …",))
         arguments = ("--kills", str(self.kills), self.target)
         try:
@@ -315,7 +317,7 @@ class Developer(Supervisor):
                 with suppress(ProcessLookupError):
                     self.proof.terminate()
                 await self.proof.wait()
-            self.proof = None
+            self.proof, self._proves = None, False
 
     def _bear(self, work: Coroutine[Any, Any, None]) -> None:
         """Let `work` run beside; what goes wrong in it is seen, and ends nothing."""

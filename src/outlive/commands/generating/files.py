@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def _json(value: Any) -> str:
 def write(folder: Path, files: Mapping[str, str], *, force: bool) -> Iterator[str]:
     """Write `files` below `folder`; gives a line for each. Raises `CommandFailed` before anything
     is written when one is there and `force` is not given."""
-    there = [name for name in files if (folder / name).exists()]
+    there = [name for name in files if os.path.lexists(folder / name)]
     if there and not force:
         raise CommandFailed(
             f"{folder / there[0]} is there already; nothing was written (--force writes over it)",

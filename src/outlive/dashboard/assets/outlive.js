@@ -35,8 +35,22 @@ function busy() {
 
 function look() {
   clearTimeout(looking);
-  looking = setTimeout(() => $("#live") && htmx.trigger("#live", "outlive:look"), LOOK_MS);
+  looking = setTimeout(() => {
+    if (asking) missed = true; // a look at the old address must not follow the new one's answer
+    else if ($("#live")) htmx.trigger("#live", "outlive:look");
+  }, LOOK_MS);
 }
+
+let asking = 0; // what was asked for and is not answered yet
+let missed = false;
+document.addEventListener("htmx:beforeSend", (event) => {
+  asking += 1;
+  event.detail.xhr.addEventListener("loadend", () => {
+    asking -= 1;
+    if (!asking && missed) look();
+    if (!asking) missed = false;
+  });
+});
 
 function connection(state) {
   const shown = $("[data-connection]");
@@ -84,7 +98,17 @@ document.addEventListener("visibilitychange", () => {
     lost = true;
   } else follow();
 });
+document.addEventListener("submit", (event) => {
+  if (event.defaultPrevented || event.target.method !== "post") return;
+  leave(); // the page is left: who signs out must not look once more
+  clearTimeout(looking);
+});
 addEventListener("pagehide", leave);
+addEventListener("pageshow", (event) => {
+  if (!event.persisted) return; // else it is as it was left, and follows nothing
+  lost = true;
+  follow();
+});
 
 let open = new Set();
 let held = null;
@@ -95,14 +119,30 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     setTimeout(look, AGAIN_MS);
     return;
   }
+  if (event.detail.xhr.status >= 400) {
+    event.detail.isError = false;
+    refused(event.detail);
+    return;
+  }
   const live = $("#live");
   if (!live) return;
   const focused = document.activeElement;
   open = new Set([...live.querySelectorAll("details[open]")].map((one) => one.dataset.key ?? one.firstElementChild.textContent));
-  filled = [...live.querySelectorAll("input, textarea, select")].filter((one) => one.name && one.type !== "hidden" && (one.type === "radio" ? one.checked : one.value !== one.defaultValue))
+  filled = $$("#live :is(input, textarea, select), #many :is(input, select)").filter((one) => one.name && one.type !== "hidden" && (one.type === "radio" ? one.checked : one.value !== one.defaultValue))
     .map((one) => [one.id, one.type === "radio", one.value]);
   held = live.contains(focused) ? { key: focused.closest("[data-key]")?.dataset.key, href: focused.getAttribute("href") } : null;
 });
+
+function refused({ requestConfig, pathInfo, xhr }) {
+  if (requestConfig.verb === "post") requestConfig.elt.submit(); // as without a script
+  else if (requestConfig.triggeringEvent?.type !== "outlive:look") {
+    location.assign(pathInfo.finalRequestPath); // a person asked: the page says what was wrong
+  } else if (xhr.status === 401) {
+    leave();
+    connection("signed out");
+  }
+}
+
 document.addEventListener("htmx:afterSwap", () => {
   const live = $("#live");
   if (!live) return;
