@@ -6,6 +6,7 @@
     logout ID        sign the session out
     read ID          its attributes, or null
     break            open the breaker
+    hold             hold it open, as an operator does; `release` ends that
     probe N          N calls at once while it is half-open; each that is let through writes a line
                      to the ledger and never ends; how many were refused
     load KEY N       N questions of a cache at once; the loader writes a line to the ledger
@@ -119,6 +120,10 @@ async def do(words: list[str]) -> Any:
                 except (ConnectionError, BreakerOpen):
                     continue
             return (await partner.standing()).mode == "open"
+        case ["hold"]:
+            return (await partner.force_open("ann", "they asked for a pause")).mode
+        case ["release"]:
+            return (await partner.release("bob", "they are back")).mode
         case ["probe", count]:
             return await refused(int(count))
         case ["load" | "die", key, *count]:

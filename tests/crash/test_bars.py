@@ -241,3 +241,29 @@ def test_a_breaker_that_a_skewed_clock_opened_is_tried_by_one_of_all(
         return skewed.noted("probe")
 
     assert len(skewed.until(probing, "somebody probes")) == 1
+
+
+@pytest.mark.parametrize("skewed", ["postgres", "sqlite"], indirect=True)
+def test_what_is_open_or_held_open_stays_so_when_all_are_killed_at_once(skewed: Fleet) -> None:
+    def all_anew() -> None:
+        for number in range(3):
+            skewed.kill(number)
+        for process in skewed.processes:
+            process.wait(SECONDS)
+        skewed.revive()
+
+    skewed.ask(0, "hold")
+    all_anew()
+    assert [skewed.ask(number, "probe", 20) for number in range(3)] == [20] * 3
+    assert skewed.noted("probe") == [], "held open: nobody tries"
+    skewed.ask(1, "release")
+    assert skewed.ask(1, "break")
+    all_anew()
+
+    def probing() -> list[str]:
+        tries = [skewed.begin(number, "probe", 100) for number in range(3)]
+        for one in tries:
+            one.result(SECONDS)
+        return skewed.noted("probe")
+
+    assert len(skewed.until(probing, "somebody probes")) == 1, "a cold start is no burst"
