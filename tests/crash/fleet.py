@@ -1,6 +1,7 @@
 """One of several processes on one store: it does what each line of its input says, and says so.
 
     limit N          N hits at once; how many were admitted
+    ahead N          the same of a limit of which each process takes 10 ahead
     make             a session of ada's; its id
     set ID FROM N    N requests at once, each setting another attribute; how many were refused
     logout ID        sign the session out
@@ -38,6 +39,10 @@ app = Outlive(ADDRESS)
 limits = app.ratelimits(
     Quota("all", 200, per_seconds=86_400), cells=CELLS, on_failure="closed", timeout_seconds=30
 )
+ahead = app.ratelimits(
+    Quota("ahead", 200, per_seconds=86_400), cells=CELLS, scope="hybrid", ahead=10,
+    ahead_seconds=60.0, on_failure="closed", timeout_seconds=30,
+)  # fmt: skip
 sessions = app.sessions(cells=CELLS, storage="volatile" if CELLS else "durable")
 partner = app.dependency(
     "partner", breaker=Breaker(calls_min=4, open_seconds=0.3, probe_seconds=PROBE_SECONDS)
@@ -98,8 +103,9 @@ async def do(words: list[str]) -> Any:
     match words:
         case ["hour"]:
             return time.time()
-        case ["limit", count]:
-            said = await asyncio.gather(*(limits.hit("ada") for _ in range(int(count))))
+        case ["limit" | "ahead", count]:
+            asked = ahead if words[0] == "ahead" else limits
+            said = await asyncio.gather(*(asked.hit("ada") for _ in range(int(count))))
             return sum(map(bool, said))
         case ["make"]:
             return (await sessions.settle(None, change("start", was=""))).id
@@ -128,8 +134,8 @@ async def do(words: list[str]) -> Any:
             return await refused(int(count))
         case ["load" | "die", key, *count]:
             dies = words[0] == "die"
-            asked = (price(key) for _ in range(int(count[0]) if count else 40))
-            return sorted(set(await asyncio.gather(*asked)))
+            loads = (price(key) for _ in range(int(count[0]) if count else 40))
+            return sorted(set(await asyncio.gather(*loads)))
     raise AssertionError(words)
 
 
