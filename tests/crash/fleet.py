@@ -34,7 +34,7 @@ from outlive.errors import SessionExpired
 from outlive.kinds.sessions.visit import Change
 
 ADDRESS, CELLS, LEDGER = sys.argv[1:]
-PROBE_SECONDS = 4.0
+PROBE_SECONDS = float(os.environ.get("PROBE_SECONDS", 4.0))
 app = Outlive(ADDRESS)
 limits = app.ratelimits(
     Quota("all", 200, per_seconds=86_400), cells=CELLS, on_failure="closed", timeout_seconds=30
@@ -48,6 +48,10 @@ partner = app.dependency(
     "partner", breaker=Breaker(calls_min=4, open_seconds=0.3, probe_seconds=PROBE_SECONDS)
 )
 dies = False
+inside = 0
+"""How many calls have been let through, and stay."""
+under_way: set[asyncio.Future[None]] = set()
+"""Nobody else holds a task that waits for nothing."""
 
 
 def note(word: str) -> None:
@@ -85,14 +89,20 @@ async def set_one(id: str, name: str) -> bool:
 async def call(well: bool) -> None:
     if not well:
         raise ConnectionError
+    global inside
+    inside += 1
     note(f"probe {os.getpid()}")
     await asyncio.Event().wait()
 
 
 async def refused(count: int) -> int:
     """How many of `count` calls were refused; the others are let through and stay."""
-    calls = [asyncio.ensure_future(call(True)) for _ in range(count)]
-    done, _ = await asyncio.wait(calls, timeout=0.5)
+    before = inside
+    calls = {asyncio.ensure_future(call(True)) for _ in range(count)}
+    under_way.update(calls)
+    done: set[asyncio.Future[None]] = set()
+    while len(done) + inside - before < count:
+        done, _ = await asyncio.wait(calls, timeout=0.05)
     errors = [one.exception() for one in done]
     assert all(isinstance(error, BreakerOpen) for error in errors), errors
     return len(done)
