@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 from typing import Annotated, Any
 
 import msgspec
@@ -117,3 +118,18 @@ def test_a_type_that_its_module_does_not_have_counts_as_not_annotated() -> None:
 
     (taken,), _ = codec.shapes(lost)
     assert taken.type is Any
+
+
+def test_one_type_for_checkers_only_does_not_hide_the_others() -> None:
+    def lost(run: msgspec.NoSuchType, value: Point) -> list[Point]:  # type: ignore[name-defined]
+        return [value]
+
+    given, gives = codec.shapes(lost)
+    assert [shape.type for shape in given] == [Any, Point]
+    assert gives.type == list[Point]
+
+    @functools.wraps(lost)
+    def around(*given: Any) -> Any: ...
+
+    assert codec.hints(around) == codec.hints(lost)
+    assert codec.hints(functools.partial(lost)) == {}

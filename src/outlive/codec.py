@@ -12,6 +12,8 @@ import hashlib
 import inspect
 import typing
 from collections.abc import Callable
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -125,11 +127,26 @@ ANYTHING = Shape(Any)
 
 
 def hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of `function`, resolved; what cannot be resolved counts as not annotated."""
+    """The annotations of `function`, resolved; one that cannot be resolved, such as a name that is
+    imported for type checkers only, counts as not annotated, and the others as they are."""
     try:
         return typing.get_type_hints(function, include_extras=True)
     except (AttributeError, NameError, TypeError):
+        pass
+    real = inspect.unwrap(function)
+    try:
+        written = dict(real.__annotations__)
+    except (AttributeError, NameError):
         return {}
+    found: dict[str, Any] = {}
+    for name, hint in written.items():
+        alone = SimpleNamespace(
+            __annotations__={name: hint}, __type_params__=getattr(real, "__type_params__", ())
+        )
+        with suppress(AttributeError, NameError, TypeError):
+            known = getattr(real, "__globals__", {})
+            found |= typing.get_type_hints(alone, known, include_extras=True)
+    return found
 
 
 def shapes(function: Callable[..., Any], skip: int = 0) -> tuple[list[Shape], Shape]:

@@ -77,6 +77,25 @@ def test_a_save_that_lost_to_a_logout_is_refused_and_makes_nothing() -> None:
     assert made.session_key is None and made.is_empty()
 
 
+def test_what_is_cleared_unread_is_gone() -> None:
+    made = kept(a=1, **{SESSION_KEY: "7"})
+    late = of(made)
+    late.clear()
+    late["b"] = 2
+    late.save()
+    assert dict(of(made).items()) == {"b": 2} and sessions().devices(7) == []
+
+
+async def test_what_is_cleared_unread_is_gone_where_it_is_awaited() -> None:
+    made = SessionStore()
+    await made.aupdate({"a": 1, SESSION_KEY: "7"})
+    await made.asave()
+    late = of(made)
+    late.clear()
+    await late.acycle_key()
+    assert await of(late).aget("a") is None and not await made.aexists(made.session_key)
+
+
 def test_a_new_key_of_what_was_signed_out_meanwhile_brings_nothing_back() -> None:
     made = kept(**{SESSION_KEY: "7"})
     late = of(made)

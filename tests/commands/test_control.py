@@ -1,10 +1,13 @@
 """What an operator asks from the command line, of one process and of many."""
 
 import json
+import shlex
 
 import pytest
 
 from outlive.commands import main
+from outlive.commands.client import Where
+from outlive.commands.control import _there
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def test_a_process_is_forked_and_the_new_id_is_printed(shop, process):
     assert "undone" not in journal(process, id)
 
 
-def test_many_are_shown_and_then_asked_exactly_those(shop, process):
+def test_many_are_shown_and_then_asked_exactly_those(shop, process, in_shop_folder):
     ids = {shop.order() for _ in range(3)}
     assert process("pause", "--status", "waiting").returncode == 2
     assert process("pause").returncode == 2
@@ -72,7 +75,8 @@ def test_many_are_shown_and_then_asked_exactly_those(shop, process):
     assert "0 processes" in process("pause", "--tag", "city=oslo", "--preview").stdout
     assert "0 processes" in process("pause", "--type=order", "--until=1h", "--preview").stdout
     assert process("pause", "--tag", "rome", "--preview").returncode == 2
-    token = shown.split("--token ")[1].strip()
+    _, _, token, *there = shlex.split(shown.splitlines()[-1])[2:]
+    assert there == ["--store", in_shop_folder], "the command is to be run as it is printed"
     later = shop.order()
     assert process("cancel", "--token", token).returncode == 2, "that preview is to pause"
     done = process("pause", "--token", token, "--why", "look")
@@ -87,6 +91,13 @@ def test_many_are_shown_and_then_asked_exactly_those(shop, process):
     done = process("cancel", "--type", "order", "--yes")
     assert done.returncode == 4 and len(done.stdout.splitlines()) == 4
     assert "OL2003" in done.stdout
+
+
+def test_the_command_that_follows_a_preview_names_the_place_and_no_password():
+    assert _there(None) == _there(Where()) == ""
+    assert _there(Where(context="east side")) == " --context 'east side'"
+    assert _there(Where("sqlite:///a b.db")) == " --store 'sqlite:///a b.db'"
+    assert _there(Where("postgresql://ada:secret@db/shop")) == " --store …"
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,9 @@ def test_one_process_and_files_can_be_tried(shop, process, tmp_path):
     assert process("diff", "--against", "shop:app", "--status", "happy").returncode == 2
     (tmp_path / "broken.jsonl").write_text("{}")
     broken = process("diff", "--against", "shop:app", "broken.jsonl")
-    assert broken.returncode == 4 and "OL2072" in broken.stderr
+    assert broken.returncode == 2 and "OL2072" in broken.stderr
+    broken = process("import", "broken.jsonl")
+    assert broken.returncode == 2 and "OL2072" in broken.stderr
 
 
 def test_a_process_moves_to_another_store_and_goes_on_there(shop, process, serve, tmp_path):

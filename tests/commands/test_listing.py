@@ -19,6 +19,7 @@ from tests.commands.conftest import ROOT, Running
 
 from outlive import Outlive, Quota, Slots
 from outlive.commands import main
+from outlive.commands.listing import Listing
 from outlive.kinds.caches.rule import best_effort
 from outlive.kinds.requests.decisions import Claim, Place
 from outlive.kinds.requests.fingerprints import fingerprints_of_value
@@ -158,6 +159,14 @@ def test_a_session_is_listed_and_revoked(say: Callable[..., Said]) -> None:
 
 def test_all_sessions_of_nobody_are_none(say: Callable[..., Said]) -> None:
     assert say("session", "revoke", "--subject", "eve")[1] == "eve is signed out of 0 sessions\n"
+
+
+def test_csv_has_nothing_that_a_spreadsheet_would_carry_out() -> None:
+    rows = [["=1+1", "@SUM(A1)", "+x", "-cmd|' /c'!A1", "\t=1", "-", "-1.5", "+3", "a=1", ""]]
+    text = Listing([f"h{n}" for n in range(10)], rows, [], []).text("csv")
+    (_, row) = csv.reader(io.StringIO(text, newline=""))
+    assert row[:5] == [f"'{cell}" for cell in rows[0][:5]]
+    assert row[5:] == rows[0][5:]
 
 
 def test_limits_are_listed_in_every_format(say: Callable[..., Said]) -> None:

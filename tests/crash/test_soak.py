@@ -18,6 +18,17 @@ async def test_some_seconds_of_it_lose_nothing_and_are_counted(tmp_path: Path) -
     found.found.demand()
 
 
+async def test_a_soak_whose_killer_has_stopped_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stops(*_: Any) -> None:
+        raise TimeoutError("no worker came back")
+
+    monkeypatch.setattr("tests.soak.__main__.kill_now_and_then", stops)
+    with pytest.raises(TimeoutError, match="no worker came back"):
+        await soak(tmp_path, 60, clients=2, sample_seconds=0.2)
+
+
 def test_what_grows_is_said() -> None:
     def sampled(number: int) -> Sample:
         memory, files, spent = 50_000_000 + number * 10_000_000, 30 + number * 9, number / 100

@@ -19,7 +19,7 @@ from tests.testing.conftest import Shop
 
 import outlive
 from outlive import NonRetryable, Outlive, Retry, Run, attempt, ids, step
-from outlive.errors import OutliveError, ProcessError, ProcessTerminal
+from outlive.errors import OutliveError, ProcessError, ProcessTerminal, SignalNotExpected
 from outlive.kinds.processes import STATUSES
 from outlive.testing.killing import KillEverywhere, Outcome
 from outlive.testing.trial import Trial
@@ -436,7 +436,19 @@ async def test_a_fork_in_the_middle_survives_every_death(shop: Shop, kill: KillE
     assert len(where) >= 10
 
 
-# --- the same signal again ------------------------------------------------------------------------
+# --- signals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "n" * 201])
+async def test_a_signal_without_a_name_or_with_an_endless_one_is_refused(
+    name: str, shop: Shop, trial: Trial
+) -> None:
+    handle = await trial.start(waiter(shop))
+    await trial.run_until_idle()
+    with pytest.raises(SignalNotExpected, match="1 to 200 characters"):
+        await trial.app.signal(handle.id, name, b"1")
+    await handle.signal("go", 1)
+    assert await handle.result() == "1"
 
 
 async def test_a_signal_sent_again_with_its_key_after_the_end_is_answered_as_before(

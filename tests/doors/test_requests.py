@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from outlive import Outlive, ids
 from outlive.doors.requests import Once, Requests
 from outlive.errors import (
+    Conflict,
     KeyReused,
     NoSuchRequest,
     NotAllowed,
@@ -23,6 +25,7 @@ from outlive.errors import (
     OutliveError,
     RequestRunning,
     RequestUnknown,
+    StoreBusy,
 )
 from outlive.kinds.requests.decisions import Answer, Place
 from outlive.kinds.requests.fingerprints import fingerprints_of_value
@@ -317,6 +320,58 @@ async def test_who_is_cancelled_while_recording_lets_its_lease_end(
     with pytest.raises(asyncio.CancelledError):
         await recording
     assert beats_no_more(requests, once)
+
+
+@pytest.mark.parametrize("error", [Conflict("others were faster"), StoreBusy("a long commit")])
+async def test_a_lease_that_could_not_be_renewed_once_is_renewed_at_the_next_beat(
+    app: Outlive, monkeypatch: pytest.MonkeyPatch, error: OutliveError
+) -> None:
+    requests = app.requests()
+    once = requests.once(Place(type(error).__name__), fingerprints_of_value(None))
+    await once.__aenter__()
+    requests._hearts.drop(once)  # as when its beat begins
+
+    async def refused(command: Any) -> Any:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(requests, "ask", refused)
+        with suppress(OutliveError):
+            await once._renew()
+    assert len(requests._hearts) == 1
+    await once.complete(Answer())
+
+
+async def test_the_error_of_a_block_is_raised_also_where_its_doubt_is_refused(
+    app: Outlive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = app.requests()
+    once = requests.once(Place("refused"), fingerprints_of_value(None))
+
+    async def refused(command: Any) -> Any:
+        raise Conflict("others were faster")
+
+    await once.__aenter__()
+    monkeypatch.setattr(requests, "ask", refused)
+    error = ZeroDivisionError()
+    await once.__aexit__(type(error), error, None)  # raises nothing in its place
+    assert beats_no_more(requests, once)
+
+
+async def test_what_is_erased_is_found_behind_what_stays(
+    app: Outlive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlive.doors.requests.PAGE_MAX", 3)
+    requests = app.requests()
+    places = sorted((Place(f"{n}", "ann") for n in range(12)), key=lambda place: place.name)
+    for at, place in enumerate(places):
+        once = requests.once(place, fingerprints_of_value(None))
+        await once.__aenter__()
+        await (once.doubt() if at < 5 else once.complete(Answer()))
+    assert await requests.erase("ann") == 7
+    assert [record.state for record in [await requests.look(place) for place in places[:5]]] == [
+        "unknown"
+    ] * 5
 
 
 async def test_who_is_cancelled_while_asking_for_a_key_leaves_it_free(app: Outlive) -> None:

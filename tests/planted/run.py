@@ -144,14 +144,18 @@ def line(found: Found) -> str:
     return f"{said}  {found.seconds:6.1f} s  {found.layer}  {found.name:<34} {found.by}"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--only", default="", help="numbers, with commas between")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    numbers = [number for number in given.only.split(",") if number]
+    given = parser.parse_args(arguments)
+    numbers = {number.zfill(2) for number in given.only.split(",") if number}
     bugs = [bug for bug in all_bugs() if not numbers or bug.name[:2] in numbers]
+    if unknown := numbers - {bug.name[:2] for bug in bugs}:
+        parser.error(f"there is no planted bug {', '.join(sorted(unknown))}")
+    if given.jobs < 1:
+        parser.error("--jobs is at least 1")
     began = time.monotonic()
     broken, found = run(bugs, given.jobs)
     for tests in broken:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from tests.planted.bugs import LAYERS, ROOT, SOURCE, Bug, all_bugs
-from tests.planted.run import line, run
+from tests.planted.run import line, main, run
 
 BUGS = all_bugs()
 LEAST = 25
@@ -66,6 +66,24 @@ def test_the_runner_tells_who_caught_it_who_missed_it_and_what_failed_before() -
     assert line(found[0]).startswith("caught") and line(found[1]).startswith("MISSED")
     broken, found = run([replace(caught, tests=("tests/no_such_test.py",))])
     assert len(broken) == 1 and found == []
+
+
+@pytest.mark.parametrize("only", ["99", "7,x", "fence-off"])
+def test_a_bug_that_there_is_not_is_refused_and_nothing_counts_as_caught(
+    only: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.planted.run.run", None)
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", only])
+    assert ended.value.code == 2
+
+
+def test_a_bug_is_named_with_or_without_its_nought(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tests.planted.run.run", lambda bugs, jobs: ([], []))
+    assert main(["--only", "7"]) == 1
+    assert "planted=1 caught=0" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -77,6 +77,29 @@ async def test_a_body_that_ends_while_steps_run_beside_it_records_nothing_after_
     assert [e.kind for e in await app.journal(id)][-1] == "ended"
 
 
+@pytest.mark.parametrize("turns", range(3))
+async def test_what_a_body_leaves_behind_begins_no_step_while_its_end_is_recorded(
+    place: Place, turns: int
+) -> None:
+    left: list[asyncio.Task[str]] = []
+
+    async def body(run: Run) -> None:
+        async def late() -> str:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return await run(quick)
+
+        left.append(asyncio.create_task(late()))
+
+    app = await place.open(process(body))
+    id = await start(app)
+    await app.result(id, within=60)
+    (found,) = await asyncio.gather(*left, return_exceptions=True)
+    assert type(found).__name__ == "Discarded"
+    assert world.log == [], "it was done, and no record was kept of it"
+    assert [entry.kind for entry in await app.journal(id)] == ["started", "ended"]
+
+
 async def test_a_body_that_leaves_by_its_own_base_exception_does_not_run_for_ever(
     place: Place,
 ) -> None:

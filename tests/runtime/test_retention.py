@@ -238,6 +238,31 @@ async def test_an_archive_that_cannot_be_written_drops_nothing(tmp_path: Path) -
         assert await status_of(app, id) == "gone" and len(archived(tmp_path / "archive")) == 1
 
 
+async def test_one_that_cannot_be_read_does_not_keep_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, short, _ = declared(tmp_path / "archive")
+    async with Trial(app, memory) as trial:
+        ids = [(await app.start(short, text)).id for text in "abc"]
+        line = retention.line_of
+
+        def line_of(id: str, *what: Any) -> bytes:
+            if id == ids[1]:
+                raise KeyError("an event of a newer version")
+            return line(id, *what)
+
+        monkeypatch.setattr(retention, "line_of", line_of)
+        await trial.run_until_idle()
+        await trial.advance(hours=1.5)
+        assert [await status_of(app, id) for id in ids] == ["gone", "done", "gone"]
+        said = caplog.text.count(f"the retention of {ids[1]} was not ended: KeyError")
+        assert 1 <= said <= 31, "once a minute, not at each claim"
+        monkeypatch.undo()
+        await trial.advance(minutes=2)
+        assert await status_of(app, ids[1]) == "gone"
+        assert sorted(found.id for found in archived(tmp_path / "archive")) == sorted(ids)
+
+
 async def test_what_is_claimed_again_meanwhile_is_dropped_all_the_same_and_archived_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

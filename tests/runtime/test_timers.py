@@ -66,6 +66,26 @@ async def test_a_call_may_set_the_next_timer_and_a_stop_ends_them_all() -> None:
     assert len(made) == 3
 
 
+async def test_a_call_that_fails_does_not_put_the_others_off() -> None:
+    clock, made = ManualClock(), list[str]()
+    timers = Timers(clock)
+
+    def fails() -> None:
+        raise ValueError("a fault of its own")
+
+    timers.after(1, fails)
+    timers.after(2, lambda: made.append("due too"))
+    timers.after(4, lambda: made.append("later"))
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+    clock.advance(3)
+    await until(lambda: made == ["due too"], seconds=10)
+    assert [str(fault["exception"]) for fault in faults] == ["a fault of its own"]
+    clock.advance(3)
+    await until(lambda: made == ["due too", "later"], seconds=30)
+    timers.stop()
+
+
 class Listening(ManualClock):
     """A clock that remembers how long it was last asked to wait."""
 

@@ -179,6 +179,8 @@ async def soak(
         while time.monotonic() - began < seconds:
             await asyncio.sleep(sample_seconds)
             load.check()
+            if killer.done():
+                killer.result()  # it kills to the end, or says why not
             samples.append(sample(machine, pid, load))
             say(samples, began)
         killer.cancel()

@@ -29,9 +29,9 @@ def sound() -> dict[str, list[tuple[Any, ...]]]:
         "holds": [(0, 1, "node", 0, 5, ""), (1, 2, "node", 0, 5, "")],
         "events": [*events(0, 4), *events(1, 2)],
         "cells": [
-            ("a", "1", 9, None, "[]", b"names " + BLOB.encode()),
+            ("a", "1", 9, None, "[]", b"value"),
             ("a", "2", 10, 77, '[["x","y"]]', b""),
-            ("b", "1", 3, None, "[]", b"value"),
+            ("blob", BLOB, 3, None, "[]", b""),
         ],
         "blobs": [(BLOB, 3, b"bytes")],
     }
@@ -50,6 +50,7 @@ async def fill(store: Any, seed: int, batches: int = 40) -> None:
     """Commit `batches` random batches to the open `store`; the same for the same `seed`."""
     draw = random.Random(seed)
     blobs = [await store.blobs.put(draw.randbytes(draw.randint(0, 5000))) for _ in range(3)]
+    await store.commit(Batch(put=tuple(Put(Ref("blob", name), b"") for name in blobs)))
     owned = draw.sample(range(store.shards), min(store.shards, 3))
     leases = [await store.take(shard, 0, f"node-{shard}") for shard in owned]
     lengths: dict[str, int] = {}

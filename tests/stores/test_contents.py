@@ -8,6 +8,7 @@ import pytest
 from tests.stores.filling import BLOB, facts, sound
 
 from outlive.model import Shard
+from outlive.stores.blobs import named
 from outlive.stores.contents import (
     FAULTS_MAX,
     SECTIONS,
@@ -68,7 +69,7 @@ def test_a_changed_row_is_named(section: str, at: int, field: int, value: Any, s
         ("events", 1, "shard 0: event 2 is missing"),
         ("events", 3, "shard 0: its head is 4, its last event is 3"),
         ("cells", 2, "cells: 2 were read, and 3 counted"),
-        ("blobs", 0, f"blob {BLOB} is named by cell a/1, and is not there"),
+        ("blobs", 0, f"blob {BLOB} is named by a cell, and is not there"),
     ],
 )
 def test_a_missing_row_is_named(section: str, at: int, said: str) -> None:
@@ -92,6 +93,13 @@ def test_a_head_that_was_moved_and_a_missing_shard_are_named() -> None:
     found, _ = looked_at(sound(), shards=shards)
     assert "shards: they are not numbered 0 to 1" in found
     assert "shard 0: its head is 5, its last event is 4" in found
+
+
+def test_what_a_user_wrote_into_a_cell_names_no_blob() -> None:
+    rows = sound()
+    made_up = named(b"never kept", 100).encode()
+    rows["cells"][0] = ("a", "1", 9, None, "[]", b'{"nickname":"' + made_up + b'"}')
+    assert looked_at(rows)[0] == []
 
 
 def test_the_date_of_a_blob_is_no_part_of_the_sums() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import pytest
 from tests.stores.faults import until
@@ -96,3 +99,27 @@ async def test_a_job_may_give_the_lane_another_one_for_later() -> None:
     await lane.do(lambda: order.append("next"))
     assert order == ["later", "next"]
     await lane.end()
+
+
+LEFT_OPEN = """
+import asyncio, sys, time
+from pathlib import Path
+from outlive.stores.lanes import Lane
+
+def job():
+    time.sleep(0.3)  # as a call into SQLite does, it gives the interpreter's lock away
+    Path(sys.argv[1]).write_text("done")
+
+async def leave_it_open():
+    lane = Lane("test")
+    lane.do_later(job)
+    return lane
+
+lane = asyncio.run(leave_it_open())
+"""
+
+
+def test_an_interpreter_that_ends_waits_for_what_a_lane_was_given(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    subprocess.run([sys.executable, "-c", LEFT_OPEN, str(done)], check=True, timeout=60)
+    assert done.read_text() == "done"

@@ -386,6 +386,21 @@ async def test_only_an_empty_place_is_filled_and_a_half_filled_one_is_no_store(
     assert await opens(files("new")) and await rows_at(files("new")) == rows
 
 
+async def test_a_store_that_is_moved_to_itself_under_another_name_goes_on(schema: str) -> None:
+    from outlive.stores.postgres_contents import PostgresPlace
+
+    await filled(schema, batches=5)
+    place, alias = PostgresPlace(schema), PostgresPlace(schema)
+    alias.address = "postgresql://another.name/of/the-same"
+    try:
+        with pytest.raises(StoreNotEmpty, match="is the store that is to be moved"):
+            await move(place, alias, silent)
+    finally:
+        await place.close()
+        await alias.close()
+    assert await opens(schema)
+
+
 async def test_what_was_written_otherwise_than_read_is_not_served(
     files: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,7 +71,7 @@ async def test_a_sound_store_has_no_faults(postgres: str, live: PostgresStore) -
         ("UPDATE {}.cell SET version = version + 100000000", "was never drawn"),
         ("SELECT setval('{}.version_block', 1)", "was never drawn"),
         ("UPDATE {}.blob SET data = substr(data, 2)", "is not what was put"),
-        ("DELETE FROM {}.blob", "is named by cell"),
+        ("DELETE FROM {}.blob", "is named by a cell"),
         ("UPDATE {}.hold SET epoch = epoch + 1", "in its ledger is above its own"),
     ],
 )

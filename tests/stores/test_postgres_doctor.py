@@ -8,6 +8,8 @@ import pytest
 from tests.postgres_server import Pooler, server_of_its_own
 from tests.stores.servers import line_to, note, session_at, store_at
 
+from outlive import ids
+from outlive.stores.moving import place_at
 from outlive.stores.postgres import PostgresStore
 
 
@@ -47,6 +49,20 @@ async def test_an_edited_event_is_named(postgres: str) -> None:
         (chain,) = [finding for finding in await store.doctor() if finding.name == "chain"]
         assert chain.level == "fail" and "shard 2 from event 3" in chain.text
         assert (await levels(store))["owners"] == "warn"
+
+
+@pytest.mark.parametrize("right", ["SELECT", "INSERT", "UPDATE", "DELETE"])
+async def test_a_right_that_the_role_lacks_on_a_table_is_a_fault(postgres: str, right: str) -> None:
+    role = f"app_{ids.token(40)}"
+    async with store_at(postgres) as store, session_at(postgres) as session:
+        await session.execute(f"CREATE ROLE {role} LOGIN")
+        async with place_at(f"{postgres}?schema={store.schema}") as place:
+            await place.grant(role)
+        as_role = postgres.replace("postgres@", f"{role}@")
+        async with store_at(as_role, schema=store.schema) as served:
+            assert (await levels(served))["access"] == "ok"
+            await session.execute(f"REVOKE {right} ON {store.schema}.mark FROM {role}")
+            assert (await levels(served))["access"] == "fail"
 
 
 async def test_a_pinned_horizon_is_a_warning(postgres: str) -> None:

@@ -89,3 +89,23 @@ async def test_nothing_is_kept_behind_a_pooler(pooler: Pooler) -> None:
     with pytest.raises(NoSession):
         await session.run(BACKEND)
     await session.close(nothing)
+
+
+async def test_a_session_that_is_closed_while_it_is_made_is_not_left_behind(postgres: str) -> None:
+    session = Session(Links(Way(postgres), 1, Clock()), BACKEND)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    links: list[Any] = []
+
+    async def restore(link: Any) -> None:
+        links.append(link)
+        begun.set()
+        await go_on.wait()
+
+    session.restores.append(restore)
+    running = asyncio.create_task(session.run(BACKEND))
+    await begun.wait()
+    await session.close(nothing)
+    go_on.set()
+    with pytest.raises(StoreUnavailable):
+        await running
+    assert links[0].is_closed() and not session.is_made

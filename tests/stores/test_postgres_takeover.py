@@ -12,7 +12,7 @@ import pytest
 from tests.postgres_server import Pooler
 from tests.stores.servers import DEADLINE_SECONDS, line_to, note, session_at, store_at, until
 
-from outlive.errors import Fenced, StoreBusy
+from outlive.errors import Fenced, StoreBusy, StoreUnavailable
 from outlive.model import Lease
 from outlive.stores import postgres_links
 from outlive.stores.postgres import PostgresStore
@@ -132,6 +132,25 @@ async def test_a_session_that_is_at_work_is_waited_for(postgres: str) -> None:
             await session.execute("SELECT pg_advisory_unlock(4712)")
             await working
             await busy.execute("COMMIT")
+            assert (await taking).epoch == lease.epoch + 1
+
+
+async def test_who_cannot_look_who_is_in_the_way_waits_for_it(postgres: str) -> None:
+    async with store_at(postgres) as old, store_at(postgres, schema=old.schema) as new:
+        lease = await old.take(0, 0, "old")
+        asked = asyncio.Event()
+
+        @asynccontextmanager
+        async def all_taken() -> AsyncIterator[Any]:
+            asked.set()
+            raise StoreUnavailable("every connection for reading is taken")
+            yield
+
+        new._takes._reading.borrow = all_taken  # type: ignore[method-assign]
+        async with frozen(postgres, "a shell", LOCK.format(old.schema)) as in_the_way:
+            taking = asyncio.create_task(new.take(0, lease.epoch, "new"))
+            await asked.wait()
+            await in_the_way.execute("COMMIT")
             assert (await taking).epoch == lease.epoch + 1
 
 

@@ -92,6 +92,31 @@ async def test_what_is_lost_and_when_is_said_at_the_start(
     await store.close()
 
 
+async def test_a_cell_that_was_evicted_and_made_again_is_not_found_by_its_old_mark(
+    own: CellServer,
+) -> None:
+    store = RedisStore(own.address)
+    await store.open()
+
+    async def whose(who: str) -> list[str]:
+        found = await store.select(["kept"], "whose", who, who)
+        return [cell.key for _, cell in found]
+
+    def marked(who: str) -> Batch:
+        made = Put(Ref("kept", "a"), b"v", None, (("whose", who),))
+        return Batch(put=(made,), storage="volatile")
+
+    await store.commit(marked("ann"))
+    async with Redis.from_url(own.address) as server:
+        (cell,) = [name async for name in server.scan_iter("*c:*")]
+        await server.delete(cell)  # as a full server does
+        await store.commit(marked("ben"))
+        assert (await whose("ann"), await whose("ben")) == ([], ["a"])
+        (marks,) = [name async for name in server.scan_iter("*m:*")]
+        assert await server.zcard(marks) == 1, "what was evicted leaves nothing for ever"
+    await store.close()
+
+
 async def test_a_server_that_evicts_is_warned_of() -> None:
     server = valkey_server("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
     server.start()

@@ -111,7 +111,7 @@ async def test_a_blob_that_was_cut_or_is_gone_is_named(file: Path) -> None:
     second.unlink()
     found = await faults_of(file)
     assert any(f"blob {first.name} is not what was put" in fault for fault in found)
-    assert any(f"blob {second.name} is named by cell" in fault for fault in found)
+    assert any(f"blob {second.name} is named by a cell" in fault for fault in found)
 
 
 async def test_a_damaged_page_is_found(file: Path) -> None:
@@ -152,7 +152,11 @@ async def test_contents_are_of_one_moment_whatever_is_written_meanwhile(live: SQ
     assert not list(live.path.parent.glob("*held*"))
 
 
-def test_second_names_that_a_death_left_are_removed(file: Path) -> None:
+@pytest.mark.parametrize("name", ["store.db", "shop [old].db"])
+def test_second_names_that_a_death_left_are_removed(file: Path, name: str) -> None:
+    for found in list(file.parent.iterdir()):
+        found.rename(file.parent / found.name.replace("store.db", name))
+    file = file.with_name(name)
     code = (
         "import asyncio, os, sys; from pathlib import Path\n"
         "from outlive.stores.sqlite_contents import SQLitePlace\n"

@@ -294,6 +294,27 @@ async def test_an_outcome_that_cannot_be_looked_up_is_unknown_and_settled_later(
     await store.close()
 
 
+async def test_a_file_system_that_fails_while_an_outcome_is_looked_up_leaves_it_unknown(
+    path: Path, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(path)
+    lease = await store.take(0, 0, "n")
+
+    def fails(_: Path) -> Any:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("outlive.stores.place.opened", fails)
+        disk.fails_once("sync")
+        with pytest.raises(OutcomeUnknown):
+            await store.commit(note(lease, "s", 0))
+        with pytest.raises(StoreUnavailable):
+            await store.commit(note(lease, "s", 0))
+    await store.commit(note(lease, "s", 0))
+    assert len(await stored(store)) == 1
+    await store.close()
+
+
 async def test_a_commit_reported_as_not_written_does_not_come_back_from_the_log(
     path: Path, disk: FaultyDisk, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from tests.testing.conftest import Shop
 
 from outlive import NonRetryable, Retry, Run, attempt, step
 from outlive.runtime import attempts
-from outlive.testing.killing import KillEverywhere, Outcome
+from outlive.testing.killing import KillEverywhere, Outcome, UnreachedDeaths, _tell_of
 
 
 @pytest.fixture(params=["memory://", "sqlite://"])
@@ -249,6 +249,24 @@ def test_a_runtime_that_runs_a_recorded_step_again_is_found(
     monkeypatch.setattr(Run, "_again", forgetful)
     with pytest.raises(AssertionError, match="step one was recorded and has run again"):
         in_memory(order)
+
+
+def test_deaths_that_are_never_reached_are_told_of(shop: Shop, in_memory: KillEverywhere) -> None:
+    known: list[str] = []
+
+    @shop.process
+    async def order(run: Run) -> None:
+        await run(shop.doing("one"))
+        if not known:
+            known.append("the outside is not new")
+            await run(shop.doing("two"))
+
+    with pytest.warns(UnreachedDeaths, match="2 of 8 deaths were never reached.*4-before"):
+        where = in_memory(order)
+    assert "3-after" in where and "4-after" not in where
+    assert len(in_memory(order, reset=known.clear)) == 8
+    with pytest.raises(AssertionError, match="1 of 1 deaths were never reached"):
+        _tell_of(["1-before"], [])
 
 
 def test_a_process_that_fails_undisturbed_says_so(shop: Shop, in_memory: KillEverywhere) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import pytest
 
+from outlive.errors import OutliveError, StoreUnavailable
+from outlive.model import Batch
 from outlive.stores.blobs import FileBlobs, named
 from outlive.stores.files import Files
+from outlive.stores.sqlite import SQLiteStore
 from outlive.stores.sqlite_file import SQLiteFile
+from outlive.testing.badcalls import count_calls
 from outlive.testing.disk import Call
 from outlive.testing.powerloss import (
     MEMORY,
@@ -45,6 +49,20 @@ def text(found: Powerless) -> str:
 
 
 # --- the store ------------------------------------------------------------------------------------
+
+
+async def test_a_store_that_takes_nothing_has_nothing_to_lose_and_is_no_proof(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuses(self: SQLiteStore, batches: Sequence[Batch]) -> list[OutliveError]:
+        return [StoreUnavailable("nothing was written") for _ in batches]
+
+    monkeypatch.setattr(SQLiteStore, "commit_group", refuses)
+    with pytest.raises(AssertionError, match=r"without a fault .* refused"):
+        await record(folders[0], SHORT_PLAN)
+    (folders[0] / "again").mkdir()
+    with pytest.raises(AssertionError, match="without a fault"):
+        await count_calls(folders[0] / "again", "error")
 
 
 async def test_a_power_loss_takes_nothing_that_was_acknowledged(

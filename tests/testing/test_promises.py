@@ -54,6 +54,25 @@ def test_a_lost_update_a_value_of_nobody_and_a_version_with_two_values_are_seen(
     assert any("says" in one for one in p3_cells_are_linearizable([WRITE, LATER, other]))
 
 
+def test_a_write_that_took_effect_twice_is_seen() -> None:
+    again = replace(READ, version=3, began=7, ended=8)
+    flaws = p3_cells_are_linearizable([WRITE, READ, LATER, again])
+    assert any("a was written as version 1 and as 3" in one for one in flaws)
+
+
+def test_an_update_is_lost_also_when_nobody_was_told_of_it() -> None:
+    lost = replace(LATER, version=0, outcome="unknown")
+    seen = replace(READ, value="b", version=2, began=7, ended=8)
+    over = replace(LATER, value="c", version=3, began=9, ended=10)
+    flaws = p3_cells_are_linearizable([WRITE, lost, seen, over])
+    assert any("version 3 replaced 1, and 2 was there" in one for one in flaws)
+    sound = replace(over, required=2)
+    assert p3_cells_are_linearizable([WRITE, lost, seen, sound]) == []
+    late = replace(seen, version=4, began=11, ended=12)
+    flaws = p3_cells_are_linearizable([WRITE, lost, replace(over, version=2), late])
+    assert any("version 4 replaced 1, and 2 was there" in one for one in flaws)
+
+
 def test_claimed_work_is_done_once() -> None:
     assert p6_claimed_work_ends_once(["a"], [], ["a"]) == []
     assert len(p6_claimed_work_ends_once(["a", "b"], ["a"], ["a", "a"])) == 3

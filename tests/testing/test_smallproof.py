@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from outlive.testing.smallproof import Proof, called_after_record
+from outlive.testing.smallproof import Proof, called_after_record, never_run
 from outlive.testing.standins import Call
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +83,16 @@ def test_a_call_after_its_record_is_a_double_and_one_before_it_is_none() -> None
     assert list(called_after_record([early, other], recorded)) == []
     (flaw,) = called_after_record([early, late], recorded)
     assert "pay of s was called" in flaw
+
+
+def test_workers_that_do_nothing_prove_nothing() -> None:
+    def facts(*lengths: int) -> Any:
+        some = {f"p{n}": SimpleNamespace(journal=range(size)) for n, size in enumerate(lengths)}
+        return SimpleNamespace(processes=some)
+
+    assert "none of 2 processes was run" in next(iter(never_run(facts(1, 1, 5), {"p0", "p1"})))
+    assert list(never_run(facts(1, 2), {"p0", "p1"})) == []
+    assert list(never_run(facts(), set())) == []
 
 
 def test_one_violation_is_enough_to_hold_no_more() -> None:

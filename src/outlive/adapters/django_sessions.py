@@ -82,6 +82,8 @@ class SessionStore(SessionBase):  # the name is Django's
         self._seen: dict[str, bytes] = {}
         """The attributes as they were when they were read or written last."""
         self._was = ""
+        self._is_seen = False
+        """False until they were: `clear` reads nothing, and what it clears must go all the same."""
 
     @property
     def store_key(self) -> str:
@@ -171,15 +173,24 @@ class SessionStore(SessionBase):  # the name is Django's
     # --- how it is done ---------------------------------------------------------------------------
 
     async def _load(self) -> dict[str, Any]:
-        held = None if self.session_key is None else await _sessions().load(self.session_key)
-        if held is None:
+        if not await self._see():
             self._session_key = None
-            self._seen, self._was = {}, ""
+            self._note({}, "")
             return {}
-        self._seen = {name: bytes(raw) for name, raw in held.record.data.items()}
-        self._was = held.record.subject
         serializer = self.serializer()
         return {name: serializer.loads(raw) for name, raw in self._seen.items()}
+
+    async def _see(self) -> bool:
+        """Whether there is such a session; then what lies there was read."""
+        held = None if self.session_key is None else await _sessions().load(self.session_key)
+        if held is None:
+            return False
+        data = {name: bytes(raw) for name, raw in held.record.data.items()}
+        self._note(data, held.record.subject)
+        return True
+
+    def _note(self, seen: dict[str, bytes], was: str) -> None:
+        self._seen, self._was, self._is_seen = seen, was, True
 
     async def _exists(self, session_key: str) -> bool:
         return bool(session_key) and await _sessions().load(session_key) is not None
@@ -196,10 +207,12 @@ class SessionStore(SessionBase):  # the name is Django's
             if reply.refused:
                 raise CreateError
         else:
+            if not self._is_seen:
+                await self._see()
             reply = await self._changed(key, key, now, subject, life)
             if reply.found is None:
                 raise UpdateError
-        self._seen, self._was = now, subject
+        self._note(now, subject)
 
     async def _changed(
         self, key: str, fresh: str, now: dict[str, bytes], subject: str, life: int
@@ -219,12 +232,14 @@ class SessionStore(SessionBase):  # the name is Django's
         """Where the session was signed out meanwhile nothing is made, and the save that follows
         says so."""
         now, key = self._written(data), self._key()
+        if not self._is_seen:
+            await self._see()
         self._session_key = self._get_new_session_key()
         life = max(1, round(age * MICROS))
         subject = str(data.get(SESSION_KEY) or "")
         reply = await self._changed(key, self._key(), now, subject, life)
         if reply.found is not None:
-            self._seen, self._was = now, subject
+            self._note(now, subject)
 
     async def _delete(self, session_key: str | None) -> None:
         id = self.session_key if session_key is None else session_key

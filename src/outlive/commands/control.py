@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -346,7 +347,7 @@ def _many(verb: str, many: Selection | None, why: str, at: At) -> int | None:
 
     preview, report = ask(at, question)
     if report is None:
-        lines(_shown(verb, cast("Preview", preview)))
+        lines(_shown(verb, cast("Preview", preview), at))
         return None
     refused = (f"{one.id}  {one.code}  {one.why}" for one in report.refusals)
     lines(printable(line) for line in refused)
@@ -367,7 +368,7 @@ def _steps(told: Callable[[int], None]) -> Callable[[Report], None]:
     return told_of
 
 
-def _shown(verb: str, preview: Preview) -> list[str]:
+def _shown(verb: str, preview: Preview, at: At) -> list[str]:
     command = "retry --now" if verb == "retry_now" else verb
     found = [*preview.ids]
     if preview.count > len(found):
@@ -376,8 +377,19 @@ def _shown(verb: str, preview: Preview) -> list[str]:
     return [
         *found,
         f"{preview.count} processes{limit}; nothing is done yet. Until {rfc3339(preview.expires)}:",
-        f"  outlive process {command} --token {preview.token}",
+        f"  outlive process {command} --token {preview.token}{_there(at)}",
     ]
+
+
+def _there(at: At) -> str:
+    """The same place for a command that follows; an address with a password is not repeated."""
+    if at is None or not (at.store or at.context):
+        return ""
+    if at.context:
+        return f" --context {shlex.quote(at.context)}"
+    address = at.store or ""
+    secret = "@" in address or "password" in address
+    return f" --store {'…' if secret else shlex.quote(address)}"
 
 
 def _one(

@@ -28,6 +28,7 @@ _CODES: tuple[tuple[type[errors.OutliveError], int], ...] = (
     (errors.NotResolvable, FORBIDDEN),
     (errors.TagInvalid, MISUSED),
     (errors.TagNotDeclared, MISUSED),
+    (errors.BadJournal, MISUSED),
     (errors.InvalidInput, MISUSED),
     (errors.MalformedInput, MISUSED),
     (errors.TooLarge, MISUSED),

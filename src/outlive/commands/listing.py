@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from outlive.app import Outlive
 
 WATCH_SECONDS = 1.0
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How that begins which a spreadsheet takes for a formula."""
 T = TypeVar("T")
 
 Watch = Annotated[
@@ -55,9 +57,21 @@ class Listing:
             file = io.StringIO()
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(self.heads)
-            writer.writerows(self.rows)
+            writer.writerows(map(_no_formula, row) for row in self.rows)
             return file.getvalue()
         return plain_table(self.rows)
+
+
+def _no_formula(cell: str) -> str:
+    """`cell`, with a ' before what a spreadsheet would carry out: a key, a tag or a subject may be
+    anybody's choice. A number stays one."""
+    if not cell.startswith(_FORMULA) or cell in _FORMULA:
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def listed(listing: Listing, output: str) -> None:

@@ -141,6 +141,8 @@ class Cells:
 
     _places: dict[str, Place]
     _requests: Requests | None = None
+    _of_value: Callable[..., Once]
+    """What makes a block of `once`; looked for at the first: an import costs each time."""
 
     def place(self, kind: Kind[Any, Any], cells: str = "") -> Place:
         """Where `kind` is kept: `cells` is the address of a store of cells, the application's own
@@ -223,11 +225,11 @@ class Cells:
         When the process dies inside, nothing was done (`transactional`), the next one goes on
         (`recovery`), or the outcome is unknown and is never repeated by itself (`at-most-once`).
         """
-        from outlive.doors.replies import of_value
-
         if self._requests is None:
-            self._requests = self.requests()
-        return of_value(self._requests, scope, key, value, mode, wait_seconds)
+            from outlive.doors.replies import of_value
+
+            self._requests, self._of_value = self.requests(), of_value
+        return self._of_value(self._requests, scope, key, value, mode, wait_seconds)
 
     def slots(self, slots: Slots, *, cells: str = "", storage: Storage = "volatile") -> SlotKeeper:
         """Slots: so many at once, for each key. `cells`, `storage`: as for `ratelimits`."""

@@ -16,6 +16,8 @@ from outlive.runtime.apply import Applier
 from outlive.runtime.sweeping import Sweeper
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from outlive.kind import Kind
     from outlive.store import CellStore
 
@@ -47,10 +49,15 @@ class Ground(Generic[C, R]):
             self._own = Applier(place, self.clock)
             self._own.check(kind)
 
-    async def apply(self, command: C) -> R:
-        """Carry out `command`; see `Applier.apply`."""
-        applier = self._own or self._place.opened or await self._place.applier()
-        return await applier.submit(self._kind, command)
+    def apply(self, command: C) -> Awaitable[R]:
+        """Carry out `command`; see `Applier.apply`. Where the store is open it is handed over at
+        once: what refuses it there raises here."""
+        applier = self._own or self._place.opened
+        return self._first(command) if applier is None else applier.submit(self._kind, command)
+
+    async def _first(self, command: C) -> R:
+        """The same, of what opens the store."""
+        return await (await self._place.applier()).submit(self._kind, command)
 
     async def store(self) -> CellStore:
         """The store. Raises `StoreUnavailable` while the application is not open."""

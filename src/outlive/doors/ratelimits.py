@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakSet
@@ -61,6 +61,7 @@ from outlive.kinds.ratelimits.algorithms import State, give_back
 from outlive.kinds.ratelimits.deciding import SPACES, answer_of, take_all
 from outlive.kinds.ratelimits.quotas import QUOTAS_MAX
 from outlive.kinds.ratelimits.slots import Held
+from outlive.runtime.waits import Waits
 
 if TYPE_CHECKING:
     from outlive.doors.cells import Place
@@ -118,6 +119,7 @@ class RateLimiter:
         self._place, self._clock, self._storage = place, clock, storage
         self._ahead, self._ahead_seconds = (ahead, ahead_seconds) if scope == "hybrid" else (0, 0.0)
         self.on_failure, self._timeout = on_failure, timeout_seconds
+        self._waits = Waits(timeout_seconds)
         self._shadows = any(quota.shadow for quota in quotas)
         self._uses: dict[tuple[Any, str], tuple[Use, ...]] = {}
         self._denied: dict[tuple[Use, ...], tuple[int, float, Answer]] = {}
@@ -260,10 +262,18 @@ class RateLimiter:
             self._remember_denied(uses, cost, answer)
         return answer
 
-    async def _apply(self, command: Any) -> Any:
+    def _apply(self, command: Any) -> Awaitable[Any]:
+        """Carry out `command` within the limiter's time. Raises `TimeoutError` and what the store
+        raises, some of it at once."""
+        applier = self._place.opened
+        if applier is None:
+            return self._first(command)
+        return self._waits.limit(applier.submit(RATELIMITS, command))
+
+    async def _first(self, command: Any) -> Any:
+        """The same, of what opens the store."""
         async with asyncio.timeout(self._timeout):
-            applier = await self._place.applier()
-            return await applier.apply(RATELIMITS, command)
+            return await (await self._place.applier()).submit(RATELIMITS, command)
 
     def _unasked(self, uses: tuple[Use, ...], cost: int) -> Answer:
         """What is answered when the store could not be asked."""

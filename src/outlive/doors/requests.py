@@ -44,6 +44,7 @@ from outlive.errors import (
     NotAllowed,
     NotReplayable,
     OutcomeUnknown,
+    OutliveError,
     RequestRunning,
     RequestUnknown,
     StoreUnavailable,
@@ -195,15 +196,17 @@ class Requests:
         """Forget the answers that were given to a principal, which may hold personal data; gives
         how many. What is running or unknown stays, and is not counted."""
         store = await self._ground.demand("select")
-        who, erased = Place("", principal, tenant).who, 0
+        who, erased, stay = Place("", principal, tenant).who, 0, 0
         while True:
-            found = await store.select((ONCE,), WHO_MARK, who, who, PAGE_MAX)
+            most = stay + PAGE_MAX  # what stays stands before the rest each time
+            found = await store.select((ONCE,), WHO_MARK, who, who, most)
             before = erased
             for _, cell in found:
                 if read_record(cell.value).state == "done":
                     erased += (await self.ask(Expire(cell.key))).said == "done"
-            if len(found) < PAGE_MAX or erased == before:
+            if len(found) < most:
                 return erased
+            stay = len(found) - (erased - before)
 
     async def sweep(self) -> int:
         """Do what is due: leases that ended, retentions that passed; done from time to time by
@@ -567,7 +570,7 @@ class Once:
             return
         try:
             await self._requests.ask(command)
-        except (StoreUnavailable, OutcomeUnknown) as error:  # the end of the lease says the same
+        except OutliveError as error:  # the end of the lease says the same
             log.warning("request %s: not noted (%s)", self.name, error.code)
         finally:
             self._end()
@@ -583,9 +586,9 @@ class Once:
         self._beating = asyncio.get_running_loop().create_task(self._renew())
 
     async def _renew(self) -> None:
-        """Go on having the key; while the store is out of reach, ask again at the next beat."""
+        """Go on having the key; while the store does not take that, ask again at the next beat."""
         claim = self._claim
-        with suppress(StoreUnavailable, OutcomeUnknown):
+        with suppress(OutliveError):
             reply = await self._requests.ask(Renew(self.name, claim.token, claim.lease))
             if reply.said == "lost":
                 return

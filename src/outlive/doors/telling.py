@@ -15,6 +15,7 @@ from outlive.errors import (
     NoSuchProcess,
     PastPivot,
     ProcessTerminal,
+    SignalNotExpected,
     StreamConflict,
     TooLarge,
 )
@@ -25,6 +26,8 @@ from outlive.kinds.processes.pending import told
 from outlive.model import Batch, Put, shard_of
 
 SIGNAL_BYTES_MAX = 64 * 1024
+SIGNAL_CHARACTERS_MAX = 200
+"""Of the name of a signal."""
 
 
 class Telling(Reading, Activity):
@@ -55,6 +58,11 @@ class Telling(Reading, Activity):
         if len(payload) > SIGNAL_BYTES_MAX:
             raise TooLarge(
                 f"The payload has {len(payload)} bytes; at most {SIGNAL_BYTES_MAX} are taken."
+            )
+        if not 1 <= len(name) <= SIGNAL_CHARACTERS_MAX:
+            raise SignalNotExpected(
+                f"{name[:64]!r} is no name of a signal: it has 1 to {SIGNAL_CHARACTERS_MAX} "
+                "characters. The signal was not kept."
             )
         made = self._all.get((head.type, head.version))
         return any_payload(payload) if made is None else made.signal_payload(name, payload)

@@ -423,6 +423,13 @@ def _fold_for(one: _Asked, fold_of: dict[Ref, _Fold], folds: dict[int, _Fold]) -
 
 def _batch_of(fold: _Fold, base: dict[Ref, Cell | None]) -> Batch:
     """What `fold` writes, if every cell it looked at is as it was read."""
+    if len(fold.refs) == 1:  # most have
+        ((ref, put),) = fold.written.items()
+        cell = base[ref]
+        alone = (Require(ref, ABSENT if cell is None else cell.version),)
+        if put is None:
+            return Batch(None, alone, (), (ref,), (), fold.storage)
+        return Batch(None, alone, (put,), (), (), fold.storage)
     puts, drops, requires = [], [], []
     for ref in fold.refs:
         cell = base[ref]

@@ -70,6 +70,8 @@ async def _forward(activation: Activation, value: Any, decoded: bool) -> None:
         if _is_cancelled(activation):
             await _roll_back(activation)
         else:
+            # what it began beside itself and awaits no more begins nothing: no record would be kept
+            activation.shielded = activation.halted = True
             await activation.end("done", result=raw)
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -95,8 +96,27 @@ class Retention:
                     await self._end_some(part)
                 except OutliveError as error:
                     log.info("a retention was not ended now: %s", error.code)
+                except Exception:
+                    await self._end_each(part)
         finally:
             self._running = False
+
+    async def _end_each(self, ids: Sequence[str]) -> None:
+        """One of these cannot be read, such as a journal of a newer version: the others go."""
+        for id in ids:
+            try:
+                await self._end_some((id,))
+            except Exception as error:
+                log.error("the retention of %s was not ended: %s", id, type(error).__name__)
+                with suppress(OutliveError):
+                    await self._put_off(id)
+
+    async def _put_off(self, id: str) -> None:
+        node, shards = self._node, self._node.store.shards
+        (cell,) = await node.store.read((ref_of(id, shards),))
+        lease = node.leases.get(shard_of(id, shards))
+        if cell is not None and lease is not None:
+            await self._later(lease, (_Ended(cell, read_head(cell.value), [], 0),))
 
     async def _end_some(self, ids: Sequence[str]) -> None:
         node, shards = self._node, self._node.store.shards

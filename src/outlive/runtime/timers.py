@@ -78,15 +78,18 @@ class Timers:
             timer.cancel()
 
     def run_due(self) -> None:
-        """Make every call whose time has come."""
+        """Make every call whose time has come. One that raises is the loop's to report, and the
+        others are made right after it."""
         self._handle = None
         now = self._clock.wall()
-        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].call is None):
-            call = heapq.heappop(self._heap)[2].call
-            if call is not None:
-                call()
-        if self._heap and (self._heap[0][0] < self._armed or self._handle is None):
-            self._arm(self._heap[0][0])
+        try:
+            while self._heap and (self._heap[0][0] <= now or self._heap[0][2].call is None):
+                call = heapq.heappop(self._heap)[2].call
+                if call is not None:
+                    call()
+        finally:
+            if self._heap and (self._heap[0][0] < self._armed or self._handle is None):
+                self._arm(self._heap[0][0])
 
     @property
     def next_due(self) -> int | None:

@@ -21,7 +21,6 @@ are held.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from hashlib import sha256
 from typing import Any, Literal, Protocol
@@ -30,7 +29,6 @@ import msgspec
 from msgspec import Struct
 
 from outlive.errors import StoreCorrupt
-from outlive.ids import ALPHABET
 from outlive.model import ERASED, Shard
 from outlive.stores.blobs import verified
 from outlive.stores.chain import GENESIS, link
@@ -47,7 +45,6 @@ PAGE_BYTES = 1024 * 1024
 FAULTS_MAX = 100
 """Faults of one kind that are named; there may be more."""
 
-_BLOB_NAME = re.compile(rb"[%s]{16}-[0-9a-f]{64}" % ALPHABET.encode())
 _KEYS: dict[Section, int] = {"holds": 2, "events": 2, "cells": 2, "blobs": 1}
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -179,7 +176,7 @@ class Inspection:
         self._hashes = {section: sha256() for section in SECTIONS}
         self._broken: set[int] = set()
         self._last: dict[str, Key] = {}
-        self._named: dict[str, str] = {}
+        self._named: set[str] = set()
         self._blobs: set[str] = set()
         self._epochs = {row.id: row.epoch for row in facts.shards}
         if [row.id for row in facts.shards] != list(range(len(facts.shards))):
@@ -208,9 +205,8 @@ class Inspection:
             seq = self._ends[row.id][0]
             if seq != row.head and row.id not in self._broken:
                 self._fault(f"shard {row.id}: its head is {row.head}, its last event is {seq}")
-        for name, cell in self._named.items():
-            if name not in self._blobs:
-                self._fault(f"blob {name} is named by cell {cell}, and is not there")
+        for name in sorted(self._named - self._blobs):
+            self._fault(f"blob {name} is named by a cell, and is not there")
         for section in SECTIONS:
             said = self._facts.counts.get(section, 0)
             if said != self._counts[section]:
@@ -245,12 +241,11 @@ class Inspection:
             self._fault(f"shard {shard}: event {seq} is not what was committed (chain broken)")
 
     def _look_at_cells(self, row: Row) -> None:
-        space, key, version, _due, _marks, value = row
+        space, key, version, *_ = row
         if version > self._facts.version:
             self._fault(f"cell {space}/{key}: version {version} was never drawn")
-        names = [key] if space == "blob" else map(bytes.decode, _BLOB_NAME.findall(value))
-        for name in names:
-            self._named.setdefault(name, f"{space}/{key}")
+        if space == "blob":  # and no other: what looks like a name elsewhere is what a user wrote
+            self._named.add(key)
 
     def _look_at_blobs(self, row: Row) -> None:
         self._blobs.add(row[0])

@@ -2,13 +2,17 @@
 
 SQLite calls block for the length of an fsync, so they never run on an event loop. One lane owns the
 writing connection, a few own reading ones. A job's result comes back by `call_soon_threadsafe`; a
-loop that is gone by then does not hurt the lane.
+loop that is gone by then does not hurt the lane. Where the interpreter ends and nobody has closed
+the store, its lanes finish what they were given: a thread inside SQLite would otherwise use what
+the interpreter has freed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -18,6 +22,9 @@ from outlive.errors import StoreUnavailable
 
 T = TypeVar("T")
 _Job = tuple["asyncio.AbstractEventLoop | None", "asyncio.Future[Any] | None", Callable[[], Any]]
+
+EXIT_SECONDS = 10.0
+"""How long an interpreter that ends waits for each of its lanes."""
 
 
 class Lane:
@@ -29,6 +36,7 @@ class Lane:
         self._given = self._finished = 0
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
+        _lanes.add(self)
 
     def do(self, job: Callable[[], T]) -> asyncio.Future[T]:
         """Run `job` in the lane; the future gives what it returned or raises what it raised."""
@@ -59,6 +67,12 @@ class Lane:
             self._jobs.put(None)
             await last
 
+    def leave(self) -> None:
+        """The same without an event loop, for at most `EXIT_SECONDS`."""
+        self._ended = True
+        self._jobs.put(None)
+        self._thread.join(EXIT_SECONDS)
+
     def _work(self) -> None:
         while (found := self._jobs.get()) is not None:
             loop, future, job = found
@@ -84,3 +98,12 @@ def _settle(future: asyncio.Future[Any] | None, result: Any, error: BaseExceptio
         future.set_exception(RuntimeError(f"A job in a lane raised {error!r}."))
     else:
         future.set_exception(error)
+
+
+_lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    for lane in list(_lanes):
+        lane.leave()

@@ -273,7 +273,7 @@ async def move(source: Place, target: Place, told: Told) -> Report:
     except OutliveError:
         if halt is None:
             begun = await target.halt()
-            if begun is None or begun.token != token:
+            if begun is None or begun.token != token or begun.reason == "moving":
                 await source.thaw(token)  # refused before anything was begun
         raise
     await source.freeze("moved", target.address, token)

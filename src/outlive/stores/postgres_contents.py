@@ -156,6 +156,8 @@ class PostgresPlace:
             if halt.token != token:
                 raise StoreNotEmpty(f"{self.address} is already being filled from {halt.other}.")
             return
+        if halt is not None and halt.token == token:
+            raise StoreNotEmpty(f"{self.address} is the store that is to be moved.")
         if halt is not None:
             raise StoreNotEmpty(f"The store in {self.address} was moved to {halt.other}.")
         made = store_at(self._address)

@@ -137,7 +137,7 @@ async def _schema(store: PostgresStore) -> Findings:
         yield Finding("schema", "ok", text)
     ((locked,),) = await store.read_rows("doctor_rights", store.schema)
     if locked:
-        text = f"{locked} tables of {store.schema} cannot be written by this role"
+        text = f"{locked} tables of {store.schema} cannot be read and written by this role"
         yield Finding("access", "fail", text, "make the role the owner of the schema's tables")
     else:
         yield Finding("access", "ok", "every table can be written")

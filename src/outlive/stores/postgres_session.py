@@ -104,6 +104,8 @@ class Session:
                 await self._links.check(link)
             for restore in self.restores:
                 await restore(link)
+            if self._closed:  # meanwhile: nobody would end it, and it says that this node lives
+                raise StoreUnavailable("The store is closed; nothing was read or written.")
         except BaseException as error:
             if link is not None:
                 link.terminate()

@@ -188,7 +188,7 @@ class Takes:
                         "shard %d: the session of its last owner stood idle in a transaction and"
                         " was ended (backend %d, %s)", shard, pid, name,
                     )  # fmt: skip
-        except (*CUT, asyncpg.PostgresError) as error:
+        except (*CUT, asyncpg.PostgresError, OutliveError) as error:
             log.info("who holds shard %d was not found out: %s", shard, type(error).__name__)
 
 

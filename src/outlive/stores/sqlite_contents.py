@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -205,6 +206,8 @@ class SQLitePlace:
             if halt.token != token:
                 raise StoreNotEmpty(f"{self.path} is already being filled from {halt.other}.")
             return
+        if halt is not None and halt.token == token:
+            raise StoreNotEmpty(f"{self.path} is the store that is to be moved.")
         if halt is not None:
             raise StoreNotEmpty(f"The store at {self.path} was moved to {halt.other}.")
         shards = len(facts.shards)
@@ -430,7 +433,7 @@ class HeldBlobs:
 
 def _sweep(folder: Path, prefix: str) -> None:
     """Remove the folders of readings that died: their lock is free."""
-    for path in folder.glob(prefix + "*"):
+    for path in folder.glob(escape(prefix) + "*"):
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:

@@ -348,7 +348,7 @@ class SQLiteFile:
         that fails too. Runs with the write lock held."""
         try:
             return self._reopen() >= group
-        except apsw.Error as error:
+        except (apsw.Error, OSError) as error:
             self.unsure = True
             raise OutcomeUnknown(
                 f"The store failed while committing ({cause}) and again while looking the commit "
@@ -368,7 +368,7 @@ class SQLiteFile:
     def _settle(self) -> None:
         try:
             self._reopen()
-        except apsw.Error as error:
+        except (apsw.Error, OSError) as error:
             raise self.mapped(error) from error
         self.unsure = False
 
@@ -426,8 +426,9 @@ class SQLiteFile:
             self.in_hand = False
         return found
 
-    def mapped(self, error: apsw.Error) -> OutliveError:
-        """An engine's error as one of ours; the only place where they are told apart."""
+    def mapped(self, error: apsw.Error | OSError) -> OutliveError:
+        """An error of the engine or the file system as one of ours; the only place where they are
+        told apart."""
         text = f"{self.path.name}: {error}"
         if isinstance(error, apsw.ConstraintError) and FROZEN in text:
             return frozen(self.path.name)

@@ -268,12 +268,12 @@ class Group:
         lengths: dict[str, int],
     ) -> OutliveError | None:
         for require in batch.require:
-            ref = require.ref
-            if require.version == ABSENT and self._believes_absent(file, batch, ref, cells):
+            ref, wanted = require.ref, require.version
+            if self._believing and self._believes(file, batch, ref, wanted, cells):
                 continue
             found = _cell(file, connection, cells, (ref.space, ref.key)).version
-            if found != require.version:
-                return conflict(ref, require.version, found)
+            if found != wanted:
+                return conflict(ref, wanted, found)
         expected: dict[str, int] = {}
         for append in batch.append:
             stream = append.stream
@@ -287,20 +287,25 @@ class Group:
             expected[stream] = length + 1
         return None
 
-    def _believes_absent(
-        self, file: SQLiteFile, batch: Batch, ref: Ref, cells: dict[Key, _Cell]
+    def _believes(
+        self, file: SQLiteFile, batch: Batch, ref: Ref, wanted: int, cells: dict[Key, _Cell]
     ) -> bool:
-        """Whether a cell that is to be made is taken for absent unseen: the key refuses it if not.
+        """Whether a cell that `batch` writes is taken, unseen, for what is wanted: its writing
+        proves it, or raises `Again`.
 
-        Who requires it has looked a moment ago, or starts what has a name of its own. Two of this
-        process that make one cell do not get here: the first one's is known.
+        As this process wrote it last, if nothing of this group has touched it. Or absent: who
+        requires that has looked a moment ago, or starts what has a name of its own.
         """
         key = (ref.space, ref.key)
-        if not self._believing or key in cells or key in file.cells:
+        if key in cells:
+            return False
+        known = file.cells.get(key)
+        if wanted != (ABSENT if known is None else known[0]):
             return False
         for put in batch.put:
             if put.ref == ref:
-                cells[key] = _Cell(ABSENT, (), ABSENT, unseen=True)
+                if known is None:
+                    cells[key] = _Cell(ABSENT, (), ABSENT, unseen=True)
                 return True
         return False
 

@@ -176,6 +176,9 @@ async def count_calls(folder: Path, fault: Fault, plan: Sequence[Do] = SHORT_PLA
     run = await fail_at(folder, fault, 0, plan)
     if run.verdict.lost or run.verdict.corrupt:
         raise AssertionError(f"it is wrong without a fault: {run.verdict}")
+    run.witness.demand_written()
+    if not run.bad.whats:
+        raise AssertionError(f"there is no call that {fault!r} could strike")
     return run.bad.whats
 
 

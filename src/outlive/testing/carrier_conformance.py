@@ -5,6 +5,7 @@ What `transact` hands out is a `Carrier`: it sees the store from inside, and tak
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -66,6 +67,18 @@ class CarrierConformance:
         await store.transact(work)
         found = await store.read((ref("a"), ref("b"), ref("c"), ref("d")))
         assert [cell and cell.value for cell in found] == [there.value, None, b"3", None]
+
+    async def test_a_carried_cell_is_new_or_the_whole_is_refused(self, store: Store) -> None:
+        (kept,) = (await store.commit(puts("b"))).versions
+
+        def work(carrier: Any) -> Batch:
+            assert carrier.carry((Put(ref("a"), b"1"), Put(ref("b"), b"2"))) is None
+            return puts("beside")
+
+        (refusal,) = await asyncio.gather(store.transact(work), return_exceptions=True)
+        assert isinstance(refusal, Exception), "the other cell was written over"
+        assert await version(store, "b") == kept
+        assert await store.read((ref("a"), ref("beside"))) == [None, None]
 
     async def test_a_carrier_is_of_no_use_after_its_transaction(self, store: Store) -> None:
         kept: list[Any] = []

@@ -23,7 +23,7 @@ from outlive.clock import MICROS, ManualClock
 from outlive.errors import Conflict, OutliveError, Refused, StoreUnavailable, TooLarge
 from outlive.ids import seeded
 from outlive.model import ABSENT, Batch, Cell, Committed, Put, Ref, Require, Storage
-from outlive.store import GROUP_BATCHES_MAX, VALUE_BYTES_MAX, CellStore
+from outlive.store import CLAIM_CELLS_MAX, GROUP_BATCHES_MAX, VALUE_BYTES_MAX, CellStore
 from outlive.stores.memory import MemoryStore
 from outlive.testing.lockstep import CellLockstep
 
@@ -358,6 +358,15 @@ class CellConformance:
         rest = await store.claim([SPACE, "other"], 9, 60)
         assert [cell.key for cell in first] == ["5", "4"]
         assert [cell.key for cell in rest] == ["3", "2", "1"]
+
+    async def test_a_claim_is_never_of_more_than_its_limit_allows(self, store: CellStore) -> None:
+        names = [f"{number:04}" for number in range(CLAIM_CELLS_MAX + 1)]
+        await store.commit(puts(*names, due=await store.now()))
+        assert len(await store.claim([SPACE], 3, 60)) == 3
+        self.clock.advance(61)
+        claimed = await store.claim([SPACE], 10 * CLAIM_CELLS_MAX, 60)
+        assert len({cell.key for cell in claimed}) == CLAIM_CELLS_MAX
+        assert len(await store.claim([SPACE], 10, 60)) == 1
 
     async def test_a_space_named_twice_gives_its_cells_once(self, store: CellStore) -> None:
         await store.commit(puts("a", "b", due=await store.now()))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,10 +45,16 @@ if TYPE_CHECKING:
 
 COMMITS_MAX = 500
 """Commits of one process; each costs two whole runs, and nested two more for each of its own."""
+REACH_TRIES = 3
+"""Runs in which a death may be reached; then it is said that it never was."""
 CLOSE_SECONDS = 5.0
 KEY = "killed everywhere"
 
 Client = Callable[["Killed", Handle[Any]], Awaitable[Any]]
+
+
+class UnreachedDeaths(UserWarning):
+    """Some commits of the undisturbed run were never there again to be killed at."""
 
 
 class Death(Struct, frozen=True):
@@ -151,16 +158,26 @@ class Murder:
                     raise AssertionError(f"{only} was not reached: {len(lives[-1])} commits")
                 return ["/".join(map(str, wanted))]
             done: list[str] = []
+            missed: list[str] = []
             for first in _deaths(commits):
-                again = await self._once([first])
-                if len(again) != 2:  # what runs beside something else may commit with it
-                    continue
-                done.append(str(first))
-                if nested:
-                    for second in _deaths(again[1]):
-                        if len(await self._once([first, second])) == 3:
-                            done.append(f"{first}/{second}")
+                again = await self._reaching([first], done, missed)
+                for second in _deaths(again[1]) if nested and again else ():
+                    await self._reaching([first, second], done, missed)
+            _tell_of(missed, done)
             return done
+
+    async def _reaching(
+        self, deaths: list[Death], done: list[str], missed: list[str]
+    ) -> list[list[str]]:
+        """One run that comes to its last death, which is noted in `done`; else in `missed`, and
+        nothing is given. What runs beside something else may commit with it, so it is tried again.
+        """
+        for _ in range(REACH_TRIES):
+            if len(lives := await self._once(deaths)) > len(deaths):
+                done.append("/".join(map(str, deaths)))
+                return lives
+        missed.append("/".join(map(str, deaths)))
+        return []
 
     async def _once(self, deaths: list[Death]) -> list[list[str]]:
         """One run with these deaths; gives what each life committed."""
@@ -269,6 +286,20 @@ def _calls_after(recorded: set[tuple[str, str]]) -> Iterator[list[str]]:
         steps.set_attempt, ids.full_jitter = set_attempt, full_jitter
 
 
+def _tell_of(missed: list[str], done: list[str]) -> None:
+    """Say that not every death was there to be died: what was not tried is not proven."""
+    if not missed:
+        return
+    said = (
+        f"{len(missed)} of {len(missed) + len(done)} deaths were never reached, so nothing is known"
+        f" of them: {', '.join(missed[:5])}{' …' if len(missed) > 5 else ''}. A run after the first"
+        " had fewer commits: is the outside new each time (reset=)?"
+    )
+    if not done:
+        raise AssertionError(said)
+    warnings.warn(said, UnreachedDeaths, stacklevel=2)
+
+
 def _deaths(said: list[str]) -> list[Death]:
     if len(said) > COMMITS_MAX:
         raise AssertionError(f"{len(said)} commits are too many; {COMMITS_MAX} can be tried")
@@ -334,7 +365,8 @@ class KillEverywhere:
 
         Gives where it was killed; in an asynchronous test an awaitable of that. Raises what `check`
         raised, or `AssertionError` when an oracle of outlive found something, each with a note
-        where it was killed.
+        where it was killed; also when no death was ever reached. Warns (`UnreachedDeaths`) when
+        some never were, as of a run that has fewer commits because the outside is not new.
         """
         work = Murder(self._app, body, value, self._fresh, client, check, reset)
         try:

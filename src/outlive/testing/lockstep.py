@@ -40,6 +40,8 @@ class CellLockstep:
         self._clock = clock
         self._dice = dice
         self._versions: dict[tuple[Ref, int], int] = {}
+        self._used: dict[tuple[Ref, int], int] = {}
+        """The same the other way round: no version of a cell is given twice."""
 
     async def run(self, operations: int) -> None:
         """Do and compare `operations` operations. Raises AssertionError at the first difference."""
@@ -132,6 +134,7 @@ class CellLockstep:
 
     def _same_version(self, address: Ref, ours: int, theirs: int) -> None:
         assert self._versions.setdefault((address, theirs), ours) == ours
+        assert self._used.setdefault((address, ours), theirs) == theirs, "a version is used again"
 
     def _same_cells(self, ours: Sequence[Cell], theirs: Sequence[Cell]) -> None:
         assert [replace(cell, version=0) for cell in ours] == [

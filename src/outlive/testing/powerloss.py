@@ -316,7 +316,7 @@ async def record(
     """Let a witness work in `folder`, which is empty, and write everything down.
 
     `blobs` makes other blobs than those of the store, on files that are watched. The store is
-    closed at the end.
+    closed at the end. Raises `AssertionError` when it did not take what it was given.
     """
     log = Log(folder)
     with watched(log) as disk:
@@ -325,6 +325,7 @@ async def record(
         witness = Witness(path, log.position, disk.files, make)
         await witness.work(plan)
         await witness.close()
+    witness.demand_written()
     return Recording(log.root, log, witness)
 
 

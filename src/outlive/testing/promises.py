@@ -16,6 +16,7 @@ took effect is no guess, and linearizability need not be searched for: it is che
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import pairwise
@@ -78,7 +79,7 @@ def _flaws_of_cell(deeds: list[Deed]) -> list[str]:
         for deed in deeds
         if deed.kind == "read" and deed.outcome == "ok" and deed.value not in known
     ]
-    told = [deed for deed in deeds if deed.outcome == "ok"]
+    flaws += _flaws_of_order(deeds, told := [deed for deed in deeds if deed.outcome == "ok"])
     newest, at = 0, 0
     by_end = sorted(told, key=lambda deed: deed.ended)
     for deed in sorted(told, key=lambda deed: deed.began):
@@ -86,6 +87,26 @@ def _flaws_of_cell(deeds: list[Deed]) -> list[str]:
             newest, at = max(newest, by_end[at].version), at + 1
         if deed.version < newest or (deed.kind == "write" and deed.required < newest):
             flaws.append(f"version {deed.version} was seen after version {newest}")
+    return flaws
+
+
+def _flaws_of_order(deeds: list[Deed], told: list[Deed]) -> list[str]:
+    """What is wrong with who replaced whom: of a write that was told, and of one that was read."""
+    flaws: list[str] = []
+    made: dict[str, int] = {}
+    for deed in told:
+        if deed.version and made.setdefault(deed.value, deed.version) != deed.version:
+            flaws.append(
+                f"{deed.value} was written as version {made[deed.value]} and as {deed.version}"
+            )
+    versions = sorted(set(made.values()))
+    for deed in deeds:
+        if deed.kind == "write" and (version := made.get(deed.value)):
+            before = bisect_left(versions, version) - 1
+            if before >= 0 and versions[before] > deed.required:
+                flaws.append(
+                    f"version {version} replaced {deed.required}, and {versions[before]} was there"
+                )
     return flaws
 
 

@@ -21,6 +21,7 @@ import argparse
 import asyncio
 import itertools
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -38,6 +39,7 @@ from outlive.clock import Clock
 from outlive.kinds.processes import limits
 from outlive.runtime import node, ownership
 from outlive.stores import sqlite
+from outlive.testing.asked import faults_of, minutes_of, seconds_of, seeds_of
 from outlive.testing.cluster import Cluster
 from outlive.testing.faults import Fault, drawn
 from outlive.testing.oracles import (
@@ -168,7 +170,7 @@ def run_case(
     afterwards, as sentences. Without them it is the service of `workload.py`. Raises `ValueError`
     for a case that cannot be. Not to be called inside of a running event loop.
     """
-    if not 1 <= case.nodes <= 16 or case.seconds < 0:
+    if not 1 <= case.nodes <= 16 or not 0 <= case.seconds < math.inf:
         raise ValueError("a case has 1 to 16 nodes and lasts some seconds")
     threaded = [made.name for made in (app._all.values() if app else ()) if not made.is_async]
     if threaded:
@@ -448,7 +450,7 @@ def run(
     an outside that is new. `check(cluster, facts)`: gives what is wrong afterwards, as sentences,
     beside what the oracles of outlive find. `nodes`: 1 to 16. `seconds`: how long faults come
     (virtual; 0: 60 to 2400, as the seed says). Raises `AssertionError` at the first seed that finds
-    a violation, with the smallest case that still does, for `run_case`.
+    a violation, with the smallest case that still does, for `run_case`; `ValueError`: no seeds.
     """
 
     def of_app(case: Case) -> Found:
@@ -461,7 +463,10 @@ def run(
             again = f"run_case(repeated({small.options!r}), app, clients, check)"
             raise AssertionError(f"{flaws}\nrepeat it by simulate.{again}")
 
-    return search((Case(seed, nodes, seconds) for seed in seeds), run=of_app, told=told)
+    report = search((Case(seed, nodes, seconds) for seed in seeds), run=of_app, told=told)
+    if not report.seeds:
+        raise ValueError("no seeds were given, so nothing was simulated")
+    return report
 
 
 # --- many runs ------------------------------------------------------------------------------------
@@ -478,7 +483,7 @@ def repeated(options: str) -> Case:
         int(said["--seed"]),
         int(said.get("--nodes", NODES)),
         float(said.get("--seconds", 0)),
-        None if faults is None else tuple(int(n) for n in faults.split(",") if n != "-"),
+        None if faults is None else faults_of(faults),
     )
 
 
@@ -541,12 +546,13 @@ def lines_of(report: Report) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m outlive.testing.simulate", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--seeds", help="from-to, both included")
-    parser.add_argument("--seed", type=int, help="one seed, with its faults as they come")
-    parser.add_argument("--minutes", type=float, help="at most so long (1 without any seeds)")
-    parser.add_argument("--nodes", type=int, default=NODES)
-    parser.add_argument("--seconds", type=float, default=0.0, help="how long faults come")
-    parser.add_argument("--faults", help="only these, by number, with commas; - for none")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--seeds", type=seeds_of, help="from-to, both included")
+    which.add_argument("--seed", type=int, help="one seed, with its faults as they come")
+    parser.add_argument("--minutes", type=minutes_of, help="at most so long (1 without any seeds)")
+    parser.add_argument("--nodes", type=int, choices=range(1, 17), default=NODES)
+    parser.add_argument("--seconds", type=seconds_of, default=0.0, help="how long faults come")
+    parser.add_argument("--faults", type=faults_of, help="only these, with commas; - for none")
     parser.add_argument("--keep", action="store_true", help="do not make a failing seed smaller")
     parser.add_argument("--report", choices=("text", "json"), default="text")
     return parser
@@ -554,21 +560,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives 1 when a violation was found."""
-    given = _parser().parse_args(arguments)
-    if given.seed is not None:
-        only = None if given.faults is None else given.faults.replace("-", "")
-        faults = None if only is None else tuple(int(n) for n in only.split(",") if n)
-        cases: Iterable[Case] = [Case(given.seed, given.nodes, given.seconds, faults)]
-    else:
-        first, _, last = (given.seeds or "1-1000000").partition("-")
-        seeds = range(int(first), int(last or first) + 1)
-        cases = (Case(seed, given.nodes, given.seconds) for seed in seeds)
+    given = (parser := _parser()).parse_args(arguments)
+    if given.faults is not None and given.seed is None:
+        parser.error("--faults are those of one --seed")
+    seeds = given.seeds or (range(1, 1_000_001) if given.seed is None else [given.seed])
+    cases = (Case(seed, given.nodes, given.seconds, given.faults) for seed in seeds)
     minutes = given.minutes
     if minutes is None and given.seeds is None and given.seed is None:
         minutes = 1.0
     text = given.report == "text"
     if given.seed is not None and text:
-        for fault in next(iter(cases)).drawn():
+        for fault in Case(given.seed, given.nodes, given.seconds, given.faults).drawn():
             print(fault)
 
     def told(found: Found) -> None:

@@ -244,6 +244,7 @@ class SmallProof:
                 *oracles.p4_one_effective_holder(facts),
                 *oracles.p9_tails_are_dense(facts),
                 *oracles.p10_chain_verifies(facts),
+                *never_run(facts, known),
             ),
             len(recorded),
             sum(count - 1 for count in counted.values()),
@@ -274,6 +275,13 @@ def called_after_record(
         if at is not None and call.at > at:
             late = (call.at - at) / MICROS
             yield f"{call.step} of {call.stream} was called {late:.3f} s after it was recorded"
+
+
+def never_run(facts: Facts, known: set[str]) -> Iterable[str]:
+    """Workers that did nothing with all that was accepted: killing them has shown nothing."""
+    accepted = [process for id, process in facts.processes.items() if id in known]
+    if accepted and all(len(process.journal) <= 1 for process in accepted):
+        yield f"none of {len(accepted)} processes was run by any worker: nothing is shown"
 
 
 class _client:

@@ -27,7 +27,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from outlive.clock import ManualClock
-from outlive.errors import OutcomeUnknown, OutliveError
+from outlive.errors import Conflict, OutcomeUnknown, OutliveError
 from outlive.model import ERASED, Append, Batch, Committed, Event, Lease, Put, Ref, Require
 from outlive.stores.blobs import FileBlobs
 from outlive.stores.chain import verify
@@ -139,6 +139,17 @@ class Witness:
         if store is not None:
             with suppress(OutliveError):
                 await store.close()
+
+    def demand_written(self) -> None:
+        """Raise `AssertionError` unless all that should be was written, as on a sound disk: of a
+        store that takes nothing, nothing can be lost."""
+        denied = sorted(number for number in self.refused if number < REFUSED_FROM)
+        wrong = [error for error in self.errors if not isinstance(error, Conflict)]
+        if denied or wrong or self.unknown or not self.sent:
+            raise AssertionError(
+                f"without a fault {self.sent} batches were sent, {len(denied)} refused and "
+                f"{len(self.unknown)} unknown: {wrong[:3]}"
+            )
 
     # --- one of each ------------------------------------------------------------------------------
 

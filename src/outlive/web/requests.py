@@ -346,7 +346,7 @@ class _Owner:
         self._wake()
         status, body = self._start["status"], b"".join(self._chunks)
         try:
-            if await self._once.is_recorded():  # in the effect's own transaction
+            if self._once.answer is not None and await self._once.is_recorded():  # by the handler
                 await _send_answer(self._request, _kept(self._once), self._once.replayed)
                 return
             if await self._is_recorded(status, Answer(status, self._kept_headers(), body)):
@@ -355,8 +355,9 @@ class _Owner:
         except OutliveError as error:
             await _problem(self._request, error)
             return
-        await _quietly(self._request.send, self._start)
-        await _quietly(self._request.send, {"type": "http.response.body", "body": body})
+        await _quietly(
+            self._request.send, self._start, {"type": "http.response.body", "body": body}
+        )
 
     async def _is_recorded(self, status: int, answer: Answer) -> bool:
         """Record `answer`, or give the key back; True when another one was recorded before."""
@@ -500,9 +501,10 @@ def _quiet(send: Send) -> Send:
     return sent
 
 
-async def _quietly(send: Send, message: Message) -> None:
+async def _quietly(send: Send, *messages: Message) -> None:
     """Send to a client that may have left: the answer is recorded, so nothing is lost."""
     try:
-        await send(message)
+        for message in messages:
+            await send(message)
     except OSError:
         log.debug("the client left before its answer")

@@ -321,10 +321,14 @@ SELECT coalesce(max(age(backend_xmin)), 0)::bigint,
        coalesce(extract(epoch FROM max(clock_timestamp() - xact_start)), 0)::float8
 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_xmin IS NOT NULL;
 
+-- A list of privileges in one question asks for any of them.
 -- name: doctor_rights
 SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relkind = 'r'
-    AND NOT has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE');
+    AND EXISTS (
+        SELECT FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (need)
+        WHERE NOT has_table_privilege(c.oid, r.need)
+    );
 
 -- name: chain_at
 SELECT chain FROM outlive.event WHERE shard = $1 AND seq = $2;
