@@ -229,7 +229,9 @@ def test_a_key_whose_loader_is_killed_is_loaded_once_by_another(fleet: Fleet) ->
 def test_clocks_an_hour_apart_mint_nothing_end_no_session_and_load_once(skewed: Fleet) -> None:
     hours = [skewed.ask(number, "hour") for number in range(3)]
     assert hours[1] - hours[0] > 3000 and hours[0] - hours[2] > 3000, "they are really apart"
-    id = skewed.ask(0, "make")
+    # SQLite's clock is the fastest of its processes': whatever was due within the hour by which it
+    # is ahead ends when it first writes, so that one writes first.
+    id = skewed.ask(1, "make")
     tries = [skewed.begin(number, "set", id, 40 * number, 40) for number in range(3)]
     assert [one.result(SECONDS) for one in tries] == [0, 0, 0]
     assert [len(skewed.ask(number, "read", id)) for number in range(3)] == [121] * 3
