@@ -33,7 +33,7 @@ from outlive.web.requests import IdempotencyMiddleware, Rule, once_of
 
 POST = ["POST"]
 RULES = [Rule(route="POST /charges", mode="transactional"), Rule(route="POST /slow")]
-SLOW_SECONDS = 0.5
+SLOW_SECONDS = 2.0
 
 
 def write(db: Any, name: str) -> dict[str, str]:

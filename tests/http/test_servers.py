@@ -117,7 +117,7 @@ async def test_the_same_requests_get_the_same_answers_from_each(tmp_path: Path) 
 @on_each
 async def test_a_client_that_leaves_stops_nothing_and_its_retry_collects(server: Served) -> None:
     with pytest.raises(httpx.ReadTimeout):
-        await server.http.post("/slow", json={"name": "tea"}, headers=ONCE, timeout=0.2)
+        await server.http.post("/slow", json={"name": "tea"}, headers=ONCE, timeout=1.0)
 
     async def collected() -> httpx.Response | None:
         answer = await server.http.post("/slow", json={"name": "tea"}, headers=ONCE)
