@@ -310,6 +310,10 @@ def test_a_cell_lapses_when_it_says_nothing_any_more() -> None:
     cells.ask(Hit(uses, 4), START)
     (cell,) = cells.cells.values()
     assert cell.due == START + 2_000_000
+    later = START + 900_000
+    cells.ask(Hit(uses, 1), later)  # most hits leave it as it is, and it is never due too soon
+    (cell,) = cells.cells.values()
+    assert later <= START + 2_500_000 <= cell.due == START + 3_000_000
 
 
 def test_a_key_has_parts_and_a_plan_has_numbers() -> None:

@@ -20,9 +20,11 @@ local version = first_version(now)
 local results, value = {}, 1
 
 for at, batch in ipairs(asked[5]) do
-  local result = {}
+  local result, seen = {}, {}
   for place, need in ipairs(batch[1]) do
-    local found = tonumber(call('HGET', cell_of(need[1], need[2]), 'n') or '0')
+    local name = cell_of(need[1], need[2])
+    seen[name] = look(name)
+    local found = tonumber(seen[name][1] or '0')
     if found ~= need[3] then
       result = {-1, place - 1, found}
       break
@@ -33,10 +35,13 @@ for at, batch in ipairs(asked[5]) do
   else
     for _, ref in ipairs(batch[2]) do
       drop(ref[1], ref[2])
+      seen[cell_of(ref[1], ref[2])] = nil
     end
     for place, cell in ipairs(batch[3]) do
       value, version = value + 1, version + 1
-      put(cell[1], cell[2], ARGV[value], cell[3], cell[4], version)
+      local name = cell_of(cell[1], cell[2])
+      put(cell[1], cell[2], ARGV[value], cell[3], cell[4], version, seen[name])
+      seen[name] = nil
       result[place] = version
     end
   end

@@ -54,6 +54,10 @@ local function unmark(space, key, packed)
   end
 end
 
+local function look(at)
+  return call('HMGET', at, 'n', 'm', 'd')
+end
+
 local function drop(space, key)
   local at = cell_of(space, key)
   local old = call('HMGET', at, 'n', 'm')
@@ -65,22 +69,27 @@ local function drop(space, key)
   end
 end
 
-local function put(space, key, value, due, marks, version)
+-- `old`: what is there, if that was looked at: its version, marks and due.
+local function put(space, key, value, due, marks, version, old)
   local at = cell_of(space, key)
-  local old = call('HMGET', at, 'n', 'm', 'd')
+  old = old or look(at)
   if not old[1] then
     call('ZADD', p .. 'k:' .. space, 0, key)
   end
-  unmark(space, key, old[2])
   local packed = ''
   if #marks > 0 then
     packed = cmsgpack.pack(marks)
+  end
+  if packed ~= old[2] then
+    unmark(space, key, old[2])
     for _, mark in ipairs(marks) do
       call('ZADD', p .. 'm:' .. mark[1], 0, member(mark[2], space, key))
     end
   end
   call('HSET', at, 'v', value, 'n', text(version), 'd', due, 'm', packed)
-  if due ~= '' then
+  if due == old[3] then
+    return
+  elseif due ~= '' then
     call('ZADD', p .. 'd:' .. space, due, key)
   elseif old[3] and old[3] ~= '' then
     call('ZREM', p .. 'd:' .. space, key)
