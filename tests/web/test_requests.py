@@ -464,7 +464,11 @@ async def test_an_operator_looks_expires_and_erases(store: MemoryStore) -> None:
     assert json.loads(record.answer.body)["n"] == 1
     await keys.expire(named, by="ops", why="a test")
     assert (await place.http.post("/orders", json={"x": 1}, headers=KEY)).status_code == 201
-    assert await keys.erase("") == 1 and len(await store.scan("once")) == 0
+    with pytest.raises(ValueError, match="name a principal or a tenant"):
+        await keys.erase("")
+    assert (await place.http.post("/orders", headers={**KEY, "authorization": "x"})).is_success
+    assert await keys.erase(principal_of({"headers": [(b"authorization", b"x")]})) == 1
+    assert [cell.key for cell in await store.scan("once")] == [named.name]
 
 
 async def test_the_end_of_the_life_span_waits_for_what_is_carried_out(store: MemoryStore) -> None:

@@ -70,6 +70,14 @@ def demand_done(reply: Reply, name: str) -> None:
         raise NotResolvable(f"The record {name} is {state}; nothing was changed.")
 
 
+def who_of(principal: str, tenant: str) -> str:
+    """What the records of a principal are found by; those of nobody in particular are found by
+    their keys alone. Raises `ValueError` for nobody."""
+    if not principal and not tenant:
+        raise ValueError("name a principal or a tenant; nothing was forgotten")
+    return Place("", principal, tenant).who
+
+
 def told(reply: Reply) -> Record:
     """The record to give again. Raises why there is none: `KeyReused`, `RequestRunning`,
     `RequestUnknown`, `StoreUnavailable`."""

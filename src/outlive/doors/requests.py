@@ -194,9 +194,9 @@ class Requests:
 
     async def erase(self, principal: str, tenant: str = "") -> int:
         """Forget the answers that were given to a principal, which may hold personal data; gives
-        how many. What is running or unknown stays, and is not counted."""
+        how many. What is running or unknown stays. Raises `ValueError` for nobody at all."""
         store = await self._ground.demand("select")
-        who, erased, stay = Place("", principal, tenant).who, 0, 0
+        who, erased, stay = replies.who_of(principal, tenant), 0, 0
         while True:
             found = await store.select((ONCE,), WHO_MARK, who, who, stay + PAGE_MAX)
             is_all, stay = len(found) < stay + PAGE_MAX, len(found)  # it comes before the rest

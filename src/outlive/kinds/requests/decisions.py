@@ -73,8 +73,10 @@ def _who(tenant: str, principal: str) -> str:
 
 
 @lru_cache(maxsize=SCOPES_KEPT_MAX)
-def _marks(tenant: str, principal: str) -> tuple[tuple[str, str]]:
-    """What every record of one principal is found by."""
+def _marks(tenant: str, principal: str) -> tuple[tuple[str, str], ...]:
+    """What every record of one principal is found by; nobody's is found by its key alone."""
+    if not tenant and not principal:
+        return ()
     return ((WHO_MARK, _who(tenant, principal)),)
 
 
