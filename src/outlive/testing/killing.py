@@ -47,6 +47,9 @@ COMMITS_MAX = 500
 """Commits of one process; each costs two whole runs, and nested two more for each of its own."""
 REACH_TRIES = 3
 """Runs in which a death may be reached; then it is said that it never was."""
+UNREACHED_MAX = 0.2
+"""The part of the deaths that may be unreached without a warning: what runs beside something else
+shares a commit with it in one run, and has one of its own in another."""
 CLOSE_SECONDS = 5.0
 KEY = "killed everywhere"
 
@@ -54,7 +57,7 @@ Client = Callable[["Killed", Handle[Any]], Awaitable[Any]]
 
 
 class UnreachedDeaths(UserWarning):
-    """Some commits of the undisturbed run were never there again to be killed at."""
+    """Many commits of the undisturbed run were never there again to be killed at."""
 
 
 class Death(Struct, frozen=True):
@@ -288,7 +291,7 @@ def _calls_after(recorded: set[tuple[str, str]]) -> Iterator[list[str]]:
 
 def _tell_of(missed: list[str], done: list[str]) -> None:
     """Say that not every death was there to be died: what was not tried is not proven."""
-    if not missed:
+    if len(missed) <= UNREACHED_MAX * (len(missed) + len(done)):
         return
     said = (
         f"{len(missed)} of {len(missed) + len(done)} deaths were never reached, so nothing is known"
@@ -366,7 +369,7 @@ class KillEverywhere:
         Gives where it was killed; in an asynchronous test an awaitable of that. Raises what `check`
         raised, or `AssertionError` when an oracle of outlive found something, each with a note
         where it was killed; also when no death was ever reached. Warns (`UnreachedDeaths`) when
-        some never were, as of a run that has fewer commits because the outside is not new.
+        more than a fifth never was, as of runs with fewer commits because the outside is not new.
         """
         work = Murder(self._app, body, value, self._fresh, client, check, reset)
         try:
