@@ -144,7 +144,10 @@ async def everything(http: httpx.AsyncClient) -> list[tuple[str, int, str]]:
         return answer
 
     place = (await ask("POST", "/orders", json={"item": "book"}, headers=ONCE)).headers["location"]
-    told[0] = (*told[0][:2], told[0][2].partition(' {"id"')[0])  # how far it had come by then varies
+    told[0] = (
+        *told[0][:2],
+        told[0][2].partition(' {"id"')[0],
+    )  # how far it had come by then varies
     async with asyncio.timeout(60):
         while (await http.get(place)).json()["status"] != "waiting":
             await asyncio.sleep(0.01)
