@@ -38,6 +38,16 @@ class Late:
         await route.continue_()
 
 
+async def late_list(page: Page, shop: Shop) -> Late:
+    """The list with one that is stuck and one that waits; what it asks is answered late."""
+    await shop.register("stuck@late.example", "stuck")
+    await shop.register("ada@late.example", "waiting")
+    await page.goto(f"{shop.url}/outlive/processes")
+    late = Late()
+    await page.route(LISTS, late)
+    return late
+
+
 async def test_enter_asks_once_and_keeps_what_was_chosen_for_many(page: Page, shop: Shop) -> None:
     await shop.register("ada@once.example", "waiting")
     await page.goto(f"{shop.url}/outlive/processes?status=waiting")
@@ -58,11 +68,7 @@ async def test_enter_asks_once_and_keeps_what_was_chosen_for_many(page: Page, sh
 
 
 async def test_a_look_that_is_answered_late_takes_no_filter_back(page: Page, shop: Shop) -> None:
-    await shop.register("stuck@late.example", "stuck")
-    await shop.register("ada@late.example", "waiting")
-    await page.goto(f"{shop.url}/outlive/processes")
-    late = Late()
-    await page.route(LISTS, late)
+    late = await late_list(page, shop)
     async with asyncio.timeout(30):
         await page.get_by_label("Status", exact=True).select_option("stuck")
         await late.first.wait()  # the filter is under way
@@ -74,11 +80,7 @@ async def test_a_look_that_is_answered_late_takes_no_filter_back(page: Page, sho
 
 
 async def test_a_filter_that_comes_while_the_page_looks_is_shown(page: Page, shop: Shop) -> None:
-    await shop.register("stuck@late.example", "stuck")
-    await shop.register("ada@late.example", "waiting")
-    await page.goto(f"{shop.url}/outlive/processes")
-    late = Late()
-    await page.route(LISTS, late)
+    late = await late_list(page, shop)
     async with asyncio.timeout(30):
         await page.evaluate(LOOK)
         await late.first.wait()

@@ -276,6 +276,23 @@ async def test_a_requirement_is_judged_by_the_file_and_not_by_what_is_believed(
     assert isinstance(done, Committed)
 
 
+async def test_what_this_process_wrote_last_is_replaced_without_a_look(store: SQLiteStore) -> None:
+    (kept,) = (await store.commit(Batch(put=(cell("a"),)))).versions
+    file, read = store._file, list[str]()
+
+    def note_statement(_cursor: object, statement: str, _bound: object) -> bool:
+        read.extend([statement] if statement == file.sql["cell_state"] else [])
+        return True
+
+    file.writer.exec_trace = note_statement
+    again = Batch(require=(Require(Ref("noted", "a"), kept),), put=(cell("a"),))
+    await store.commit(again)
+    assert read == []
+    with pytest.raises(Conflict):  # and what is not so is looked at
+        await store.commit(again)
+    assert read
+
+
 async def test_a_claimed_cell_is_replaced_by_who_claimed_it(store: SQLiteStore) -> None:
     await store.commit(Batch(put=(cell("a", "one", due=1),)))
     (claimed,) = await store.claim(["noted"], 1, 60.0)

@@ -368,6 +368,20 @@ class CellConformance:
         assert len({cell.key for cell in claimed}) == CLAIM_CELLS_MAX
         assert len(await store.claim([SPACE], 10, 60)) == 1
 
+    async def test_a_cell_written_again_as_it_was_is_due_and_found_as_it_was(
+        self, store: CellStore
+    ) -> None:
+        due, kept = await store.now(), ABSENT
+        marks = () if "select" in store.lacks else (("who", "ada"),)
+        for value in (b"1", b"2"):
+            again = Batch(None, (Require(ref("a"), kept),), (Put(ref("a"), value, due, marks),))
+            (kept,) = (await store.commit(again)).versions
+        (claimed,) = await store.claim([SPACE], 10, 60)
+        assert claimed.value == b"2"
+        if "select" not in store.lacks:
+            found = await store.select((SPACE,), "who", "ada", "ada")
+            assert [cell.key for _, cell in found] == ["a"]
+
     async def test_a_space_named_twice_gives_its_cells_once(self, store: CellStore) -> None:
         await store.commit(puts("a", "b", due=await store.now()))
         claimed = await store.claim([SPACE, SPACE], 10, 60)

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from outlive.errors import OutliveError, SessionExpired, StoreUnavailable
@@ -247,8 +246,9 @@ async def _cancelled(task: asyncio.Task[Any] | None) -> None:
     """Cancel a task, and wait until it has ended."""
     if task is not None:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait((task,))  # who is cancelled here itself ends too
+        if not task.cancelled():
+            task.result()
 
 
 async def _next(receive: Receive) -> Message:

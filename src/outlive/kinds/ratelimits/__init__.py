@@ -13,9 +13,10 @@ once: those wait in line, what is over a rate limit is refused.
     slots.py       slots, the same
     counters.py    what the `limits` library counts, by its own strategies
 
-A key's use is one cell; its `due` is when it says nothing any more, and then it is dropped. Several
-quotas are decided as one: all are charged or none. Not promised: see docs/ratelimits.md, which says
-for each store and scope how much more than allowed can pass, and when.
+A key's use is one cell; it is due at most a second after it says nothing any more, and then it is
+dropped. Several quotas are decided as one: all are charged or none. Not promised: see
+docs/ratelimits.md, which says for each store and scope how much more than allowed can pass, and
+when.
 """
 
 from __future__ import annotations
