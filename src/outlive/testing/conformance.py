@@ -468,6 +468,36 @@ class StoreConformance(CarrierConformance, EraseConformance):
             assert await self.read_row(store, "k") is None
         assert await places(store) == []
 
+    async def test_works_at_one_time_are_each_written_whole_or_not_at_all(
+        self, store: Store
+    ) -> None:
+        lease, count = await take(store), 3 * store.works_max + 6
+        await self._write_one(store, "k", "first")
+
+        def work(number: int) -> Callable[[Any], Batch]:
+            def write(connection: Any) -> Batch:
+                self.write_row(connection, f"k{number}", "new")
+                if number % 3 == 1:
+                    raise LookupError(f"no seat {number}")
+                stream, n = f"s{number}", int(number % 3 == 2)  # of the last, a 0 is missing
+                return replace(adds(lease, (stream, n)), put=puts(f"c{number}").put)
+
+            return write
+
+        works = (store.transact(work(number)) for number in range(count))
+        results = await asyncio.gather(*works, return_exceptions=True)
+        kinds = [Committed, LookupError, StreamConflict]
+        assert [type(result) for result in results] == kinds * (count // 3)
+        for number, result in enumerate(results):
+            kept = isinstance(result, Committed)
+            assert await self.read_row(store, f"k{number}") == ("new" if kept else None)
+            versions = result.versions if isinstance(result, Committed) else (ABSENT,)
+            assert versions == (await version(store, f"c{number}"),)
+        events = await store.tail(0, 0)
+        assert [event.seq for event in events] == list(range(1, count // 3 + 1))
+        assert {event.stream for event in events} == {f"s{n}" for n in range(0, count, 3)}
+        assert verify(events, GENESIS) is None
+
     async def test_work_that_runs_too_long_writes_nothing(self, store: Store) -> None:
         def work(connection: Any) -> Batch:
             self.write_row(connection, "k", "new")
@@ -543,12 +573,17 @@ class StoreConformance(CarrierConformance, EraseConformance):
             assert (await again.commit(adds(lease, ("s", 5)))).seq == 6
             assert verify(await again.tail(0, 0), GENESIS) is None
 
-    async def test_rows_and_batch_of_a_transaction_outlive_a_restart(self, store: Store) -> None:
+    async def _write_one(self, store: Store, key: str, value: str) -> None:
+        """A row and a cell of that name, in one transaction."""
+
         def work(connection: Any) -> Batch:
-            self.write_row(connection, "k", "kept")
+            self.write_row(connection, key, value)
             return puts("a")
 
         await store.transact(work)
+
+    async def test_rows_and_batch_of_a_transaction_outlive_a_restart(self, store: Store) -> None:
+        await self._write_one(store, "k", "kept")
         async with self.reopened(store) as again:
             assert await self.read_row(again, "k") == "kept"
             assert [cell.key for cell in await again.scan(SPACE)] == ["a"]
