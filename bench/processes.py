@@ -110,14 +110,14 @@ def contestants(store: str) -> list[Peer]:
     ours = Path(sys.executable)
     dbos = BENCH / ".venv-dbos" / "bin" / "python"
     peers = [
-        Peer("outlive", "outlive_peer.py", ours, (500, 4000, 10_000), 500),
-        Peer("dbos", "dbos_peer.py", dbos, (60, 100, 150), 12),
+        Peer("outlive", "outlive_peer.py", ours, (2000, 4000, 10_000), 500),
+        Peer("dbos", "dbos_peer.py", dbos, (200, 100, 150), 12),
     ]
     if store == "postgres":
         naive = Peer("naive", "naive_postgres.py", ours, (200, 1000, 1000), 60, recovers=False)
         return [*peers, naive]
-    wal = Peer("dbos-wal", "dbos_peer.py", dbos, (60, 100, 150), 12, ("--wal",), recovers=False)
-    naive = Peer("naive", "naive_sqlite.py", ours, (500, 1000, 1000), 60, recovers=False)
+    wal = Peer("dbos-wal", "dbos_peer.py", dbos, (200, 100, 150), 12, ("--wal",), recovers=False)
+    naive = Peer("naive", "naive_sqlite.py", ours, (2000, 1000, 1000), 60, recovers=False)
     return [*peers, wal, naive]
 
 
