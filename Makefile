@@ -40,9 +40,8 @@ run: $(READY) ## Run the sign-up example (PORT=8000, OUTLIVE_STORE=sqlite:///…
 shop: $(READY) ## Run the shop example on three workers (PORT=8000, OUTLIVE_STORE=…)
 	@PYTHONPATH=$(CURDIR) $(BIN)/python -m examples.shop.run
 
-# Those in ALONE measure how soon something happens, on a machine of their own; BESIDE only count.
-BESIDE := tests/crash/test_bars.py tests/crash/test_soak.py tests/crash/test_container.py
-ALONE := $(filter-out $(BESIDE),$(wildcard tests/crash/test_*.py)) tests/cluster
+# Those in ALONE measure how soon something happens, on a machine of their own; others only count.
+ALONE := $(addprefix tests/crash/test_,kill.py freeze.py drain.py) tests/cluster
 
 test: check servers ## Everything: check, then all tests, most of them in JOBS=3 processes
 	@failed=0; \
