@@ -15,6 +15,7 @@ from outlive.kinds.breakers.budget import Purse
 from outlive.kinds.breakers.rule import Breaker, RetryBudget, is_failure, retry_after
 from outlive.kinds.breakers.standing import (
     CONTROLS_MAX,
+    FORGET_MICROS,
     NEW,
     TURNS_MAX,
     Breakers,
@@ -29,7 +30,7 @@ from outlive.kinds.breakers.standing import (
     ref_of,
 )
 from outlive.kinds.breakers.windows import Windows
-from outlive.model import Cell
+from outlive.model import Batch, Cell, Put
 
 RULE = Breaker(calls_min=4, window_calls=8, window_seconds=10.0, open_seconds=5.0, successes=2)
 KEY = "payments"
@@ -237,7 +238,7 @@ def test_probes_under_way_are_never_more_than_declared(
             under_way[right.token] = right.ends
         assert len(under_way) <= probes
         assert {one.token for one in standing.rights if one.ends > now} == set(under_way)
-        assert standing == read(put_of(ref_of(KEY), standing).value)
+        assert standing == read(put_of(ref_of(KEY), standing, now).value)
         assert len(standing.turns) <= TURNS_MAX and len(standing.controls) <= CONTROLS_MAX
 
 
@@ -255,11 +256,45 @@ def test_what_operators_did_is_kept_with_who_and_why() -> None:
 
 def test_the_cell_is_due_when_it_may_be_tried_and_stays_past_it() -> None:
     opened = after(NEW, (1, report(verdict="down")))
-    put = put_of(ref_of(KEY), opened)
+    put = put_of(ref_of(KEY), opened, 1 * MICROS)
     assert put.due == 6 * MICROS
     cell = Cell(put.ref.space, put.ref.key, put.value, 9, put.due)
     (kept,) = Breakers().on_due(cell, 7 * MICROS).put
     assert (kept.value, kept.due) == (put.value, None)
+
+
+def due(put: Put, at: int) -> Batch:
+    """What is made of `put` when it is due, swept at `at`."""
+    return Breakers().on_due(Cell(put.ref.space, put.ref.key, put.value, 9, put.due), at)
+
+
+def test_a_part_is_forgotten_when_nothing_was_noted_of_it_for_long() -> None:
+    part = ref_of(f"{KEY}/host.example")
+    opened = put_of(part, after(NEW, (1, report(verdict="down"))), 1 * MICROS)
+    assert opened.due == 6 * MICROS
+    (kept,) = due(opened, 9 * MICROS).put
+    assert (kept.value, kept.due) == (opened.value, 6 * MICROS + FORGET_MICROS)
+    assert due(kept, 6 * MICROS + FORGET_MICROS).drop == (part,)
+    counted = put_of(part, after(NEW, (1, report(2, 1))), 1 * MICROS)
+    assert counted.due == 1 * MICROS + FORGET_MICROS
+    assert due(counted, counted.due).drop == (part,)
+
+
+@pytest.mark.parametrize("action", ["force open", "force closed", "reset"])
+def test_what_an_operator_has_done_to_a_part_is_kept(action: Any) -> None:
+    part = ref_of(f"{KEY}/host.example")
+    control = Control(KEY, RULE, action, "ann", "because")
+    opened = after(NEW, (1, report(verdict="down")), (2, control))
+    put = put_of(part, opened, 2 * MICROS)
+    for at in (9 * MICROS, FORGET_MICROS, 9 * FORGET_MICROS):
+        (put,) = due(put, at).put
+        assert (put.due, read(put.value).controls) == (None, opened.controls)
+
+
+def test_who_remembers_more_than_the_cell_is_heard_when_it_was_forgotten() -> None:
+    seen = report(verdict="down", turn=3)
+    assert after(NEW, (1, seen)).mode == "open"
+    assert after(replace(NEW, turn=4), (1, seen)).mode == "closed"
 
 
 # --- what counts ----------------------------------------------------------------------------------

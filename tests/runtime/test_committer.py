@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -132,12 +133,15 @@ async def test_transactions_at_one_time_are_asked_for_together_where_they_share_
         waiting -= 1
         return await transact(work, limit_seconds=limit_seconds)
 
+    def taking(key: str, _tables: object) -> Batch:
+        return put(key)
+
     def fails(_tables: object) -> Batch:
         raise LookupError("no seat")
 
     store.transact = watched  # type: ignore[method-assign]
     before = committer.submit(put("a"))
-    works = [committer.transact(lambda tables, n=n: put(str(n)), 1.0) for n in range(4)]  # type: ignore[misc]
+    works = [committer.transact(partial(taking, str(n)), 1.0) for n in range(4)]
     refused = committer.transact(fails, 1.0)
     behind = committer.submit(put("d"))
     with pytest.raises(LookupError, match="no seat"):

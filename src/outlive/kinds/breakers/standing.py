@@ -10,6 +10,9 @@
 The counts of all instances lie in ten slots of the store's time. They are there only while some
 instance has something bad to report, so a dependency that is well costs no write.
 
+Parts may be as many as there are hosts that clients choose. One that no operator has touched is
+forgotten when nothing was noted of it for `FORGET_MICROS`, and begins anew if it is called again.
+
 Not promised: that a report which was not committed is counted (at most one interval of one
 instance is lost), or that probes are shared fairly between instances.
 """
@@ -34,6 +37,7 @@ CONTROLS_MAX, TURNS_MAX = 50, 20
 WORDS_MAX = 400
 """Characters kept of who and why."""
 BACKOFF_MAX = 20
+FORGET_MICROS = 30 * 86_400 * MICROS
 Mode = Literal["closed", "open", "half-open"]
 Forced = Literal["", "open", "closed"]
 State = Literal["closed", "open", "half-open", "held open", "held closed"]
@@ -160,11 +164,16 @@ class Breakers(Kind[Command, Told]):
         after, right = decided(before, command, now)
         if after == before:
             return Decision(Batch(), Told(before, now, right))
-        return Decision(Batch(put=(put_of(ref, after),)), Told(after, now, right))
+        return Decision(Batch(put=(put_of(ref, after, now),)), Told(after, now, right))
 
     def on_due(self, cell: Cell, now: int) -> Batch:
-        """Whoever probes opens it half: until then it stays as it is."""
-        return Batch(put=(Put(cell.ref, cell.value),))
+        """Whoever probes opens it half: until then it stays as it is. What is only there to be
+        forgotten goes."""
+        standing = read(cell.value)
+        noted = standing.until if standing.mode == "open" else now - FORGET_MICROS
+        if _is_forgettable(cell.ref, standing) and noted + FORGET_MICROS <= now:
+            return Batch(drop=(cell.ref,))
+        return Batch(put=(put_of(cell.ref, standing, noted),))
 
 
 BREAKERS = Breakers()
@@ -183,9 +192,17 @@ def ref_of(key: str) -> Ref:
     return Ref(SPACE, key)
 
 
-def put_of(ref: Ref, standing: Standing) -> Put:
-    """The cell's new value; `due` is when it may be tried again."""
-    return Put(ref, _encode(standing), standing.until if standing.mode == "open" else None)
+def put_of(ref: Ref, standing: Standing, now: int) -> Put:
+    """The cell's new value; `due` is when it may be tried again, then when it may be forgotten."""
+    due = now + FORGET_MICROS if _is_forgettable(ref, standing) else None
+    if standing.mode == "open" and now < standing.until:
+        due = standing.until
+    return Put(ref, _encode(standing), due)
+
+
+def _is_forgettable(ref: Ref, standing: Standing) -> bool:
+    """A part of a dependency, of which nothing is kept that an operator has done."""
+    return "/" in ref.key and not (standing.forced or standing.controls)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -215,7 +232,7 @@ def _reported(standing: Standing, told: Report, now: int) -> Standing:
     elif not troubled:
         slots = ()
     standing = replace(standing, slots=slots)
-    why = told.verdict if told.turn == standing.turn else ""
+    why = told.verdict if told.turn >= standing.turn else ""  # later: it was forgotten since
     if not why:
         calls, failures, slow = (
             sum(slot.calls for slot in slots),
