@@ -188,6 +188,25 @@ async def test_a_refusal_is_shown_on_the_page(app: Outlive, client: httpx.AsyncC
     assert gone.status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("seconds", "asked", "said"),
+    [("5400", "Set the deadline of 1 process?", "within 1 h 30 min of"), ("", "Lift the", "Lift")],
+)
+async def test_a_deadline_of_many_says_which_before_it_is_confirmed(
+    app: Outlive, client: httpx.AsyncClient, seconds: str, asked: str, said: str
+) -> None:
+    await order(app)
+    seal = await sealed(client, f"{LIST}?status=waiting")
+    form = {"seal": seal, "verb": "deadline", "status": "waiting", "seconds": seconds}
+    preview = (await client.post("/outlive/many", data=form, headers=OWN)).text
+    assert asked in preview and said in preview
+    token = re.search(r'action="/outlive/many/([a-z0-9]+)"', preview)
+    assert token is not None
+    confirm = {"seal": seal, "verb": "deadline", "why": "sold out"}
+    report = await client.post(f"/outlive/many/{token[1]}", data=confirm, headers=OWN)
+    assert "1 of 1 were asked" in report.text and "To change the deadline" in report.text
+
+
 async def test_many_are_shown_first_and_then_exactly_they_are_asked(
     app: Outlive, client: httpx.AsyncClient
 ) -> None:

@@ -132,7 +132,8 @@ class Bulk(Forking):
         put = Put(ref, codec.encode(order), order.expires)
         await self.store.commit(Batch(require=(Require(ref, ABSENT),), put=(put,)))
         more = len(found) > limit
-        return Preview(token, verb, len(chosen), chosen[:SHOWN_MAX], more, order.expires)
+        shown = chosen[:SHOWN_MAX]
+        return Preview(token, verb, len(chosen), shown, more, order.expires, order.seconds)
 
     async def carry_out(
         self,

@@ -249,7 +249,8 @@ def _whole(version: float | None) -> int | None:
 
 
 def preview_body(preview: Preview) -> dict[str, Any]:
-    """A preview as it is sent."""
+    """A preview as it is sent; of a deadline with its `seconds`, null where it is lifted."""
+    seconds = {"seconds": preview.seconds} if preview.verb == "deadline" else {}
     return {
         "token": preview.token,
         "verb": preview.verb,
@@ -257,6 +258,7 @@ def preview_body(preview: Preview) -> dict[str, Any]:
         "ids": preview.ids,
         "more": preview.more,
         "expiresAt": rfc3339(preview.expires),
+        **seconds,
     }
 
 

@@ -16,6 +16,8 @@ class Preview(Struct, frozen=True):
     more: bool
     """Whether there are more than the limit; they are left alone."""
     expires: int
+    seconds: float | None = None
+    """For a deadline: how long from when it is carried out; None lifts it."""
 
 
 class Refusal(Struct, frozen=True):
