@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.commands.conftest import ROOT, Running
+from tests.commands.conftest import ROOT, Running, until
 
 from outlive import Outlive, Quota, Slots
 from outlive.commands import main
@@ -235,6 +235,7 @@ def test_a_process_is_listed_shown_and_told(
     assert say("process", "show", id)[1].startswith(f"{id}  order v1")
     assert say("process", "pause", id, "--reason", "a moment")[0] == 0
     assert say("process", "deadline", id, "3600")[0] == 0
+    until(lambda: "paused" in say("process", "show", id)[1], "the pause")
     assert say("process", "resume", id)[0] == 0
     assert say("process", "signal", id, "paid")[0] == 0
     assert say("process", "signal", id, "paid", "{")[0] == 2

@@ -97,5 +97,10 @@ def test_a_planted_bug_is_found_and_made_smaller() -> None:
 
 
 def test_two_writers_of_one_shard_are_found_without_the_fence() -> None:
-    ran = program("tests.simulation.planted", "fence", "--seed", "3", "--keep")
-    assert ran.returncode == 1 and "    P4: stale write" in ran.stdout, ran.stdout + ran.stderr
+    """By about every second seed; which ones changes with whatever a run does."""
+    for seed in range(1, 9):
+        ran = program("tests.simulation.planted", "fence", "--seed", str(seed), "--keep")
+        if "    P4: stale write" in ran.stdout:
+            assert ran.returncode == 1
+            return
+    pytest.fail(f"eight seeds found no stale write:\n{ran.stdout}{ran.stderr}")
