@@ -235,8 +235,6 @@ class Store(CellStore, Protocol):
 
     shards: int
     """How many shards the journal has: fixed when the store is made."""
-    works_max: int
-    """How many functions of `transact` it makes durable by one flush; 1: each by its own."""
     blobs: Blobs
 
     async def refresh(self) -> bool:
@@ -262,10 +260,8 @@ class Store(CellStore, Protocol):
         `work` is short, synchronous, and touches only the caller's own tables; what it is given is
         a `Carrier` too, which adds cells to that batch. An attribute `manner` of `work` (one of
         `MANNERS`) asks to be given something else, where the store has it. When it raises, or
-        runs past `limit_seconds`, nothing is written and the error is raised here. It shares its
-        transaction with no batch of a group commit; up to `works_max` functions that are asked for
-        at one time may share one, each written whole or not at all, in the order asked. It may be
-        run more than once before it is committed once, as it is when the process dies over it.
+        runs past `limit_seconds`, nothing is written and the error is raised here. It runs in a
+        transaction of its own, never inside a group commit.
         """
         ...
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import pytest
@@ -116,38 +115,6 @@ async def test_a_transaction_goes_alone_in_its_turn() -> None:
     behind = committer.submit(put("d"))
     receipts = await asyncio.gather(*futures, alone, behind)
     assert store.groups == [2, 1]
-    versions = [receipt.versions for receipt in receipts]
-    assert versions == sorted(versions)
-
-
-async def test_transactions_at_one_time_are_asked_for_together_where_they_share_a_flush() -> None:
-    store, committer = await opened()
-    store.works_max, waiting, most = 3, 0, [0]
-    transact = store.transact
-
-    async def watched(work: Any, *, limit_seconds: float) -> Committed:
-        nonlocal waiting
-        waiting += 1
-        most.append(waiting)
-        await asyncio.sleep(0)
-        waiting -= 1
-        return await transact(work, limit_seconds=limit_seconds)
-
-    def taking(key: str, _tables: object) -> Batch:
-        return put(key)
-
-    def fails(_tables: object) -> Batch:
-        raise LookupError("no seat")
-
-    store.transact = watched  # type: ignore[method-assign]
-    before = committer.submit(put("a"))
-    works = [committer.transact(partial(taking, str(n)), 1.0) for n in range(4)]
-    refused = committer.transact(fails, 1.0)
-    behind = committer.submit(put("d"))
-    with pytest.raises(LookupError, match="no seat"):
-        await refused
-    receipts = await asyncio.gather(before, *works, behind)
-    assert (max(most), store.groups) == (3, [1, 1])
     versions = [receipt.versions for receipt in receipts]
     assert versions == sorted(versions)
 

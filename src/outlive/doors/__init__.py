@@ -89,9 +89,8 @@ class Doors:
         """Run `function(tables, *args)` in the store's own transaction; gives what it returns.
 
         Durable when this returns; when it raises, nothing was written (but for `OutcomeUnknown`).
-        At most 5 s. It may be run more than once before it is committed once. Inside,
-        `app.blocking().within(tables)` starts processes and sends signals that are there with the
-        rows or not at all. An `async` function needs PostgreSQL.
+        At most 5 s. Inside, `app.blocking().within(tables)` starts processes and sends signals that
+        are there with the rows or not at all. An `async` function needs PostgreSQL.
         """
         made: list[Any] = []
 

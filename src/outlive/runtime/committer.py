@@ -38,7 +38,7 @@ _NOTHING = Batch()
 
 
 _Work = tuple[Callable[[Any], Batch], float]
-"""What runs in the store's transaction, and for how many seconds at most."""
+"""What runs in a transaction of its own, and for how many seconds at most."""
 _Waiting = tuple[Batch, "asyncio.Future[Committed]", bool, _Work | None]
 """A batch, its gate, whether it is patient, and the work in its place: a plain tuple, because there
 is one for every step."""
@@ -100,7 +100,7 @@ class Committer:
     def transact(
         self, work: Callable[[Any], Batch], limit_seconds: float
     ) -> asyncio.Future[Committed]:
-        """Run `work(tables)` in a transaction, in its turn; see `Store.transact`."""
+        """Run `work(tables)` in a transaction of its own, in its turn; see `Store.transact`."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Committed] = loop.create_future()
         self._demand_room()
@@ -174,15 +174,11 @@ class Committer:
             self._running = False
             self._idle.set()
 
-    async def _write(self, group: Sequence[_Waiting]) -> Sequence[Committed | BaseException]:
-        works = [work for _, _, _, work in group if work is not None]
-        if not works:
+    async def _write(self, group: Sequence[_Waiting]) -> list[Committed | OutliveError]:
+        work = group[0][3]
+        if work is None:
             return await self._store.commit_group([batch for batch, _, _, _ in group])
-        transact = self._store.transact
-        if len(works) == 1:
-            return [await transact(works[0][0], limit_seconds=works[0][1])]
-        asked = (transact(work, limit_seconds=seconds) for work, seconds in works)
-        return await asyncio.gather(*asked, return_exceptions=True)
+        return [await self._store.transact(work[0], limit_seconds=work[1])]
 
     def _next_group(self) -> list[_Waiting]:
         pending = self._pending
@@ -195,18 +191,16 @@ class Committer:
         return group
 
     def _part_of_pending(self) -> list[_Waiting]:
-        """As much as one group may hold: batches, or what runs in transactions of the caller's."""
+        """As much as one group may hold; what runs in a transaction of its own goes alone."""
         group: list[_Waiting] = []
         size = 0
         pending = self._pending
-        while pending and pending[0][3] is not None and len(group) < self._store.works_max:
-            group.append(pending.popleft())
-            self._pending_works -= 1
-        if group:
-            return group
         while pending and len(group) < GROUP_BATCHES_MAX and size < GROUP_BYTES_MAX:
             batch, _, _, work = pending[0]
             if work is not None:
+                if not group:
+                    group.append(pending.popleft())
+                    self._pending_works -= 1
                 break
             group.append(pending.popleft())
             size += _size(batch)
@@ -214,7 +208,7 @@ class Committer:
         return group
 
     def _answer(
-        self, group: Sequence[_Waiting], results: Sequence[Committed | BaseException]
+        self, group: Sequence[_Waiting], results: Sequence[Committed | OutliveError]
     ) -> None:
         self.commits += 1
         self.batches += len(group)
@@ -227,8 +221,6 @@ class Committer:
                 self.refused += 1
                 self.fenced += isinstance(result, Fenced)
                 future.set_exception(result)
-            elif isinstance(result, BaseException):  # of the caller's function
-                _fail_one(future, result)
         if self._hear is not None and type(results[-1]) is Committed:
             self._hear(results[-1].time)
 
@@ -256,12 +248,8 @@ def _size(batch: Batch) -> int:
 def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
     for _, future, _, _ in group:
         if not future.done():
-            _fail_one(future, error)
-
-
-def _fail_one(future: asyncio.Future[Committed], error: BaseException) -> None:
-    if isinstance(error, asyncio.CancelledError):
-        future.cancel()
-    else:
-        future.set_exception(error)
-        future.exception()  # whoever waits gets it; nobody waiting is no fault
+            if isinstance(error, asyncio.CancelledError):
+                future.cancel()
+            else:
+                future.set_exception(error)
+                future.exception()  # whoever waits gets it; nobody waiting is no fault

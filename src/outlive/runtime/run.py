@@ -292,7 +292,7 @@ class Run(Reaching):
         of the first parameter may ask for a connection of asyncpg's, psycopg's or SQLAlchemy's
         instead, and the function may be `async`. Short: it holds the write lock of SQLite, and its
         node's turn to write (5 s at most, or the step's `timeout`). It happens once: its rows and
-        its record are there, or neither; what it does beside them may happen more than once.
+        its record are there, or neither.
         """
         spec = steps.spec_of(function)
         id = self._identify(spec.name)

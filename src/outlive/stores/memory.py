@@ -90,7 +90,6 @@ class MemoryStore:
         self.keeps: tuple[Storage, ...] = ("volatile", "relaxed", "durable")
         self.lacks: Mapping[str, str] = {}
         self.shards = shards
-        self.works_max = 1
         self.rows: dict[Any, Any] = {}
         self._clock = clock or Clock()
         self.blobs: Blobs = MemoryBlobs(self._clock)

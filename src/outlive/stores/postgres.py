@@ -123,7 +123,6 @@ class PostgresStore:
         self.keeps: tuple[Storage, ...] = ("relaxed", "durable")
         self.lacks: Mapping[str, str] = {}
         self.shards = shards
-        self.works_max = 1
         self.schema = schema_checked(schema)
         self.incarnation = ""
         self.sql = statements(schema)

@@ -50,7 +50,7 @@ from outlive.stores.sql import Migration
 from outlive.stores.sqlite_doctor import examine
 from outlive.stores.sqlite_file import CHECKPOINT_PAGES, SQLiteFile
 from outlive.stores.sqlite_group import PLACE_BITS, Group
-from outlive.stores.sqlite_works import GROUP_WORKS_MAX, Works, settled
+from outlive.stores.user_tables import WorkFailed
 
 T = TypeVar("T")
 READING_LANES = 2
@@ -99,7 +99,6 @@ class SQLiteStore:
         self.keeps: tuple[Storage, ...] = ("relaxed", "durable")
         self.lacks: Mapping[str, str] = {}
         self.shards = shards
-        self.works_max = GROUP_WORKS_MAX
         self.incarnation = ""
         self.migrated: list[Migration] = []
         """What opening applied to the schema."""
@@ -134,7 +133,6 @@ class SQLiteStore:
             for lane in (self._writing, *self._reading):
                 await lane.end()
             raise
-        self._works = Works(self._file, self._clock, self._write)
         self.shards, self.incarnation = self._file.shards, self._file.incarnation
         self.migrated = self._file.migrated
         self._is_open, self._ending = True, None
@@ -214,7 +212,15 @@ class SQLiteStore:
         self, work: Callable[[Any], Batch], *, limit_seconds: float = 5.0
     ) -> Committed:
         self._demand_open()
-        committed = await self._works.run(work, limit_seconds)
+        file = self._file
+
+        def inside(connection: apsw.Connection) -> Committed:
+            return _settled(file, connection, Group((file.users.run(work, limit_seconds),)))
+
+        try:
+            committed = await self._write(lambda: file.transaction(inside, users=True))
+        except WorkFailed as failed:
+            raise failed.error from None
         self._tell()
         return committed
 
@@ -224,7 +230,7 @@ class SQLiteStore:
         file = self._file
 
         def inside(connection: apsw.Connection) -> Committed:
-            committed = settled(file, connection, batch)
+            committed = _settled(file, connection, Group((batch,)))
             connection.executemany(file.sql["erase"], [(stream,) for stream in streams])
             return committed
 
@@ -503,6 +509,17 @@ class SQLiteStore:
     def _demand_open(self) -> None:
         if not self._is_open:
             raise StoreUnavailable("The store is closed; nothing was read or written.")
+
+
+def _settled(file: SQLiteFile, connection: apsw.Connection, group: Group) -> Committed:
+    """Write a group of one batch inside the open transaction. Raises its refusal."""
+    result = group.results[0]
+    if result is None:
+        version, now = file.move(connection, group.versions_wanted((0,)))
+        result = group.settle_alone(file, connection, (0,), version, now)[0][1]
+    if isinstance(result, OutliveError):
+        raise result
+    return result
 
 
 def _cells(db: apsw.Connection, sql: dict[str, str], refs: Sequence[Ref]) -> list[Cell | None]:

@@ -471,7 +471,7 @@ class StoreConformance(CarrierConformance, EraseConformance):
     async def test_works_at_one_time_are_each_written_whole_or_not_at_all(
         self, store: Store
     ) -> None:
-        lease, count = await take(store), 3 * store.works_max + 6
+        lease, count = await take(store), 30
         await self._write_one(store, "k", "first")
 
         def work(number: int) -> Callable[[Any], Batch]:
