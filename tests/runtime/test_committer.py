@@ -11,7 +11,14 @@ import pytest
 from tests.service import Dying, Outside, Place, check_grammar, until
 
 from outlive import Outlive, Run, attempt, step
-from outlive.errors import Conflict, OutcomeUnknown, OutliveError, StoreFull, StoreUnavailable
+from outlive.errors import (
+    Conflict,
+    OutcomeUnknown,
+    OutliveError,
+    Refused,
+    StoreFull,
+    StoreUnavailable,
+)
 from outlive.model import Batch, Committed, Put, Ref, Require
 from outlive.runtime.committer import GROUP_BYTES_MAX, Committer
 from outlive.store import GROUP_BATCHES_MAX
@@ -145,6 +152,22 @@ async def test_refusals_while_the_store_is_full_are_not_remembered_in_the_error(
     assert len(list(traceback.walk_tb(committer.stalled.__traceback__))) < 10
     store.error = None
     await patient
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknown, Refused])
+async def test_a_stall_is_over_when_nothing_waits_any_more(error: type[OutliveError]) -> None:
+    store, committer = await opened()
+    store.error = StoreFull()
+    patient = committer.submit(put("a"), patient=True)
+    while committer.stalled is None:
+        await asyncio.sleep(0)
+    store.error = error("the store refused the call")
+    with pytest.raises(error):
+        await patient
+    await committer.settle()
+    assert committer.stalled is None
+    store.error = None
+    await committer.submit(put("b"))
 
 
 async def test_a_patient_batch_waits_for_space_and_an_impatient_one_is_told() -> None:

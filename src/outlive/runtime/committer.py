@@ -171,6 +171,7 @@ class Committer:
                 self.stalled, pause = None, STALL_SECONDS_MIN
                 self._answer(group, results)
         finally:
+            self.stalled = None  # nothing waits that would find out when the store takes writes
             self._running = False
             self._idle.set()
 
