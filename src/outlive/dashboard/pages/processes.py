@@ -58,7 +58,7 @@ async def processes(
     bounded = False
     if asked.sought:
         items, cursor = [], ""
-    elif asked.given.get("unfinished"):
+    elif asked.given.get("unfinished") and not asked.status:
         items, cursor = await _unfinished(desk, asked), ""
     else:
         page = await desk.app.processes(
