@@ -137,3 +137,20 @@ async def test_the_stop_signal_ends_streams_before_the_server_waits_for_them(
         assert caught == [signal.SIGTERM, signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+async def test_a_second_life_span_serves_like_the_first(fake: Fake) -> None:
+    face = create(fake)  # type: ignore[arg-type]
+    for life in range(2):
+        server = Server(face)
+        await server.ask("startup")
+        ready = Exchange(face, "GET", "/readyz")
+        await ready.end()
+        assert ready.status == 200, f"life {life}"
+        fake.add(f"reg_{life}", "register")
+        path = f"/registrations/reg_{life}"
+        stream = Exchange(face, "GET", path, {"Accept": "text/event-stream"})
+        await until(lambda: fake.waiters == 1)
+        await server.ask("shutdown")
+        await stream.end()
+        assert stream.status == 200 and "retry: " in stream.text

@@ -66,6 +66,7 @@ class LifeSpan:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _start(self, scope: Scope) -> None:
+        self._waiting.leaving = asyncio.Event()  # that of an earlier life is set, and of its loop
         self._prepare()
         await self._app.open()
         try:
