@@ -17,6 +17,7 @@ PAGE = "/outlive/processes/reg_1"
 async def test_an_empty_list_teaches_with_a_command(client: httpx.AsyncClient) -> None:
     page = await client.get("/outlive")
     assert page.status_code == 200
+    assert "No process yet" in page.text
     assert "curl -i http://localhost:8000/registrations" in page.text
     assert "{&#34;email&#34;: &#34;text&#34;}" in page.text
 
@@ -68,6 +69,14 @@ async def test_the_overview_says_whether_somebody_must_act(
     face._pages.desk._census = None  # type: ignore[union-attr]
     text = (await client.get("/outlive")).text
     assert "1 process waits for somebody" in text and PAGE[:-1] + "3" in text
+
+
+async def test_where_all_have_failed_the_overview_does_not_say_that_there_is_none(
+    client: httpx.AsyncClient, fake: Fake
+) -> None:
+    fake.add("reg_1", "register", status="failed")
+    text = (await client.get("/outlive")).text
+    assert "No process yet" not in text and "Failing types" in text
 
 
 async def test_a_search_leads_to_what_it_names(client: httpx.AsyncClient, fake: Fake) -> None:
