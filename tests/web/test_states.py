@@ -286,6 +286,13 @@ async def test_a_breaker_is_held_and_let_go(
     ]  # fmt: skip
 
 
+async def test_who_holds_a_breaker_is_named_in_full(
+    place: Place, client: httpx.AsyncClient
+) -> None:
+    await place.bank.force_open("anne-marie-smith", "a drill")
+    assert "<td>anne-marie-smith</td>" in await text_of(client, "breakers")
+
+
 @pytest.mark.parametrize(
     ("form", "again"),
     [
