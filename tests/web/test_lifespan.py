@@ -12,6 +12,7 @@ from tests.web.driver import Exchange
 from tests.web.fake import Fake, declare
 
 from outlive.errors import StoreUnavailable
+from outlive.web import lifespan
 from outlive.web.asgi import create
 
 
@@ -154,3 +155,26 @@ async def test_a_second_life_span_serves_like_the_first(fake: Fake) -> None:
         await server.ask("shutdown")
         await stream.end()
         assert stream.status == 200 and "retry: " in stream.text
+
+
+@pytest.mark.parametrize("fails", ["", "startup"])
+async def test_a_wrapped_application_that_listens_on_after_its_last_answer_holds_nothing_up(
+    fake: Fake, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifespan, "LAST_SECONDS", 0.01)
+    gone = asyncio.Event()
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            while True:
+                phase = (await receive())["type"]
+                await send({"type": f"{phase}.{'failed' if fails else 'complete'}"})
+        finally:
+            gone.set()
+
+    server = Server(create(fake, inner))  # type: ignore[arg-type]
+    said = await server.ask("startup")
+    assert said["type"] == f"lifespan.startup.{'failed' if fails else 'complete'}"
+    if not fails:
+        assert (await server.ask("shutdown"))["type"] == "lifespan.shutdown.complete"
+    assert gone.is_set() and order(fake)[-1] == "close"
