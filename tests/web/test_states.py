@@ -365,6 +365,8 @@ async def test_nothing_is_changed_by_a_viewer_or_a_foreign_page(place: Place, pa
         ("breakers/control", {"dependency": "nobody", "action": "reset"}),
         ("caches/invalidate", {"cache": "price", "what": "key", "key": "tea"}),
         ("caches/invalidate", {"cache": "price", "what": "key", "key": "[1.5]"}),
+        ("caches/invalidate", {"cache": "price", "what": "key", "key": '["tea", 3]'}),
+        ("caches/invalidate", {"cache": "price", "what": "key", "key": "[]"}),
         ("caches/invalidate", {"cache": "price", "what": "tag", "tag": ""}),
         ("caches/invalidate", {"cache": "nothing", "what": "all"}),
     ],
