@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 from msgspec import Raw
 from tests.web.conftest import client_of
 from tests.web.fake import START, Fake, declare
@@ -97,6 +98,19 @@ async def test_a_search_leads_to_what_it_names(client: httpx.AsyncClient, fake: 
         answer = await client.get("/outlive/processes", params={"q": sought})
         assert answer.status_code == 200 and "Nothing is called" in answer.text
         assert "<b>nothing" not in answer.text
+
+
+@pytest.mark.parametrize("tag", ["customer", "customer=", "=c-17", "= "])
+async def test_a_tag_without_a_value_is_no_list_of_everything(
+    client: httpx.AsyncClient, fake: Fake, tag: str
+) -> None:
+    fake.add("reg_1", "register", status="stuck")
+    given = {"tag": tag, "status": "stuck"}
+    answer = await client.get("/outlive/processes", params=given, follow_redirects=True)
+    assert answer.status_code == 422 and answer.json()["parameter"] == "tag"
+    if "=" in tag:
+        sought = await client.get("/outlive/processes", params={"q": tag}, follow_redirects=True)
+        assert "Nothing is called" in sought.text and "reg_1" not in sought.text
 
 
 async def test_a_person_is_shown_a_problem_as_a_page(client: httpx.AsyncClient) -> None:
