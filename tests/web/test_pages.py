@@ -9,7 +9,7 @@ from tests.web.conftest import client_of
 from tests.web.fake import START, Fake, declare
 
 from outlive.ids import public_id
-from outlive.kinds.processes import AttemptView, ChildView, Failure, PastState, StepView
+from outlive.kinds.processes import AttemptView, ChildView, Entry, Failure, PastState, StepView
 from outlive.web.asgi import Face, create
 
 PAGE = "/outlive/processes/reg_1"
@@ -166,6 +166,22 @@ async def test_a_process_shows_attempts_kills_take_overs_and_data(
     assert "Refused: &lt;b&gt;no&lt;/b&gt;" in text
     assert "<script>alert" not in text
     assert 'data-follow="reg_1"' in text
+
+
+async def test_the_result_of_a_step_is_not_shown_as_that_of_its_undo(
+    client: httpx.AsyncClient, fake: Fake
+) -> None:
+    steps = (
+        StepView("pay", "step", START, START + 5, "done"),
+        StepView("pay", "undo", START + 6, START + 9, "undone"),
+    )
+    fake.add("reg_1", "register", steps=steps, changed=START + 9, ended=START + 9)
+    data = Raw(b'{"id":"pay","result":"receipt-7","given":["card-1"]}')
+    fake.entries["reg_1"].append(Entry(1, "step", START + 5, "n", "pay done", data))
+    forward, _, undone = (await client.get(PAGE)).text.partition("<h3>Undo</h3>")
+    undone = undone.partition('class="legend"')[0]
+    assert "receipt-7" in forward and "receipt-7" not in undone
+    assert "card-1" in forward and "card-1" in undone
 
 
 async def test_a_process_leads_to_its_parent_and_its_children(
