@@ -129,6 +129,18 @@ async def test_where_names_are_given_a_token_opens_what_was_for_this_machine(
         assert (await local.request(method, path)).status_code == 401, "this machine too"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+async def test_a_token_is_known_however_a_client_writes_its_letters(
+    fake: Fake, encoding: str
+) -> None:
+    token = "grün-" + "ü" * 20
+    async with guarded(fake, Access(viewers={"wall": token})) as client:
+        headers = {b"Authorization": b"Bearer " + token.encode(encoding)}
+        assert (await client.get("/registrations", headers=headers)).status_code == 200
+        answer = await client.get("/registrations", headers={b"Authorization": b"Bearer \xff\xc3"})
+        assert answer.status_code == 401
+
+
 async def test_a_viewer_reads_and_changes_nothing(fake: Fake) -> None:
     fake.add("reg_1", "register", status="stuck")
     async with guarded(fake, named()) as client:

@@ -12,6 +12,7 @@ from tests.web.driver import Exchange
 from tests.web.fake import Fake, declare
 
 from outlive.errors import StoreUnavailable
+from outlive.web import lifespan
 from outlive.web.asgi import create
 
 
@@ -137,3 +138,43 @@ async def test_the_stop_signal_ends_streams_before_the_server_waits_for_them(
         assert caught == [signal.SIGTERM, signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+async def test_a_second_life_span_serves_like_the_first(fake: Fake) -> None:
+    face = create(fake)  # type: ignore[arg-type]
+    for life in range(2):
+        server = Server(face)
+        await server.ask("startup")
+        ready = Exchange(face, "GET", "/readyz")
+        await ready.end()
+        assert ready.status == 200, f"life {life}"
+        fake.add(f"reg_{life}", "register")
+        path = f"/registrations/reg_{life}"
+        stream = Exchange(face, "GET", path, {"Accept": "text/event-stream"})
+        await until(lambda: fake.waiters == 1)
+        await server.ask("shutdown")
+        await stream.end()
+        assert stream.status == 200 and "retry: " in stream.text
+
+
+@pytest.mark.parametrize("fails", ["", "startup"])
+async def test_a_wrapped_application_that_listens_on_after_its_last_answer_holds_nothing_up(
+    fake: Fake, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifespan, "LAST_SECONDS", 0.01)
+    gone = asyncio.Event()
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            while True:
+                phase = (await receive())["type"]
+                await send({"type": f"{phase}.{'failed' if fails else 'complete'}"})
+        finally:
+            gone.set()
+
+    server = Server(create(fake, inner))  # type: ignore[arg-type]
+    said = await server.ask("startup")
+    assert said["type"] == f"lifespan.startup.{'failed' if fails else 'complete'}"
+    if not fails:
+        assert (await server.ask("shutdown"))["type"] == "lifespan.shutdown.complete"
+    assert gone.is_set() and order(fake)[-1] == "close"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 from msgspec import Raw
 from tests.web.conftest import client_of
 from tests.web.fake import START, Fake, declare
 
 from outlive.ids import public_id
-from outlive.kinds.processes import AttemptView, ChildView, Failure, PastState, StepView
+from outlive.kinds.processes import AttemptView, ChildView, Entry, Failure, PastState, StepView
 from outlive.web.asgi import Face, create
 
 PAGE = "/outlive/processes/reg_1"
@@ -17,6 +18,7 @@ PAGE = "/outlive/processes/reg_1"
 async def test_an_empty_list_teaches_with_a_command(client: httpx.AsyncClient) -> None:
     page = await client.get("/outlive")
     assert page.status_code == 200
+    assert "No process yet" in page.text
     assert "curl -i http://localhost:8000/registrations" in page.text
     assert "{&#34;email&#34;: &#34;text&#34;}" in page.text
 
@@ -70,6 +72,14 @@ async def test_the_overview_says_whether_somebody_must_act(
     assert "1 process waits for somebody" in text and PAGE[:-1] + "3" in text
 
 
+async def test_where_all_have_failed_the_overview_does_not_say_that_there_is_none(
+    client: httpx.AsyncClient, fake: Fake
+) -> None:
+    fake.add("reg_1", "register", status="failed")
+    text = (await client.get("/outlive")).text
+    assert "No process yet" not in text and "Failing types" in text
+
+
 async def test_a_search_leads_to_what_it_names(client: httpx.AsyncClient, fake: Fake) -> None:
     id = public_id("reg", 1)
     fake.add(id, "register")
@@ -88,6 +98,19 @@ async def test_a_search_leads_to_what_it_names(client: httpx.AsyncClient, fake: 
         answer = await client.get("/outlive/processes", params={"q": sought})
         assert answer.status_code == 200 and "Nothing is called" in answer.text
         assert "<b>nothing" not in answer.text
+
+
+@pytest.mark.parametrize("tag", ["customer", "customer=", "=c-17", "= "])
+async def test_a_tag_without_a_value_is_no_list_of_everything(
+    client: httpx.AsyncClient, fake: Fake, tag: str
+) -> None:
+    fake.add("reg_1", "register", status="stuck")
+    given = {"tag": tag, "status": "stuck"}
+    answer = await client.get("/outlive/processes", params=given, follow_redirects=True)
+    assert answer.status_code == 422 and answer.json()["parameter"] == "tag"
+    if "=" in tag:
+        sought = await client.get("/outlive/processes", params={"q": tag}, follow_redirects=True)
+        assert "Nothing is called" in sought.text and "reg_1" not in sought.text
 
 
 async def test_a_person_is_shown_a_problem_as_a_page(client: httpx.AsyncClient) -> None:
@@ -143,6 +166,22 @@ async def test_a_process_shows_attempts_kills_take_overs_and_data(
     assert "Refused: &lt;b&gt;no&lt;/b&gt;" in text
     assert "<script>alert" not in text
     assert 'data-follow="reg_1"' in text
+
+
+async def test_the_result_of_a_step_is_not_shown_as_that_of_its_undo(
+    client: httpx.AsyncClient, fake: Fake
+) -> None:
+    steps = (
+        StepView("pay", "step", START, START + 5, "done"),
+        StepView("pay", "undo", START + 6, START + 9, "undone"),
+    )
+    fake.add("reg_1", "register", steps=steps, changed=START + 9, ended=START + 9)
+    data = Raw(b'{"id":"pay","result":"receipt-7","given":["card-1"]}')
+    fake.entries["reg_1"].append(Entry(1, "step", START + 5, "n", "pay done", data))
+    forward, _, undone = (await client.get(PAGE)).text.partition("<h3>Undo</h3>")
+    undone = undone.partition('class="legend"')[0]
+    assert "receipt-7" in forward and "receipt-7" not in undone
+    assert "card-1" in forward and "card-1" in undone
 
 
 async def test_a_process_leads_to_its_parent_and_its_children(

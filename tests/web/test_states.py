@@ -286,6 +286,13 @@ async def test_a_breaker_is_held_and_let_go(
     ]  # fmt: skip
 
 
+async def test_who_holds_a_breaker_is_named_in_full(
+    place: Place, client: httpx.AsyncClient
+) -> None:
+    await place.bank.force_open("anne-marie-smith", "a drill")
+    assert "<td>anne-marie-smith</td>" in await text_of(client, "breakers")
+
+
 @pytest.mark.parametrize(
     ("form", "again"),
     [
@@ -358,6 +365,8 @@ async def test_nothing_is_changed_by_a_viewer_or_a_foreign_page(place: Place, pa
         ("breakers/control", {"dependency": "nobody", "action": "reset"}),
         ("caches/invalidate", {"cache": "price", "what": "key", "key": "tea"}),
         ("caches/invalidate", {"cache": "price", "what": "key", "key": "[1.5]"}),
+        ("caches/invalidate", {"cache": "price", "what": "key", "key": '["tea", 3]'}),
+        ("caches/invalidate", {"cache": "price", "what": "key", "key": "[]"}),
         ("caches/invalidate", {"cache": "price", "what": "tag", "tag": ""}),
         ("caches/invalidate", {"cache": "nothing", "what": "all"}),
     ],

@@ -83,7 +83,7 @@ class Gate:
         scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
         if self.access is None or not self.access.has_tokens or scheme.lower() != b"bearer":
             return None
-        found = self.access.holder(token.strip().decode("latin-1"))
+        found = self.access.holder(_text(token.strip()))
         if found is None:
             raise SignInNeeded("The token is nobody's.")
         return found
@@ -92,6 +92,15 @@ class Gate:
         login = None if self.access is None else self.access.login
         found = None if login is None else login(request.scope)
         return await found if inspect.isawaitable(found) else found
+
+
+def _text(sent: bytes) -> str:
+    """A token as it was meant: most clients write letters beyond ASCII as UTF-8, some as
+    Latin-1."""
+    try:
+        return sent.decode()
+    except UnicodeDecodeError:
+        return sent.decode("latin-1")
 
 
 def demand_local(request: Request) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("outlive.web")
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LAST_SECONDS = 5.0
+"""So long a wrapped application may go on after its last answer; servers do not wait for it."""
 
 
 class LifeSpan:
@@ -66,6 +68,7 @@ class LifeSpan:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _start(self, scope: Scope) -> None:
+        self._waiting.leaving = asyncio.Event()  # that of an earlier life is set, and of its loop
         self._prepare()
         await self._app.open()
         try:
@@ -129,7 +132,7 @@ class Inner:
         self._task = asyncio.create_task(self._run(scope))
         message = await self._ask("lifespan.startup")
         if message is not None and message["type"] == "lifespan.startup.failed":
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._end(self._task)
             raise RuntimeError(message.get("message") or "the wrapped application did not start")
 
     async def stop(self) -> None:
@@ -137,11 +140,20 @@ class Inner:
         if self._task is None or self._task.done():
             return
         message = await self._ask("lifespan.shutdown")
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self._end(self._task)
         if message is not None and message["type"] == "lifespan.shutdown.failed":
             raise RuntimeError(
                 message.get("message") or "the wrapped application did not stop in order"
             )
+
+    async def _end(self, task: asyncio.Task[None]) -> None:
+        """Wait until it returns; one that listens on is ended."""
+        done, _ = await asyncio.wait({task}, timeout=LAST_SECONDS)
+        if not done:
+            task.cancel()
+            await asyncio.wait({task}, timeout=LAST_SECONDS)
+        if task.done() and not task.cancelled():
+            task.exception()  # it has said what there is to say
 
     async def _run(self, scope: Scope) -> None:
         await self._wrapped(scope, self._to.get, self._from.put)

@@ -84,6 +84,9 @@ class PageRoutes:
                 return see_other(f"{quote(request.root)}/outlive/processes{place}")
         elif tag := asked.given.get("tag", "").strip():
             name, _, value = tag.partition("=")
+            if not name.strip() or not value.strip():
+                said = "tag must be a name and its whole value, such as customer=c-17."
+                raise InvalidQuery(said, parameter="tag")
             rest = {n: v for n, v in asked.given.items() if n != "tag"}
             rest[TAG + name.strip()] = value.strip()
             return see_other(f"{quote(request.root)}/outlive/processes?{urlencode(rest)}")
@@ -115,6 +118,8 @@ class PageRoutes:
         """Where what somebody typed is to be found, below the list; empty: nowhere."""
         name, equals, value = sought.partition("=")
         if equals:
+            if not name.strip() or not value.strip():
+                return ""
             return f"?{urlencode({TAG + name.strip(): value.strip()})}"
         if sought.lower().replace(" ", "_") in STATUSES:
             return f"?status={sought.lower().replace(' ', '_')}"

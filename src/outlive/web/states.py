@@ -17,6 +17,7 @@ activity log and then done; what cannot be done is refused before that where it 
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -291,6 +292,7 @@ class States:
                     'The key is the list of arguments, text and integers: ["tea", 3]. Nothing was '
                     "done."
                 )
+            demand_arguments(cache, key)
             await self._note(request, form, "invalidate", f"{cache.name} {form['key'].strip()}")
             await cache.invalidate(*key)
         elif verb == "tag":
@@ -324,6 +326,15 @@ def answer_of(form: Form) -> Answer:
         return Answer(int(status))
     body = codec.encode(json_of(text, "body"))
     return Answer(int(status), (("content-type", "application/json"),), body)
+
+
+def demand_arguments(cache: Any, key: list[Any]) -> None:
+    """Raise `InvalidInput` for a key that no call of the cached function has."""
+    try:
+        inspect.signature(cache).bind(*key)
+    except TypeError as error:
+        called = states.signature_of(cache)
+        raise InvalidInput(f"The key does not fit {called}: {error}. Nothing was done.") from None
 
 
 def cursor_of(asked: Form) -> str:

@@ -46,6 +46,30 @@ async def test_unfinished_processes_of_every_status_are_merged_newest_first() ->
     assert places == sorted(places) and ">reg_1<" not in text
 
 
+async def test_a_status_chosen_among_the_unfinished_shows_that_status_alone() -> None:
+    fake = Fake()
+    for number, status in enumerate(("waiting", "stuck")):
+        fake.add(f"reg_{number}", "register", status=status)
+    desk = Desk(fake, ManualClock())  # type: ignore[arg-type]
+    every = Asked(None, None, 50, "", {**NONE, "unfinished": "1"}, {})
+    text = await processes(desk, Sight(), every)
+    assert 'href="/outlive/processes?status=stuck"' in text
+    assert '<a href="/outlive/processes">any status</a>' in text, "it leads to all of them"
+    one = Asked("stuck", None, 50, "", {**NONE, "unfinished": "1", "status": "stuck"}, {})
+    text = await processes(desk, Sight(), one)
+    assert ">reg_1<" in text and ">reg_0<" not in text
+
+
+@pytest.mark.parametrize(("limit", "is_cut"), [(1, True), (2, True), (3, False)])
+async def test_a_list_of_the_unfinished_says_when_it_is_cut(limit: int, is_cut: bool) -> None:
+    fake = Fake()
+    for number, status in enumerate(("waiting", "stuck", "stuck", "done")):
+        fake.add(f"reg_{number}", "register", status=status)
+    desk = Desk(fake, ManualClock())  # type: ignore[arg-type]
+    asked = Asked(None, None, limit, "", {**NONE, "unfinished": "1"}, {})
+    assert ("choose a status" in await processes(desk, Sight(), asked)) is is_cut
+
+
 def test_a_preview_escapes_and_asks_for_a_reason() -> None:
     desk = Desk(Fake(), ManualClock())  # type: ignore[arg-type]
     text = many(desk, Sight(seal="s"), Preview("t", "retry_now", 12, ("a<b",), False, 0))

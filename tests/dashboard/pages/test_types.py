@@ -55,3 +55,12 @@ def test_what_is_only_under_way_or_only_run_elsewhere_is_shown_too() -> None:
     assert [(one.type, one.version, one.declared) for one in found] == [
         ("invoice", 3, False), ("lost", 1, False), ("order", 2, True), ("order", 1, True),
     ]  # fmt: skip
+
+
+def test_the_newest_version_of_any_node_may_not_go_though_it_is_not_declared_here() -> None:
+    newer = Node("m", "h", 2, 0, 1, "ready", 1, ("order v2", "order v3", "invoice v3"))
+    found = versions_of(app(), census(), [NODE, newer])
+    assert [(one.type, one.version, one.may_go) for one in found] == [
+        ("invoice", 3, "it is the newest"), ("order", 3, "it is the newest"),
+        ("order", 2, "it is the newest"), ("order", 1, "yes"),
+    ]  # fmt: skip

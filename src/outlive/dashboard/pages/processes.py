@@ -55,11 +55,12 @@ async def processes(
 ) -> str:
     """The page. Raises what `Outlive.processes` raises."""
     census = await desk.census()
-    bounded = False
+    items, cursor = list[Any](), ""
+    bounded = cut = False
     if asked.sought:
-        items, cursor = [], ""
-    elif asked.given.get("unfinished"):
-        items, cursor = await _unfinished(desk, asked), ""
+        pass  # it is nowhere
+    elif asked.given.get("unfinished") and not asked.status:
+        items, cut = await _unfinished(desk, asked)
     else:
         page = await desk.app.processes(
             asked.status, asked.type, asked.limit, asked.cursor, **asked.narrowed
@@ -75,6 +76,7 @@ async def processes(
         items=items,
         more=cursor,
         bounded=bounded,
+        cut=cut,
         first=not asked.cursor,
         kept=kept,
         tag=tags[0] if tags else "",
@@ -91,13 +93,17 @@ async def processes(
     )
 
 
-async def _unfinished(desk: Desk, asked: Asked) -> list[Any]:
-    """The newest that have not ended: of each status so many as fit on a page."""
-    found = []
+async def _unfinished(desk: Desk, asked: Asked) -> tuple[list[Any], bool]:
+    """The newest that have not ended: of each status so many as fit on a page, and whether there
+    are more."""
+    found, more = list[Any](), False
     for status in UNFINISHED:
-        items, _ = await desk.app.processes(status, asked.type, asked.limit, "", **asked.narrowed)
+        page = await desk.app.processes(status, asked.type, asked.limit, "", **asked.narrowed)
+        items, cursor = page
         found += items
-    return sorted(found, key=lambda item: item.started, reverse=True)[: asked.limit]
+        more = more or bool(cursor)
+    found.sort(key=lambda item: item.started, reverse=True)
+    return found[: asked.limit], more or len(found) > asked.limit
 
 
 def many_refused(kept: Mapping[str, str]) -> str:

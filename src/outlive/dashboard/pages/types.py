@@ -40,13 +40,15 @@ def versions_of(app: Outlive, census: Census, nodes: Sequence[Node]) -> list[Ver
     """Every version that is declared here, run by a node, or under way."""
     standing = {(one.type, one.version): one for one in census.standing}
     runs = [label for node in nodes for label in node.runs]
-    known = {*standing, *(pair for label in runs if (pair := _pair(label)) is not None)}
+    run = {pair for label in runs if (pair := _pair(label)) is not None}
+    known = {*standing, *run}
     here = {(made.name, each) for made in app.definitions.values() for each in made.versions}
     found = []
     for type, version in sorted(known | here, key=lambda pair: (pair[0], -pair[1])):
         going, number = standing.get((type, version)), runs.count(label_of(type, version))
         newest = app.definitions.get(type)
-        current = newest is not None and newest.version == version
+        newest_run = max((each for name, each in run if name == type), default=0)
+        current = version in (newest_run, 0 if newest is None else newest.version)
         found.append(
             Version(
                 type, version, (type, version) in here, number, going,
