@@ -21,6 +21,7 @@ from outlive.errors import (
     RollingBack,
     TooLargeToFork,
 )
+from outlive.model import Batch
 from outlive.stores.memory import MemoryStore
 from outlive.testing.oracles import facts_of, p7_journal_grammar
 from outlive.testing.trial import Trial
@@ -423,3 +424,16 @@ async def test_what_was_to_be_forked_and_is_in_another_era_by_then_is_left_as_it
     await app.cancel(old.id)
     await has_status(app, old.id, "cancelled")
     assert world.calls["unreserve tea 2"] == 1
+
+
+async def test_a_fork_that_begins_after_the_retention_of_the_old_one_has_failed(
+    trial: Trial, orders: Any
+) -> None:
+    old = await ended_order(trial, orders)
+    stream = (await trial.app._head(old.id)).stream
+    new = trial.handle((await trial.app.fork(old.id, "ship")).id)
+    await trial.app.store.erase([stream], Batch())
+    await trial.run_until_idle()
+    view = await new.view()
+    assert view.status == "failed"
+    assert view.failure is not None and "not kept any more" in view.failure.message

@@ -10,7 +10,9 @@ import pytest
 from tests.service import Place
 
 from outlive import Outlive, Run
-from outlive.errors import NoSuchEra
+from outlive.errors import NoSuchEra, ProcessGone
+from outlive.kinds.processes.eras import stream_of
+from outlive.model import Batch
 
 
 @pytest.fixture
@@ -49,3 +51,19 @@ async def test_positions_are_counted_on_so_that_nobody_who_watches_misses_an_era
     assert await app.changed(id, 2, 5) == len(whole)
     with pytest.raises(NoSuchEra, match="keeps 1 to 3"):
         await app.journal(id, era=4)
+
+
+async def test_who_reads_while_the_retention_ends_is_told_that_it_is_gone(place: Place) -> None:
+    app = await place.open(counting)
+    id = (await app.begin("count", b"1")).id
+    await app.result(id, within=10)
+    head = await app._head(id)
+    await app.store.erase([stream_of(head, 1)], Batch())
+    with pytest.raises(NoSuchEra, match="not kept"):
+        await app.journal(id, era=1)
+    kept = await app.journal(id, era=2)
+    assert texts(await app.journal(id, 0)) == texts([*kept, *await app.journal(id)])
+    await app.store.erase([head.stream], Batch())  # and its cell was read before
+    for asked in (app.view(id), app.journal(id), app.journal(id, 0), app.export_journal(id)):
+        with pytest.raises(ProcessGone):
+            await asked

@@ -19,6 +19,8 @@ from outlive.errors import (
     NothingToExport,
     TooLarge,
 )
+from outlive.kinds.processes.transfer import Lines
+from outlive.model import Event
 from outlive.stores.memory import MemoryStore
 from outlive.testing.oracles import (
     facts_of,
@@ -316,3 +318,13 @@ async def test_a_difference_where_values_are_missing_is_unclear(places: Places) 
     found = await here.diff(await here.export_journal(id, redact=redact))
     assert found.verdict == "unclear" and not found.fits
     assert "redacted" in found.detail and "recorded with arguments" in found.detail
+
+
+@pytest.mark.parametrize("kind", ["erased", "hum"])
+async def test_a_file_with_an_event_that_none_can_be_is_refused(places: Places, kind: str) -> None:
+    here = await places[0].open(declare)
+    lines = Lines("order_1", await here._head(await begun(here)), 0)
+    event = Event(0, 1, "s", 0, kind, b"{}", 0, b"")
+    text = b"".join((lines.first(), lines.of(event), lines.last())).decode()
+    with pytest.raises(BadJournal, match=f"the kind '{kind}', unknown"):
+        await here.import_journal(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from outlive.stores.user_tables import Tables
 from outlive.testing.disk import Call, Watch, watched
 
 FOREVER = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
+whose: ContextVar[str] = ContextVar("whose", default="nobody's")
 
 
 @pytest.fixture
@@ -271,3 +273,20 @@ async def test_a_disk_that_fails_under_the_users_statements_is_the_stores_error(
         await store.transact(saying("INSERT INTO seat VALUES (2)"))
         assert seats(store) == [2]
         await store.close()
+
+
+async def test_what_a_function_sets_in_its_context_is_not_left_to_the_next(
+    store: SQLiteStore,
+) -> None:
+    seen: list[str] = []
+
+    def sets(tables: Tables) -> Batch:
+        seen.append(whose.get())
+        whose.set("a stranger's")
+        return Batch()
+
+    whose.set("the caller's")
+    await store.transact(sets)
+    await store.transact(sets)
+    assert seen == ["the caller's"] * 2
+    assert whose.get() == "the caller's"

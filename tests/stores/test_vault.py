@@ -237,6 +237,23 @@ async def test_what_is_erased_takes_its_blobs_along(keys: tuple[str, ...], tmp_p
         assert [cell.key for cell in await app.store.scan(BLOBS)] == [name]
 
 
+async def test_a_large_event_that_is_erased_while_it_is_read_is_no_damage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with app_on(MemoryStore()) as app:
+        handle = await app.start(failing, INLINE_BYTES_MAX)
+        assert await has_status(app, handle.id, "rolled_back")
+        stream, get = (await app._head(handle.id)).stream, app.store.blobs.get
+
+        async def late(name: str) -> bytes:
+            await app.store.erase([stream], Batch())
+            return await get(name)
+
+        monkeypatch.setattr(app.store.blobs, "get", late)
+        with pytest.raises(ProcessGone):
+            await app.view(handle.id)
+
+
 async def gone(app: Outlive, id: str) -> bool:
     try:
         await app.view(id)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from outlive.errors import NoSuchEra
 from outlive.kinds.processes.eras import ERAS_KEPT_MAX, stream_of
 from outlive.kinds.processes.transfer import as_they_were
 from outlive.kinds.processes.vocabulary import unpack
+from outlive.model import ERASED
 
 if TYPE_CHECKING:
     from outlive.kinds.processes import Head
@@ -47,8 +49,10 @@ async def events_after(
 
 async def _of_era(store: Store, head: Head, era: int, after: int) -> list[Event]:
     events = await store.events(stream_of(head, era))
+    if era != head.era and events and events[0].kind == ERASED:
+        raise NoSuchEra(f"Era {era} is not kept any more.")
     events = as_they_were(events)
-    before = unpack("started", events[0].data).before if events else 0
+    before = unpack(events[0].kind, events[0].data).before if events else 0
     return [event for event in _placed(events, before) if event.n > after]
 
 
@@ -56,7 +60,10 @@ async def _over_eras(store: Store, head: Head, after: int) -> list[Event]:
     """Back from the era under way to the one in which `after` lies, or to the oldest kept."""
     found: list[list[Event]] = []
     for era in range(head.era, max(0, head.era - ERAS_KEPT_MAX), -1):
-        events = await _of_era(store, head, era, -1)
+        try:
+            events = await _of_era(store, head, era, -1)
+        except NoSuchEra:  # the next era began meanwhile
+            break
         found.append([event for event in events if event.n > after])
         if not events or events[0].n <= after:
             break

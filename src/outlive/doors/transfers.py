@@ -24,7 +24,7 @@ from outlive.kinds.processes.transfer import (
 )
 from outlive.kinds.processes.vocabulary import unpack
 from outlive.kinds.processes.webhooks import masked
-from outlive.model import Event
+from outlive.model import ERASED, Event
 from outlive.store import VALUE_BYTES_MAX
 
 IMPORT_BYTES_MAX = VALUE_BYTES_MAX - 64 * 1024
@@ -102,7 +102,7 @@ class Transfers(Telling):
         after, count = -1, PART_EVENTS_MIN
         while after < length - 1:
             events = await self.store.events(head.stream, after, min(count, length - 1 - after))
-            if not events:
+            if not events or events[0].kind == ERASED:
                 raise ProcessGone(f"The retention of {id} was over while it was read.")
             yield events
             after = events[-1].n

@@ -25,7 +25,7 @@ from outlive.kinds.processes.pending import told
 from outlive.kinds.processes.requests import REQUESTS
 from outlive.kinds.processes.tags import Tags
 from outlive.kinds.processes.vocabulary import Cancel, Ended, Forked, Started
-from outlive.model import Put, Ref
+from outlive.model import ERASED, Put, Ref
 from outlive.runtime.control import demand_forkable
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ async def begin(to: Commands, activation: Activation, done: tuple[Require, ...])
         await to.only_drop(activation, done)
         return
     started = Started(activation.id, head.type, head.version, head.input, node.name, tags=head.tags)
-    if len(events) < plan.upto:
+    if len(events) < plan.upto or (events and events[0].kind == ERASED):
         why = f"the journal of {plan.id} is not kept any more"
         ended = Ended("failed", error=Failure("NotForkable", why, NotForkable.code, False))
         due = node.clock.wall() + node.ended.micros(activation.definition)

@@ -25,6 +25,7 @@ is killed (writelock.py does).
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import os
 import time
@@ -213,9 +214,11 @@ class SQLiteStore:
     ) -> Committed:
         self._demand_open()
         file = self._file
+        context = contextvars.copy_context()  # the lane's would keep what it sets
 
         def inside(connection: apsw.Connection) -> Committed:
-            return _settled(file, connection, Group((file.users.run(work, limit_seconds),)))
+            batch = context.run(file.users.run, work, limit_seconds)
+            return _settled(file, connection, Group((batch,)))
 
         try:
             committed = await self._write(lambda: file.transaction(inside, users=True))

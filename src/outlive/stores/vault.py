@@ -22,7 +22,7 @@ import msgspec
 from msgspec.structs import replace
 
 from outlive.errors import Conflict, KeysMissing, OutliveError, StoreCorrupt, TooLarge
-from outlive.model import ABSENT, Append, Batch, Cell, Committed, Event, Put, Ref, Require
+from outlive.model import ABSENT, ERASED, Append, Batch, Cell, Committed, Event, Put, Ref, Require
 from outlive.store import AsyncCarrier, Carrier, Sight, Store
 from outlive.stores.keys import Keys, is_sealed
 
@@ -195,18 +195,26 @@ class Vault:
         for at, event in enumerate(events):
             data = event.data
             if data[:1] == _NAMED:
-                data = await self._blob(event)
+                found = await self._blob(event)
+                if found is None:
+                    events[at] = replace(event, kind=ERASED, data=b"")
+                    continue
+                data = found
             if is_sealed(data):
                 data = self._opened(_place_of(event), data)
             if data is not event.data:
                 events[at] = replace(event, data=data)
         return events
 
-    async def _blob(self, event: Event) -> bytes:
+    async def _blob(self, event: Event) -> bytes | None:
+        """The blob that `event` names; None when both were erased since the event was read."""
         name = event.data[1:].decode()
         try:
             return await self._store.blobs.get(name)
         except KeyError:
+            again = await self._store.events(event.stream, event.n - 1, 1)
+            if again and again[0].kind == ERASED:
+                return None
             raise StoreCorrupt(
                 f"event {event.n} of a stream names the blob {name}, which is not there"
             ) from None

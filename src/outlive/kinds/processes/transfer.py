@@ -27,7 +27,7 @@ from outlive import codec
 from outlive.codec import digest
 from outlive.errors import BadJournal
 from outlive.kinds.processes.cells import Head
-from outlive.kinds.processes.vocabulary import Imported, Paused, pack, unpack
+from outlive.kinds.processes.vocabulary import KINDS, Imported, Paused, pack, unpack
 from outlive.model import Event
 
 FORMAT = 1
@@ -187,12 +187,13 @@ def _exported(lines: list[bytes]) -> Exported:
             sum = _sum(sum, line.n, line.kind, line.time, data)
             if line.n != n or line.sum != sum:
                 raise BadJournal(f"Line {n + 2} is not as it was written, or not at its place.")
+            if line.kind not in KINDS:
+                kind = f"the kind {line.kind!r}, unknown to this version"
+                raise BadJournal(f"It has an event of {kind}.")
             unpack(line.kind, data)
             stream = first.head.stream
             events.append(Event(0, 0, stream, n, line.kind, data, line.time, b""))
         last = _read_last(lines[-1])
-    except KeyError as error:
-        raise BadJournal(f"It has an event of the kind {error}, unknown to this version.") from None
     except ValueError as error:
         raise BadJournal(f"It cannot be read: {str(error)[:200]}.") from None
     except RecursionError:

@@ -8,13 +8,16 @@ when the caller gave a key. What happens in a branch has the branch's path befor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
 from outlive.codec import NULL
+from outlive.errors import ProcessGone
 from outlive.kinds.processes.tags import Tags
+from outlive.model import ERASED
 
 STATUSES = (
     "queued",
@@ -490,13 +493,22 @@ KINDS: dict[str, type[Struct]] = {
     "ended": Ended,
 }
 KIND_OF: dict[type[Struct], str] = {made: kind for kind, made in KINDS.items()}
-_decoders = {kind: msgspec.json.Decoder(made).decode for kind, made in KINDS.items()}
+_decoders: dict[str, Callable[[bytes], Any]] = {
+    kind: msgspec.json.Decoder(made).decode for kind, made in KINDS.items()
+}
 pack = msgspec.json.Encoder().encode
 
 
 def unpack(kind: str, data: bytes) -> Any:
-    """The payload of an event of `kind`."""
+    """The payload of an event of `kind`. Raises `ProcessGone` for one that was erased."""
     return _decoders[kind](data)
+
+
+def _erased(_: bytes) -> Any:
+    raise ProcessGone("The retention was over before the journal was read.")
+
+
+_decoders[ERASED] = _erased
 
 
 def told(what: str, who: str, why: str) -> str:
