@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from outlive.commands.dev import Developer
+from outlive.commands.dev import Developer, _counts
 
 ROOT = Path(__file__).resolve().parents[2]
 LEDGER = """
@@ -292,6 +292,21 @@ def test_a_start_that_cannot_be_is_one_line_and_a_number(outlive, tmp_path):
     for wrong in (("--store", "memory://", "--postgres"), ("--watch", "nowhere")):
         done = outlive("dev", "ledger:app", "--port", "0", *wrong)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+def test_a_worker_that_dies_in_the_middle_of_its_metrics_is_no_defect() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_half() -> None:
+            asked, _ = listener.accept()
+            with asked:
+                asked.recv(65_536)
+                asked.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nhalf 1\n")
+
+        dying = threading.Thread(target=answer_half, daemon=True)
+        dying.start()
+        assert _counts(f"http://127.0.0.1:{listener.getsockname()[1]}/metrics") == {}
+        dying.join(10)
 
 
 def test_a_key_that_is_held_down_begins_one_proof(

@@ -22,6 +22,7 @@ import urllib.request
 import webbrowser
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -358,7 +359,7 @@ def _counts(address: str) -> dict[str, int]:
     try:
         with urllib.request.urlopen(address, timeout=METRICS_SECONDS) as answer:
             lines = answer.read().decode().splitlines()
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):  # the last: it died in the middle of its answer
         return {}
     plain = (line.split() for line in lines if not line.startswith("#") and "{" not in line)
     return {each[0]: int(each[1]) for each in plain if len(each) == 2 and each[1].isdecimal()}
