@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from outlive.commands.dev import Developer
+from outlive.commands.dev import Developer, _counts
 
 ROOT = Path(__file__).resolve().parents[2]
 LEDGER = """
@@ -230,6 +230,44 @@ def test_without_a_terminal_there_are_no_keys_and_a_reload_all_the_same(start, t
     assert running.end(signal.SIGINT) == 0
 
 
+SLOW_TO_START = """
+import asyncio
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        open("starting", "w").close()
+        await asyncio.sleep(5)  # what a model or a cache takes to be loaded
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        return await send({"type": "lifespan.shutdown.complete"})
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"1"})
+"""
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_changes_while_a_worker_starts_is_served_too(
+    start, tmp_path, wait_until, request_json, first
+):
+    code = tmp_path / "slow.py"
+    new = SLOW_TO_START.replace('b"1"', 'b"22"').replace("sleep(5)", "sleep(0)")
+    code.write_text(SLOW_TO_START if first else new)
+    command = ("-m", "outlive.commands", "dev", "slow:app", "--port", "0", "--grace-seconds", "1")
+    running = start(*command)
+    if not first:
+        running.said("serves")
+        (tmp_path / "starting").unlink()
+        code.write_text(SLOW_TO_START)
+    wait_until((tmp_path / "starting").exists, "the start")
+    code.write_text(new)
+    url = running.said("serves").split()[1]
+    running.said("changed: slow.py" if first else "reloaded in")
+    assert request_json(url) == (200, 22)
+    assert running.end(signal.SIGINT) == 0
+    assert "cannot start" not in running.err.read_text()
+
+
 def test_a_bare_asgi_app_is_served_and_said_to_be_one(start, tmp_path):
     code = "async def app(scope, receive, send):\n    raise RuntimeError('never asked')\n"
     (tmp_path / "bare.py").write_text(code)
@@ -254,6 +292,21 @@ def test_a_start_that_cannot_be_is_one_line_and_a_number(outlive, tmp_path):
     for wrong in (("--store", "memory://", "--postgres"), ("--watch", "nowhere")):
         done = outlive("dev", "ledger:app", "--port", "0", *wrong)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+def test_a_worker_that_dies_in_the_middle_of_its_metrics_is_no_defect() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_half() -> None:
+            asked, _ = listener.accept()
+            with asked:
+                asked.recv(65_536)
+                asked.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nhalf 1\n")
+
+        dying = threading.Thread(target=answer_half, daemon=True)
+        dying.start()
+        assert _counts(f"http://127.0.0.1:{listener.getsockname()[1]}/metrics") == {}
+        dying.join(10)
 
 
 def test_a_key_that_is_held_down_begins_one_proof(

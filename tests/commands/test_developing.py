@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from tests.postgres_server import folder_of_its_own
@@ -155,6 +156,27 @@ def test_a_process_outlives_the_command_and_its_database(start, request_json, wa
         wait_until(lambda: request_json(path)[1]["status"] == "done", "its end")
         assert again.end() == 0
         assert not pid.exists()
+
+
+def test_a_database_whose_making_was_killed_is_made_anew() -> None:
+    class Killed(Database):
+        def _run(self, program: str, *arguments: str) -> Any:
+            if program != "initdb":
+                return super()._run(program, *arguments)
+            files = Path(arguments[-1])
+            files.mkdir()
+            (files / "PG_VERSION").write_text("18\n")  # the first file that initdb writes
+            raise KeyboardInterrupt
+
+    with folder_of_its_own() as folder:
+        folder.chmod(0o755)
+        with pytest.raises(KeyboardInterrupt):
+            Killed(folder / "postgres").start()
+        again = Database(folder / "postgres")
+        try:
+            assert again.start() == again.address
+        finally:
+            again.stop()
 
 
 def test_without_the_wheel_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,38 @@ def test_nothing_is_written_when_one_of_them_is_there(tmp_path: Path) -> None:
     assert len(list(write(tmp_path, {"a": "1", "b": "2"}, force=True))) == 2
     with pytest.raises(CommandFailed, match="cannot be written"):
         list(write(tmp_path / "b", {"c": "1"}, force=True))
+
+
+def test_what_is_there_stays_whole_when_the_new_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text = Path.write_text
+
+    def full(path: Path, text: str, encoding: str) -> None:
+        write_text(path, text[:1], encoding)
+        if text == "new b":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in "ab":
+        (tmp_path / name).write_text(f"mine {name}")
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CommandFailed, match=r"b cannot be written: No space left"):
+        list(write(tmp_path, {"a": "new a", "b": "new b"}, force=True))
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"a": "mine a", "b": "mine b"}
+
+
+def test_a_file_that_is_written_over_keeps_its_rights_and_a_link_its_place(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("mine")
+    (tmp_path / "a").chmod(0o600)
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "c").mkdir()
+    with pytest.raises(CommandFailed, match="c cannot be written: Is a directory"):
+        list(write(tmp_path, {"b": "2", "c": "3"}, force=True))
+    assert list(write(tmp_path, {"b": "2"}, force=True)) == [str(tmp_path / "b")]
+    assert (tmp_path / "b").is_symlink() and (tmp_path / "a").read_text() == "2"
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c"}
 
 
 def test_panels_do_not_lie_upon_each_other_and_are_numbered() -> None:

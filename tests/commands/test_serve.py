@@ -44,6 +44,15 @@ def test_a_killed_worker_is_replaced_and_the_death_is_told(serve, request_json, 
     assert running.end() == 0
 
 
+def test_a_worker_that_ends_by_a_signal_without_a_name_is_replaced_too(serve):
+    running = serve()
+    (victim,) = running.workers()
+    os.kill(victim, 40)
+    running.complained(f"worker {victim} was ended by signal 40; another takes its place")
+    running.complained("is ready")
+    assert running.end() == 0
+
+
 def test_a_connection_waits_while_the_only_worker_is_replaced(serve, request_json):
     running = serve()
     url, (victim,) = running.url(), running.workers()

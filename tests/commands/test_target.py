@@ -43,6 +43,14 @@ def test_the_current_folder_is_looked_into_first(folder):
     del sys.modules["corner_shop_of_a_test"]
 
 
+@pytest.mark.parametrize("code", ["", "0", "3", "'bye'"])
+def test_a_module_that_ends_the_program_does_not_load(folder, code):
+    Path("script_of_a_test.py").write_text(f"import sys\n\nsys.exit({code})\n")
+    with pytest.raises(CommandFailed, match=r"does not load: SystemExit: .*line 3\)") as failure:
+        load("script_of_a_test:app")
+    assert failure.value.code == 2
+
+
 @pytest.mark.parametrize("target", ["", "shop", "shop:", ":app"])
 def test_half_a_name_is_misuse(target, folder):
     with pytest.raises(CommandFailed, match="write MODULE:APP") as failure:

@@ -322,6 +322,27 @@ def test_a_write_of_unknown_outcome_may_come_late_and_only_once() -> None:
     assert violations([unknown, *late, *again], Cells())
 
 
+def test_what_begins_at_the_next_tick_is_later() -> None:
+    absent = ("read",), ("absent",)
+    assert violations(told(("a", put("x", 1), 1, 2), ("b", absent, 3, 4)), Cells())
+    assert not violations(told(("a", put("x", 1), 1, 3), ("b", absent, 2, 4)), Cells())
+
+
+def test_a_conflict_that_names_the_version_that_was_wanted_is_found() -> None:
+    first, refused = told(("a", put("x", 1), 1, 2), ("a", put("y", 1, wanted=1), 3, 4))
+    assert violations([first, replace(refused, outcome="fail")], Cells())
+    other = replace(refused, asked=("put", "y", None, 7), outcome="fail")
+    assert not violations([first, other], Cells())
+
+
+def test_a_claimed_cell_without_a_deadline_is_found() -> None:
+    ready, claim = ("put", "x", 0, None), ("claim", 100)
+    history = told(
+        ("a", (ready, (1,)), 1, 2), ("b", (claim, None), 3, None), ("a", saw("x", 2), 4, 5)
+    )
+    assert violations(history, Cells()), "what was claimed has a deadline"
+
+
 def test_a_version_that_comes_again_is_found() -> None:
     drop = ("drop", None), ()
     history = told(("a", put("x", 1), 1, 2), ("a", drop, 3, 4), ("a", put("y", 1), 5, 6))

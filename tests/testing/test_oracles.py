@@ -93,6 +93,14 @@ def test_p4_wants_rising_epochs() -> None:
     assert oracles.p4_one_effective_holder(told((), *holds))
 
 
+def test_p4_wants_holds_in_the_order_of_their_times() -> None:
+    holds = (Hold(0, 1, "a", 0, 5, ""), Hold(0, 2, "b", 1, 4, "a"))
+    assert oracles.p4_one_effective_holder(told((), *holds))
+    assert not oracles.p4_one_effective_holder(
+        told((), holds[0], msgspec.structs.replace(holds[1], time=5))
+    )
+
+
 def test_p5_sees_two_processes_of_one_key_and_one_of_none(facts: Facts) -> None:
     first, second, third = facts.processes
     assert len(oracles.p5_one_answer_per_key(facts, {"k": [first, second], "l": [third]})) == 1
@@ -158,6 +166,7 @@ def test_p7_has_nothing_against_these(said: Any) -> None:
         (STARTED, A, BACK, B, NO_B, NO_A, DONE),
         (STARTED, A, BACK, BACK, NO_A, DONE),
         (STARTED, A, B, NO_B, DONE),
+        (STARTED, A, B, PART, NO_A, DONE),
         (STARTED, A, B, PART, NO_A, NO_B, DONE),
         (STARTED, A, B, PART, NO_B, NO_B, DONE),
         (STARTED, A, B, PART, NO_B, NO_A, BACK, NO_A, DONE),
@@ -181,6 +190,7 @@ def test_p7_refuses_a_hole() -> None:
         ("waiting", "", 17, False),
         ("waiting", "", None, True),
         ("running", "", None, True),
+        ("running", "confirmed", 17, True),
         ("queued", "", None, True),
         ("paused", "", None, True),
         ("stuck", "", None, True),
@@ -204,3 +214,9 @@ def test_p9_and_p10_see_a_removed_and_an_altered_event() -> None:
     altered = msgspec.structs.replace(events[1], data=b'{"id":"z"}')
     (flaw,) = oracles.p10_chain_verifies(told((events[0], altered, events[2])))
     assert "from event 2 on" in flaw
+
+
+def test_p9_sees_time_go_back() -> None:
+    first, second = chained(("started", {}), ("ended", {}))
+    assert not oracles.p9_tails_are_dense(told([first, second]))
+    assert oracles.p9_tails_are_dense(told([msgspec.structs.replace(first, time=9), second]))

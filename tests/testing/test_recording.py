@@ -56,6 +56,15 @@ def say(record_property: Any, request: pytest.FixtureRequest) -> Any:
     return said
 
 
+async def test_that_nothing_was_there_is_an_answer() -> None:
+    history, store = History(), MemoryStore()
+    await store.open()
+    client = Client(store, history, "a", SPACE)
+    assert await client.read("k") == 0
+    (told,) = history.operations()
+    assert (told.outcome, told.answered) == ("ok", ("absent",))
+
+
 async def test_clients_of_the_memory_store(say: Any) -> None:
     store = MemoryStore()
     await store.open()

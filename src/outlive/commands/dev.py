@@ -22,6 +22,7 @@ import urllib.request
 import webbrowser
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ from outlive.commands.developing.database import Database
 from outlive.commands.developing.watching import Watch
 from outlive.commands.exits import MISUSED, CommandFailed
 from outlive.commands.serve import Port, Supervisor, end_of, listen, say
+from outlive.commands.worker import Report
 
 DATABASE = Path(".outlive/postgres")
 CHECK_SECONDS = 60.0
@@ -118,6 +120,8 @@ class Developer(Supervisor):
         """A file has changed, or somebody asked for a reload: a worker that failed may be tried."""
         self.reloading: int | None = None
         """The pid of the worker that was asked to end for a reload."""
+        self._was_asked = False
+        """Whether the worker that ended last was."""
         self.since = 0.0
         """When the last worker was asked to end, or found dead."""
         self.proof: asyncio.subprocess.Process | None = None
@@ -185,6 +189,7 @@ class Developer(Supervisor):
 
     def announce(self, store: str) -> None:
         """Say where it serves, and what can be done."""
+        self.reloading = None
         (pid,) = self.serving
         show(
             (
@@ -197,7 +202,8 @@ class Developer(Supervisor):
 
     def tell_death(self, pid: int, status: int) -> None:
         """Say that a worker has died, unless it was asked to end for a reload."""
-        if pid != self.reloading:
+        self._was_asked = pid == self.reloading
+        if not self._was_asked:
             self.since = self.clock.boot()
             say(f"worker {pid} {end_of(status)}; another takes its place")
 
@@ -213,7 +219,8 @@ class Developer(Supervisor):
 
     async def rest(self, seconds: float, served: bool) -> None:
         """A worker that has never served is tried again when something has changed."""
-        if self.reloading is not None and served:
+        if self._was_asked:
+            self._was_asked = False
             return
         if served:
             await super().rest(seconds, served)
@@ -224,6 +231,11 @@ class Developer(Supervisor):
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for each in waits:
             each.cancel()
+
+    async def _welcome(self, process: asyncio.subprocess.Process, report: Report | None) -> None:
+        """One that was asked to end before it served is not spoken of, and ends nothing."""
+        if process.pid != self.reloading:
+            await super()._welcome(process, report)
 
     async def _tell_take_over(self, pid: int) -> None:
         """Ask the new worker what it goes on with, until it has gone on with anything."""
@@ -255,9 +267,8 @@ class Developer(Supervisor):
                 return
             warn(telling.differences(looked))
             self.changed.set()
-            for pid in self.serving:
+            for pid, process in list(self.alive.items()):  # one that starts may have the old code
                 self.reloading, self.since = pid, self.clock.boot()
-                process = self.alive[pid]
                 self._signal(process, signal.SIGTERM)
                 try:
                     async with asyncio.timeout(self.grace_seconds + 1):
@@ -348,7 +359,7 @@ def _counts(address: str) -> dict[str, int]:
     try:
         with urllib.request.urlopen(address, timeout=METRICS_SECONDS) as answer:
             lines = answer.read().decode().splitlines()
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):  # the last: it died in the middle of its answer
         return {}
     plain = (line.split() for line in lines if not line.startswith("#") and "{" not in line)
     return {each[0]: int(each[1]) for each in plain if len(each) == 2 and each[1].isdecimal()}

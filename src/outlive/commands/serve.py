@@ -262,7 +262,9 @@ async def _line(descriptor: int) -> bytes:
 def end_of(status: int) -> str:
     """How a process ended, in words."""
     if status < 0:
-        return f"was ended by {signal.Signals(-status).name}"
+        with suppress(ValueError):  # most signals of real time have no name
+            return f"was ended by {signal.Signals(-status).name}"
+        return f"was ended by signal {-status}"
     return f"ended with exit status {status}"
 
 

@@ -96,11 +96,11 @@ def _import(name: str) -> Any:
             looked = f"looked in {os.getcwd()} and on Python's path"
             raise CommandFailed(f"there is no module {name!r} ({looked})", MISUSED) from error
         raise _broken(name, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the latter: a script that runs when it is imported
         raise _broken(name, error) from error
 
 
-def _broken(name: str, error: Exception) -> CommandFailed:
+def _broken(name: str, error: BaseException) -> CommandFailed:
     """The error of a module that exists but does not load, with the line that raised it."""
     frames = [
         frame

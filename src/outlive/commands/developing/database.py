@@ -79,11 +79,7 @@ class Database:
         files = self.folder / "database"
         self._demand_alone()
         if not (files / "PG_VERSION").exists():
-            shutil.rmtree(files, ignore_errors=True)  # what a kill left half made
-            made = ["--auth=trust", "--encoding=UTF8", "--locale=C", f"--username={ROLE}"]
-            ran = self._run("initdb", *made, "-D", str(files))
-            if ran.returncode:
-                raise CommandFailed(f"no database could be made: {_last(ran.stderr)}", STORE)
+            self._make(files)
         settings = (
             "listen_addresses=", f"unix_socket_directories={self.folder}",
             "unix_socket_permissions=0700",
@@ -106,6 +102,17 @@ class Database:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(LOOK_SECONDS)
         return self.address
+
+    def _make(self, files: Path) -> None:
+        """Make the database beside its place, and put it there when it is whole: a kill leaves
+        nothing there that looks like one."""
+        half = files.with_suffix(".half")
+        shutil.rmtree(half, ignore_errors=True)
+        made = ["--auth=trust", "--encoding=UTF8", "--locale=C", f"--username={ROLE}"]
+        ran = self._run("initdb", *made, "-D", str(half))
+        if ran.returncode:
+            raise CommandFailed(f"no database could be made: {_last(ran.stderr)}", STORE)
+        half.rename(files)
 
     def stop(self) -> None:
         """End it in order; at once if it takes too long, which loses nothing."""
@@ -140,6 +147,7 @@ class Database:
         return subprocess.run(
             [self._programs / program, *arguments],
             user=self._user, cwd=self.folder, capture_output=True, timeout=START_SECONDS,
+            preexec_fn=partial(_end_with_us, signal.SIGKILL),
         )  # fmt: skip
 
     def _hand_over(self) -> None:

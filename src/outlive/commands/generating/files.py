@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from errno import EISDIR
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +33,35 @@ def _json(value: Any) -> str:
 
 def write(folder: Path, files: Mapping[str, str], *, force: bool) -> Iterator[str]:
     """Write `files` below `folder`; gives a line for each. Raises `CommandFailed` before anything
-    is written when one is there and `force` is not given."""
+    is written when one is there and `force` is not given.
+
+    All are written beside their places before the first is put there: a full disk or a kill leaves
+    what was there as it was."""
     there = [name for name in files if os.path.lexists(folder / name)]
     if there and not force:
         raise CommandFailed(
             f"{folder / there[0]} is there already; nothing was written (--force writes over it)",
             FORBIDDEN,
         )
-    for name, text in files.items():
-        path = folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
-        except OSError as error:
-            raise CommandFailed(f"{path} cannot be written: {error.strerror}") from error
-        yield str(path)
+    beside: dict[Path, Path] = {}
+    path = folder
+    try:
+        for name, text in files.items():
+            path = folder / name
+            if path.is_dir():
+                raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+            place = path.resolve()  # a link stays one
+            place.parent.mkdir(parents=True, exist_ok=True)
+            beside[path] = place.with_name(f".{place.name}.new")
+            beside[path].write_text(text, "utf-8")
+            if place.exists():
+                shutil.copymode(place, beside[path])
+        for path, new in beside.items():
+            new.replace(path.resolve())
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        for new in beside.values():
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+    yield from map(str, beside)
