@@ -46,6 +46,10 @@ def test_what_appends_or_replaces_what_it_requires_is_guarded() -> None:
     assert is_guarded(NEW) and is_guarded(Batch(append=(Append("s", 0, "k", b""),)))
     assert not is_guarded(Batch(put=(Put(REF, b"1"),)))
     assert not is_guarded(Batch(require=(Require(Ref("s", "other"), 1),), put=(Put(REF, b"1"),)))
+    told = Ref("inbox/2", "ord_1/key")
+    command = Batch(require=(Require(told, ABSENT),), put=(Put(told, b"1"),))
+    assert not is_guarded(command)
+    assert is_guarded(Batch(require=(Require(told, 7),), drop=(told,)))
 
 
 class Always(random.Random):

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from outlive.errors import OutcomeUnknown, OutliveError, StoreUnavailable
-from outlive.model import Batch, Committed
+from outlive.model import ABSENT, Batch, Committed
 
 if TYPE_CHECKING:
     from random import Random
@@ -200,9 +200,15 @@ class FaultyStore:
 
 
 def is_guarded(batch: Batch) -> bool:
-    """Whether applying `batch` again must fail: it appends, or changes a cell that it requires."""
+    """Whether applying `batch` again must fail: it appends, or changes a cell that it requires.
+
+    A new command is none: its cell goes when it is carried out, perhaps before it arrives again,
+    and its key says then that it was."""
     written = {*(put.ref for put in batch.put), *batch.drop}
-    return bool(batch.append) or any(need.ref in written for need in batch.require)
+    return bool(batch.append) or any(
+        need.ref in written and not (need.version == ABSENT and need.ref.space.startswith("inbox/"))
+        for need in batch.require
+    )
 
 
 def _unknown() -> OutcomeUnknown:
