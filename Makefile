@@ -26,9 +26,9 @@ PIP := -m pip --disable-pip-version-check --no-input install -qq
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help run shop test servers cluster check format bench bench-postgres bench-http \
-  bench-scale bench-requests bench-comparison bench-memory simulate powerloss crash planted \
-  prove-kernel drivers fences sizes sleepers soak docs clean
+.PHONY: help run shop test servers cluster check format bench bench-commit bench-postgres \
+  bench-http bench-scale bench-requests bench-comparison bench-memory simulate powerloss crash \
+  planted prove-kernel drivers fences sizes sleepers soak docs clean
 
 help: ## Show this help
 	@echo "make <target>   (PYTHON=$(PYTHON) makes the environment; 3.11 or newer)"
@@ -99,6 +99,9 @@ bench: $(READY) $(DBOS_READY) ## Measure beside the peers; WRITE=1 puts it into 
 	@command -v strace >/dev/null || apt-get install -y -qq strace >/dev/null 2>&1 || \
 	  echo "no strace: syncs are not counted"
 	@$(BIN)/python bench/processes.py $(if $(WRITE),--write)
+
+bench-commit: $(READY) ## Where the time of one process at a time goes (WRITE=1 too)
+	@$(BIN)/python bench/one_commit.py $(if $(WRITE),--write)
 
 bench-postgres: $(READY) $(DBOS_READY) ## The same on PostgreSQL (WRITE=1 too)
 	@$(BIN)/python bench/processes.py --store postgres $(if $(WRITE),--write)
