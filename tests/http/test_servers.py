@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ COMMANDS = {
     "uvicorn": "-m uvicorn --host 127.0.0.1 --port {port} --log-level critical " + TARGET,
 }
 SECONDS = 60.0
+GONE = (httpx.TransportError, asyncio.CancelledError)
 
 
 class Served:
@@ -170,8 +172,8 @@ async def test_streams_and_long_polls_do_not_hold_its_end_up_and_go_on_in_its_ne
     server: Served,
 ) -> None:
     """Uvicorn lets what waits be ended in order. Granian cuts what has not begun its answer, and
-    Hypercorn tells no application that it leaves and cuts all 3 s later: a client that comes back
-    misses nothing."""
+    Hypercorn tells no application that it leaves and cuts all 3 s later, from Python 3.12 on not
+    before the clients have left (its issue 308): a client that comes back misses nothing."""
     place = (await server.http.post("/orders", json={"item": "book"})).headers["location"]
     first = Reader(server.http, place)
     await until(lambda: "event: wait\n" in first.text, "the stream has told that it waits")
@@ -180,10 +182,14 @@ async def test_streams_and_long_polls_do_not_hold_its_end_up_and_go_on_in_its_ne
     poll = asyncio.create_task(server.http.get(place, headers=headers))
     await server.http.get(place)
     async with asyncio.timeout(25):
-        assert await server.ended() in (0, -signal.SIGTERM)
-        await first.task
+        ended = asyncio.create_task(server.ended())
+        if "hypercorn" in server.process.args and sys.version_info >= (3, 12):
+            first.task.cancel()
+            poll.cancel()
+        assert await ended in (0, -signal.SIGTERM)
+        await asyncio.wait([first.task])
     (polled,) = await asyncio.gather(poll, return_exceptions=True)
-    cut = isinstance(polled, httpx.TransportError) or polled.status_code == 500
+    cut = isinstance(polled, GONE) or polled.status_code == 500
     if "uvicorn" in server.process.args:
         assert not cut and polled.status_code == 304 and "retry: " in first.text
     assert cut or polled.status_code == 304
