@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from outlive.clock import Clock
 from outlive.errors import BadAddress
+from outlive.stores.urls import split
 
 if TYPE_CHECKING:
     from outlive.store import KeyedCells, Store
@@ -79,7 +80,7 @@ def cells_at(address: str, clock: Clock | None = None) -> KeyedCells:
 def _parts(address: str) -> SplitResult:
     """Raises `BadAddress`, which does not repeat it, for what is no URL at all."""
     try:
-        return urlsplit(address)
+        return split(address)
     except ValueError:
         raise BadAddress("The address of the store is no URL: is a [ left open?") from None
 
@@ -164,6 +165,6 @@ def without_password(address: str) -> str:
     if parts.scheme == "sqlite":
         return f"sqlite:///{sqlite_path(address)}"
     dsn, schema = postgres_place(address)
-    parts = urlsplit(dsn)
+    parts = split(dsn)
     host = parts.netloc.rpartition("@")[2] or dict(parse_qsl(parts.query)).get("host", "")
     return f"postgresql://{host}{parts.path}?schema={schema}"

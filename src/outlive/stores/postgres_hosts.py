@@ -19,9 +19,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlunsplit
 
 import asyncpg
+
+from outlive.stores.urls import split
 
 RIVAL_SECONDS, LEADER_SECONDS = 0.25, 2.0
 Ask = Callable[[str], Awaitable[tuple[int, Any]]]
@@ -33,7 +35,7 @@ def each_of(dsn: str) -> tuple[str, ...]:
 
     The wish which of them to take (`target_session_attrs`) is left out: it is always the primary.
     """
-    parts = urlsplit(dsn)
+    parts = split(dsn)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     who, at, place = parts.netloc.rpartition("@")
     hosts = place.split(",")

@@ -53,6 +53,7 @@ from outlive.errors import (
 from outlive.stores import sql
 from outlive.stores.halt import frozen
 from outlive.stores.postgres_hosts import each_of, newest_primary
+from outlive.stores.urls import split
 
 Connection = Any
 """An `asyncpg.Connection`; the driver ships no types for what it gives back."""
@@ -134,7 +135,7 @@ def straight(dsn: str, direct: str) -> str:
     plain = not (place.query or place.username) and place.path.count("/") <= 1
     if not (place.hostname and place.port and plain):
         raise ValueError("direct is host:port of the server, or host:port/database")
-    parts = urlsplit(dsn)
+    parts = split(dsn)
     who, at, _ = parts.netloc.rpartition("@")
     path = place.path if place.path.strip("/") else parts.path
     return urlunsplit(parts._replace(netloc=f"{who}{at}{place.netloc}", path=path))
@@ -209,7 +210,7 @@ class Way(Struct, frozen=True):
         wanted = {"application_name": self.name}
         if not self.is_pooled:
             wanted |= {name: str(value) for name, value in SESSION_SETTINGS.items()}
-        said = dict(parse_qsl(urlsplit(self.dsn).query))
+        said = dict(parse_qsl(split(self.dsn).query))
         return {name: value for name, value in wanted.items() if name not in said}
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from outlive import ids
 from outlive.errors import BadAddress
@@ -31,7 +30,7 @@ class Place:
     """One place. `folder` is where a file may be made; it exists. Raises `BadAddress`."""
 
     def __init__(self, address: str, folder: Path) -> None:
-        self._kind = urlsplit(address).scheme
+        self._kind = address.partition(":")[0].lower()
         if self._kind not in ("memory", "sqlite", *_POSTGRES):
             raise BadAddress(f"{address!r} is no place for a test's store.")
         self._address = address
