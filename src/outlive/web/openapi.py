@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -151,7 +152,7 @@ class OpenAPI:
         """`GET /openapi.json`."""
         if self._made is None:
             self._made = document(self._app, self._wrapped)
-        servers = {"servers": [{"url": request.root or "/"}]}
+        servers = {"servers": [{"url": quote(request.root) or "/"}]}
         return Response(200, msgspec.json.encode({**self._made, **servers}), [JSON])
 
 

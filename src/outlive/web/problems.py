@@ -23,6 +23,7 @@ import logging
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -227,7 +228,7 @@ def of_error(
         log.error("%s %s: %s (trace %s)", kind.code, kind.slug, error.detail, trace)
     safe = kind.retryable if retryable is None else retryable
     problem: dict[str, Any] = {
-        "type": root + PAGES + kind.slug,
+        "type": page_of(root, kind),
         "title": kind.title(),
         "status": kind.status,
         "detail": error.detail if told else kind.title(),
@@ -262,14 +263,14 @@ def of_failure(failure: Failure | None, status: str, root: str) -> dict[str, Any
     """The `problem` member of a process that is `status`, from its recorded failure."""
     kind: type[OutliveError] = ProcessStuck if status in ("stuck", "paused") else ProcessFailed
     problem: dict[str, Any] = {
-        "type": root + PAGES + kind.slug,
+        "type": page_of(root, kind),
         "title": kind.title(),
         "code": kind.code,
     }
     if failure is not None:
         known = by_code().get(failure.code)
         if known is not None:
-            problem |= {"type": root + PAGES + known.slug, "title": known.title()}
+            problem |= {"type": page_of(root, known), "title": known.title()}
         problem |= {
             "code": failure.code or kind.code,
             "detail": failure.message,
@@ -277,6 +278,11 @@ def of_failure(failure: Failure | None, status: str, root: str) -> dict[str, Any
             "retryable": failure.retryable,
         }
     return problem
+
+
+def page_of(root: str, kind: type[OutliveError]) -> str:
+    """The address of the page about `kind`, under the prefix `root`: a problem's `type`."""
+    return f"{quote(root)}{PAGES}{kind.slug}"
 
 
 def retry_after(base_seconds: float) -> int:
