@@ -96,6 +96,19 @@ def test_only_the_latest_steps_are_drawn() -> None:
     assert (len(made.rows), made.hidden) == (ROWS_MAX, 5)
 
 
+def test_a_row_keeps_its_key_when_the_steps_before_it_are_drawn_no_more() -> None:
+    def keys(many: int, era: int = 1) -> dict[str, str]:
+        steps = tuple(StepView(f"s{n}", "sleep", T, T, "done") for n in range(many))
+        made = timeline(view(steps=steps, era=era), T)
+        return {row.step.name: row.key for row in made.rows}
+
+    before, after = keys(ROWS_MAX), keys(ROWS_MAX + 1)
+    assert len(set(after.values())) == ROWS_MAX
+    assert {name: after[name] for name in before if name in after}.items() <= before.items()
+    assert before.keys() - after.keys() == {"s0"}
+    assert not set(keys(3).values()) & set(keys(3, era=2).values()), "other steps, other keys"
+
+
 def test_what_gave_up_does_not_go_on_while_nobody_is_at_it() -> None:
     failed = AttemptView(1, T, T + S, "failed", None, "n")
     step = StepView("charge", "undo", T, None, "running", (failed,), None)

@@ -260,6 +260,9 @@ async def test_many_are_chosen_as_the_list_is_filtered_and_asked_part_by_part(
     assert f"{PARTS + 1} of {PARTS + 1} were asked" in whole
     await has_status(app, ids[0], "paused")
     assert (await app.view(ids[1])).status == "waiting"
+    beside = {"type": "order", **form, "unfinished": "1"}
+    answer = await client.post("/outlive/many", data=beside, headers=OWN)
+    assert answer.status_code == 422 and "not chosen by unfinished" in answer.text
     wrong = {**form, "tag.planet": "mars"}
     assert (await client.post("/outlive/many", data=wrong, headers=OWN)).status_code == 422
 
@@ -269,6 +272,8 @@ async def test_nothing_is_asked_of_everything(client: httpx.AsyncClient, app: Ou
     assert "everything at once" in (await client.get(LIST)).text
     merged = (await client.get(f"{LIST}?type=order&unfinished=1")).text
     assert "not chosen by unfinished" in merged
+    sought = (await client.get(f"{LIST}?status=waiting&q=nobody")).text
+    assert "Nothing is called" in sought and "/outlive/many" not in sought
     seal = await sealed(client, f"{LIST}?status=waiting")
     answer = await client.post("/outlive/many", data={"seal": seal, "verb": "cancel"}, headers=OWN)
     assert answer.status_code == 422 and "Name a status, a type or a tag" in answer.text

@@ -76,6 +76,23 @@ async def test_addresses_carry_the_prefix_of_the_server(fake: Fake) -> None:
     assert '"instance":"/api/nothing"' in lost.text
 
 
+async def test_a_prefix_of_any_characters_is_percent_encoded_in_every_address(fake: Fake) -> None:
+    face, root = create(fake), "/the größte shop"  # type: ignore[arg-type]
+    there = "/the%20gr%C3%B6%C3%9Fte%20shop"
+    started = Exchange(
+        face, "POST", f"{root}/registrations", body=[b'{"email":"a"}'], root_path=root
+    )
+    await started.end()
+    assert started.headers["location"].startswith(f"{there}/registrations/reg_")
+    lost = Exchange(face, "GET", f"{root}/nothing", root_path=root)
+    await lost.end()
+    assert f'"type":"{there}/outlive/problems/not-found"' in lost.text
+    assert f'"instance":"{there}/nothing"' in lost.text
+    described = Exchange(face, "GET", f"{root}/openapi.json", root_path=root)
+    await described.end()
+    assert f'"servers":[{{"url":"{there}"}}]' in described.text
+
+
 async def test_a_server_that_takes_the_prefix_off_is_understood_too(fake: Fake) -> None:
     face = create(fake)  # type: ignore[arg-type]
     sent = Exchange(face, "POST", "/registrations", body=[b'{"email":"a"}'], root_path="/api")

@@ -93,6 +93,8 @@ def test_the_failure_of_a_process_becomes_its_problem(fake: Fake) -> None:
     plain = problems.of_failure(Failure("Refused", "no"), "failed", "")
     assert plain["type"] == "/outlive/problems/process-failed"
     assert problems.of_failure(None, "stuck", "")["type"] == "/outlive/problems/process-stuck"
+    mounted = problems.of_failure(Failure("Full", "x", "OL1021"), "failed", "/a b")
+    assert mounted["type"] == f"/a%20b{known['type']}"
 
 
 def test_who_is_told_when_is_never_told_to_come_before() -> None:

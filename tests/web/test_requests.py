@@ -235,6 +235,15 @@ async def test_a_missing_or_broken_key_is_refused_with_a_page(
     assert 'rel="help"' in response.headers["link"]
 
 
+async def test_the_page_of_a_refusal_is_percent_encoded_under_a_prefix(store: MemoryStore) -> None:
+    transport = httpx.ASGITransport(here(store).services[0], root_path="/größte shop")
+    async with httpx.AsyncClient(transport=transport, base_url="https://shop.test") as http:
+        response = await http.post("/orders", json={})
+    page = response.json()["type"]
+    assert page.startswith("/gr%C3%B6%C3%9Fte%20shop/outlive/problems/")
+    assert response.headers["link"] == f'<{page}>; rel="help"'
+
+
 async def test_a_bare_key_is_taken_unless_the_rule_is_strict(store: MemoryStore) -> None:
     bare = {"idempotency-key": "order-17"}
     assert (await here(store).http.post("/orders", json={}, headers=bare)).status_code == 201

@@ -17,6 +17,7 @@ from outlive.doors.excerpts import LINES_MAX
 from outlive.doors.ratelimits import RateLimiter
 from outlive.doors.requests import Requests
 from outlive.doors.sessions import Sessions
+from outlive.kinds.breakers.standing import ref_of
 from outlive.kinds.requests.decisions import Answer
 from outlive.kinds.sessions.decisions import Make, key_of
 from outlive.runtime.caches import Cache
@@ -284,6 +285,22 @@ async def test_a_breaker_is_held_and_let_go(
     assert [(note.who, note.why) for note in (await place.bank.standing()).controls] == [
         ("ann", "a drill"), ("ann", "over"),
     ]  # fmt: skip
+
+
+async def test_only_a_part_that_is_known_is_held(place: Place, client: httpx.AsyncClient) -> None:
+    await place.bank.force_open("eve", "the bank asked us to", "eu")
+    place.bank._parts.clear()  # as on an instance that never called it
+    form = {"dependency": "bank", "action": "force-open", "why": "a drill"}
+    for part in ("atlantis", "eu" * 200):
+        answer = await send(client, "/outlive/breakers", "control", part=part, **form)
+        assert answer.status_code == 422 and "Nothing was done" in answer.text
+    assert list(place.bank.parts) == [""] and await noted(place.app) == []
+    assert await place.app.store.read((ref_of("bank/atlantis"),)) == [None]
+    await done(client, "breakers", "control", **{**form, "part": "eu", "action": "release"})
+    assert [note.who for note in (await place.bank.standing("eu")).controls] == ["eve", "ann"]
+    place.bank.part("here")  # called by this instance, and nothing bad was heard of it
+    await done(client, "breakers", "control", part="here", **form)
+    assert (await place.bank.standing("here")).forced == "open"
 
 
 async def test_who_holds_a_breaker_is_named_in_full(

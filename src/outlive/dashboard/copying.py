@@ -8,6 +8,8 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from outlive.kinds.processes.census import UNFINISHED
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -44,26 +46,37 @@ def copies_of(sight: Sight, view: View, app: Outlive) -> Copies:
 
 
 def copies_of_list(sight: Sight, kept: Mapping[str, str], app: Outlive) -> Copies:
-    """The list as commands; `kept`: what it is narrowed by, as it stands in the address."""
-    options = [f"{_OPTIONS[n]} {shlex.quote(v)}" for n, v in kept.items() if n in _OPTIONS]
-    tags = ((n.removeprefix("tag."), v) for n, v in kept.items() if n.startswith("tag."))
-    options += [f"--tag {shlex.quote(f'{name}={value}')}" for name, value in tags]
-    found: Copies = [("CLI", " ".join(("outlive process list", *options)))]
+    """The list as commands; `kept`: what it is narrowed by, as it stands in the address. What has
+    not ended is asked for status by status: neither way to a list takes several."""
+    wanted = {name: value for name, value in kept.items() if name != "unfinished"}
+    lists = [wanted]
+    if kept.get("unfinished") and not kept.get("status"):
+        lists = [{**wanted, "status": status} for status in UNFINISHED]
+    found: Copies = [("CLI", "\n".join(_command(one) for one in lists))]
     definition = app.definitions.get(kept.get("type", ""))
     if definition is not None and definition.path:
-        rest = {name: value for name, value in kept.items() if name not in _OURS}
-        asked = f"?{urlencode(rest)}" if rest else ""
-        url = f"{sight.base}{quote(sight.root + definition.path)}{asked}"
-        found.insert(0, ("curl", f"curl -s {shlex.quote(url)}{_bearer(app)}"))
+        url = f"{sight.base}{quote(sight.root + definition.path)}"
+        curls = (f"curl -s {shlex.quote(url + _asked(one))}{_bearer(app)}" for one in lists)
+        found.insert(0, ("curl", "\n".join(curls)))
     return found
 
 
-_OURS = ("type", "unfinished")
-"""What stands in the address of the page, and not in that of the list over HTTP."""
+def _command(kept: Mapping[str, str]) -> str:
+    options = [f"{_OPTIONS[n]} {shlex.quote(v)}" for n, v in kept.items() if n in _OPTIONS]
+    tags = ((n.removeprefix("tag."), v) for n, v in kept.items() if n.startswith("tag."))
+    options += [f"--tag {shlex.quote(f'{name}={value}')}" for name, value in tags]
+    return " ".join(("outlive process list", *options))
+
+
+def _asked(kept: Mapping[str, str]) -> str:
+    rest = {name: value for name, value in kept.items() if name != "type"}
+    return f"?{urlencode(rest)}" if rest else ""
+
+
 _OPTIONS = {
     "status": "--status", "type": "--type", "version": "--version", "startedSince": "--since",
     "startedUntil": "--until", "changedSince": "--changed-since",
-    "changedUntil": "--changed-until",
+    "changedUntil": "--changed-until", "limit": "--limit",
 }  # fmt: skip
 """What narrows a list in an address, and on the command line."""
 

@@ -54,6 +54,7 @@ class Row(Struct, frozen=True):
     """One step with its bars."""
 
     key: str
+    """Its own for ever, so that a page that looks again knows which of its rows it is."""
     step: StepView
     look: str
     took: str
@@ -103,6 +104,7 @@ def timeline(view: View, now: int) -> Timeline:
     """Lay `view` out as it stands at `now` (microseconds since 1970 UTC)."""
     until = max(now if view.ended is None else view.ended, view.changed)
     steps = view.steps[-ROWS_MAX:]
+    hidden = len(view.steps) - len(steps)
     axis = Axis(_moments(view, steps, until))
     stopped = view.status in ("stuck", "paused")
     working = view.status in ("running", "compensating")
@@ -112,14 +114,17 @@ def timeline(view: View, now: int) -> Timeline:
         running = axis.bar(view.changed, until, "running", title)
     return Timeline(
         states=tuple(_states(view, axis, until)),
-        rows=tuple(_row(step, number, axis, until, stopped) for number, step in enumerate(steps)),
+        rows=tuple(
+            _row(step, f"step-{view.era}-{number}", axis, until, stopped)
+            for number, step in enumerate(steps, hidden)
+        ),
         ticks=tuple(_ticks(axis, view.started)),
         takeovers=tuple(
             Tick(round(axis.at(past.at), 3), past.why, "middle")
             for past in view.history
             if is_takeover(past)
         ),
-        hidden=len(view.steps) - len(steps),
+        hidden=hidden,
         running=running,
     )
 
@@ -152,7 +157,7 @@ def _states(view: View, axis: Axis, until: int) -> list[Bar]:
     return shown
 
 
-def _row(step: StepView, number: int, axis: Axis, until: int, stopped: bool) -> Row:
+def _row(step: StepView, key: str, axis: Axis, until: int, stopped: bool) -> Row:
     gave_up = step.ended is None and step.attempts and step.attempts[-1].outcome == "failed"
     ended = until if step.ended is None else step.ended
     if gave_up and stopped:  # nobody is at it any more until a person asks for it
@@ -170,9 +175,7 @@ def _row(step: StepView, number: int, axis: Axis, until: int, stopped: bool) -> 
         notes.append("killed once" if lost == 1 else f"killed {lost} times")
     if gave_up and stopped:
         notes.append("gave up")
-    return Row(
-        f"step-{number}", step, step.kind, took, tuple(bars), ", ".join(notes) or step.outcome
-    )
+    return Row(key, step, step.kind, took, tuple(bars), ", ".join(notes) or step.outcome)
 
 
 def _attempt(step: StepView, attempt: AttemptView, axis: Axis, until: int) -> Bar:

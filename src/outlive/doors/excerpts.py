@@ -26,7 +26,16 @@ from msgspec import Struct
 
 from outlive.clock import MICROS
 from outlive.errors import OutliveError
-from outlive.kinds.breakers.standing import BREAKERS, NEW, SPACE, Note, Standing, read, state_of
+from outlive.kinds.breakers.standing import (
+    BREAKERS,
+    NEW,
+    SPACE,
+    Note,
+    Standing,
+    read,
+    ref_of,
+    state_of,
+)
 from outlive.kinds.ratelimits.algorithms import read_state, used
 from outlive.kinds.ratelimits.deciding import SPACES
 from outlive.kinds.ratelimits.slots import read_holders
@@ -263,6 +272,15 @@ async def breaker_lines(app: Outlive) -> dict[str, list[BreakerLine]]:
             _breaker(dependency, part, parts.get(part), kept, now) for part in sorted(names)
         ]
     return found
+
+
+async def has_part(app: Outlive, dependency: Dependency, part: str) -> bool:
+    """Whether `part` is one that this instance has called, or that any has reported. Raises what
+    the store raises."""
+    if part in dependency.parts:
+        return True
+    store = (await app.place(BREAKERS).applier()).store
+    return (await store.read((ref_of(f"{dependency.name}/{part}"),)))[0] is not None
 
 
 def _breaker(

@@ -21,7 +21,7 @@ import msgspec
 
 from outlive.clock import Clock
 from outlive.dashboard.pages.process import input_of, is_masked
-from outlive.dashboard.pages.processes import many
+from outlive.dashboard.pages.processes import many, not_chosen_by
 from outlive.dashboard.rendering import pretty
 from outlive.errors import InvalidInput, MalformedInput, NoSuchProcess, OutliveError, ProcessGone
 from outlive.web.access import Gate, demand_same_origin
@@ -39,6 +39,8 @@ FORM_BYTES_MAX = 2 * 1024 * 1024
 WHY_CHARACTERS_MAX = 500
 PARTS = 5
 """Parts of 100 that one press asks; the page shows how far it is, and goes on."""
+_ASKED_OF_MANY = frozenset(("verb", "older_than", "seconds"))
+"""What the form for many says beside that by which they are chosen."""
 Form = dict[str, str]
 Act = Callable[[Request, Form], Awaitable[str | None]]
 """Does what a form asks; gives the process to show then, if it is another one."""
@@ -160,6 +162,9 @@ class Actions:
         given = {name: value for name, value in form.items() if value}
         known = {tag for made in self._app.definitions.values() for tag in made.tags}
         try:
+            if beside := not_chosen_by(given.keys() - _ASKED_OF_MANY):
+                said = f"Many are not chosen by {', '.join(beside)}. Nothing was done."
+                raise InvalidInput(said)
             limit = number_of(form, "limit", whole=True)
             found = await self._app.bulk(
                 form.get("verb", ""),

@@ -37,7 +37,7 @@ from outlive.web.messages import (
     read_body,
     read_json,
 )
-from outlive.web.problems import PAGES, InvalidQuery
+from outlive.web.problems import InvalidQuery, page_of
 from outlive.web.processes import RUNNING_SECONDS, Processes, declared, item_url, raw
 from outlive.web.waiting import Vigil, Waiting
 
@@ -178,7 +178,7 @@ class Answers:
             body["answer"] = raw(self._app.redacted(found.answer))
         if found.failure is not None:
             body["problem"] = {
-                "type": request.root + PAGES + UpdateRefused.slug,
+                "type": page_of(request.root, UpdateRefused),
                 "title": UpdateRefused.title(),
                 "code": UpdateRefused.code,
                 "detail": found.failure.message,

@@ -130,7 +130,7 @@ class Answers:
                     "notify",
                     "Tell its end once more. This machine only.",
                     {
-                        "202": openapi._accepted(),
+                        "202": openapi._accepted(name),
                         **openapi._problems((401, 403, 404, 409, 410, 413, 415, 500, 503, 507)),
                     },
                 ),

@@ -19,7 +19,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import msgspec
 from msgspec import Meta, Struct
@@ -179,6 +179,6 @@ def _id_in(body: bytes) -> str:
 
 
 def _answer(status: int, id: str, request: Request) -> Response:
-    place = f"{request.root}{JOURNALS_PATH}/{id}"
+    place = f"{quote(request.root)}{JOURNALS_PATH}/{id}"
     headers = [JSON, (b"cache-control", b"no-store"), (b"location", place.encode())]
     return Response(status, msgspec.json.encode({"id": id}), headers)

@@ -15,11 +15,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 
 from outlive.kinds.processes import FINAL, STATUSES
-from outlive.web import searching
+from outlive.web import examples, searching
 from outlive.web.control import DESCRIBED
 from outlive.web.messages import JSON, WAIT_SECONDS_MAX, Request, Response
 from outlive.web.problems import PAGES, by_slug
@@ -151,7 +152,7 @@ class OpenAPI:
         """`GET /openapi.json`."""
         if self._made is None:
             self._made = document(self._app, self._wrapped)
-        servers = {"servers": [{"url": request.root or "/"}]}
+        servers = {"servers": [{"url": quote(request.root) or "/"}]}
         return Response(200, msgspec.json.encode({**self._made, **servers}), [JSON])
 
 
@@ -184,6 +185,7 @@ def document(app: Outlive, wrapped: object = None) -> Json:
         "paths": paths,
         "components": {
             "schemas": _shared_schemas() | types.components,
+            "examples": examples.of_all(definitions, types),
             "headers": HEADERS,
             "parameters": PARAMETERS,
             "responses": {f"Problem{status}": _problem(status) for status in PROBLEM_TEXTS},
@@ -246,7 +248,7 @@ def _paths_of(definition: Definition, types: Types) -> Json:
             name,
             "cancel",
             "Cancel it: what it did is undone. Refused after its pivot.",
-            {"202": _accepted(), **_problems(CANCELS)},
+            {"202": _accepted(name), **_problems(CANCELS)},
             body=_body(reason, required=False),
         ),
     }
@@ -261,7 +263,7 @@ def _paths_of(definition: Definition, types: Types) -> Json:
                 name,
                 verb,
                 f"{summary} This machine only.",
-                {"202": _accepted(), **_problems(CONTROLS)},
+                {"202": _accepted(name), **_problems(CONTROLS)},
                 parameters=("Idempotency-Key",) if verb == "fork" else (),
                 body=_body(asked, required=required),
             ),
@@ -279,9 +281,10 @@ def _start(definition: Definition, types: Types, process: Json) -> Json:
     headers = _headers(
         "Location", "ETag", "Retry-After", "Preference-Applied", "Idempotent-Replayed"
     )
-    answer = {"content": _json(process), "headers": headers, "links": follow}
-    begun = {"description": "Started: durable before this answer.", **answer}
-    ended = {"description": "Ended within `Prefer: wait=N`.", **answer}
+    answer = {"headers": headers, "links": follow}
+    first, last = (_json(process, examples.of(name, what)) for what in ("begun", "done"))
+    begun = {"description": "Started: durable before this answer.", "content": first, **answer}
+    ended = {"description": "Ended within `Prefer: wait=N`.", "content": last, **answer}
     return _operation(
         name,
         "start",
@@ -315,7 +318,8 @@ def _list(definition: Definition) -> Json:
 
 
 def _status(name: str, process: Json) -> Json:
-    content = {**_json(process), "text/event-stream": {"schema": _TEXT}}
+    state = _json(process, examples.of(name, "done"))
+    content = {**state, "text/event-stream": {"schema": _TEXT}}
     headers = _headers("Retry-After", "Preference-Applied")
     headers["ETag"] = {key: value for key, value in HEADERS["ETag"].items() if key != "required"}
     return _operation(
@@ -337,7 +341,7 @@ def _signal(name: str, signal: str, schema: Json, *, required: bool) -> Json:
         name,
         f"signal.{signal}" if signal else "signal",
         f"Tell it {signal or 'something'}: durable before this answer, kept until waited for.",
-        {"202": _accepted(), **_problems(SIGNALS)},
+        {"202": _accepted(name), **_problems(SIGNALS)},
         parameters=("Idempotency-Key",),
         body=_body(schema, required=required),
     )
@@ -491,10 +495,9 @@ def _object(properties: Json) -> Json:
 
 
 def _problem(status: int) -> Json:
-    made: Json = {
-        "description": PROBLEM_TEXTS[status],
-        "content": {"application/problem+json": {"schema": {"$ref": _SCHEMAS + "OutliveProblem"}}},
-    }
+    schema = {"schema": {"$ref": _SCHEMAS + "OutliveProblem"}}
+    content = {"application/problem+json": {**schema, **examples.of("Problem", str(status))}}
+    made: Json = {"description": PROBLEM_TEXTS[status], "content": content}
     if status in (429, 503, 507):
         made["headers"] = _headers("Retry-After")
     return made
@@ -504,10 +507,10 @@ def _problems(statuses: Iterable[int]) -> Json:
     return {str(status): {"$ref": f"#/components/responses/Problem{status}"} for status in statuses}
 
 
-def _accepted() -> Json:
+def _accepted(name: str) -> Json:
     return {
         "description": "Durable; what comes of it shows in the status.",
-        "content": _json({"$ref": _SCHEMAS + "OutliveAccepted"}),
+        "content": _json({"$ref": _SCHEMAS + "OutliveAccepted"}, examples.of(name, "accepted")),
         "headers": _headers("Location", "Retry-After"),
     }
 
@@ -516,8 +519,8 @@ def _body(schema: Json, *, required: bool) -> Json:
     return {"required": required, "content": _json(schema)}
 
 
-def _json(schema: Json) -> Json:
-    return {"application/json": {"schema": schema}}
+def _json(schema: Json, shown: Json | None = None) -> Json:
+    return {"application/json": {"schema": schema, **(shown or {})}}
 
 
 def _headers(*names: str) -> Json:

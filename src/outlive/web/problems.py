@@ -23,6 +23,7 @@ import logging
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -222,18 +223,30 @@ def of_error(
     """
     kind = type(error)
     trace = trace or new_trace_id()
-    told = isinstance(error, (HttpError, *TOLD))
-    if kind.status >= 500 and not told:
+    if kind.status >= 500 and not _is_told(error):
         log.error("%s %s: %s (trace %s)", kind.code, kind.slug, error.detail, trace)
-    safe = kind.retryable if retryable is None else retryable
+    problem = members(error, instance=instance, root=root, trace=trace, retryable=retryable)
+    headers = [PROBLEM, (b"cache-control", b"no-store")]
+    if problem["retryable"] or kind.status in (429, 503):
+        known = error.facts.get("retry_after")
+        wait = retry_after(RETRY_SECONDS) if known is None else not_before(known)
+        headers.append((b"retry-after", b"%d" % wait))
+    return kind.status, msgspec.json.encode(problem), headers
+
+
+def members(
+    error: OutliveError, *, instance: str, root: str, trace: str, retryable: bool | None = None
+) -> dict[str, Any]:
+    """What the body that reports `error` says; see `of_error`."""
+    kind, told = type(error), _is_told(error)
     problem: dict[str, Any] = {
-        "type": root + PAGES + kind.slug,
+        "type": page_of(root, kind),
         "title": kind.title(),
         "status": kind.status,
         "detail": error.detail if told else kind.title(),
         "instance": instance,
         "code": kind.code,
-        "retryable": safe,
+        "retryable": kind.retryable if retryable is None else retryable,
         "remedy": kind.remedy,
         "trace_id": trace,
     }
@@ -241,12 +254,7 @@ def of_error(
         problem |= _sendable(error.facts)
     elif isinstance(error, DependencyError) and "dependency" in error.facts:
         problem["dependency"] = error.facts["dependency"]
-    headers = [PROBLEM, (b"cache-control", b"no-store")]
-    if safe or kind.status in (429, 503):
-        known = error.facts.get("retry_after")
-        wait = retry_after(RETRY_SECONDS) if known is None else not_before(known)
-        headers.append((b"retry-after", b"%d" % wait))
-    return kind.status, msgspec.json.encode(problem), headers
+    return problem
 
 
 def of_exception(
@@ -262,14 +270,14 @@ def of_failure(failure: Failure | None, status: str, root: str) -> dict[str, Any
     """The `problem` member of a process that is `status`, from its recorded failure."""
     kind: type[OutliveError] = ProcessStuck if status in ("stuck", "paused") else ProcessFailed
     problem: dict[str, Any] = {
-        "type": root + PAGES + kind.slug,
+        "type": page_of(root, kind),
         "title": kind.title(),
         "code": kind.code,
     }
     if failure is not None:
         known = by_code().get(failure.code)
         if known is not None:
-            problem |= {"type": root + PAGES + known.slug, "title": known.title()}
+            problem |= {"type": page_of(root, known), "title": known.title()}
         problem |= {
             "code": failure.code or kind.code,
             "detail": failure.message,
@@ -277,6 +285,11 @@ def of_failure(failure: Failure | None, status: str, root: str) -> dict[str, Any
             "retryable": failure.retryable,
         }
     return problem
+
+
+def page_of(root: str, kind: type[OutliveError]) -> str:
+    """The address of the page about `kind`, under the prefix `root`: a problem's `type`."""
+    return f"{quote(root)}{PAGES}{kind.slug}"
 
 
 def retry_after(base_seconds: float) -> int:
@@ -317,6 +330,10 @@ def by_code() -> dict[str, type[OutliveError]]:
     for kind in catalogue():
         found.setdefault(kind.code, kind)
     return found
+
+
+def _is_told(error: OutliveError) -> bool:
+    return isinstance(error, (HttpError, *TOLD))
 
 
 def _sendable(facts: Mapping[str, Any]) -> dict[str, Any]:

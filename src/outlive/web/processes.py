@@ -228,13 +228,12 @@ class Processes:
     def accepted(self, request: Request, definition: Definition) -> Response:
         """What was told is durable."""
         url = item_url(request, definition, request.id)
-        body = {"id": request.id, "type": definition.name, "links": links(url)}
         headers: Headers = [
             JSON,
             (b"location", url.encode()),
             (b"retry-after", b"%d" % problems.retry_after(RUNNING_SECONDS)),
         ]
-        return Response(202, msgspec.json.encode(body), headers)
+        return Response(202, accepted(request.id, definition.name, url), headers)
 
     async def _view(self, id: str, definition: Definition) -> View:
         """The view of `id`. Raises `NoSuchProcess` when it is of another type than this path is
@@ -302,6 +301,11 @@ def representation(view: View, url: str, root: str) -> bytes:
     body["steps"] = [step(found, times) for found in view.steps]
     body["links"] = links(url)
     return msgspec.json.encode(body)
+
+
+def accepted(id: str, type: str, url: str) -> bytes:
+    """The body that says: what the process at `url` was told is durable."""
+    return msgspec.json.encode({"id": id, "type": type, "links": links(url)})
 
 
 def child(found: ChildView) -> dict[str, Any]:

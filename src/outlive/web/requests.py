@@ -482,7 +482,8 @@ async def _problem(request: Request, error: OutliveError) -> None:
     status, body, headers = problems.of_error(
         error, instance=request.url, root=request.root, trace=trace_id(request)
     )
-    headers.append((b"link", f'<{request.root}{problems.PAGES}{error.slug}>; rel="help"'.encode()))
+    page = problems.page_of(request.root, type(error))
+    headers.append((b"link", f'<{page}>; rel="help"'.encode()))
     await Response(status, body, headers).send(_quiet(request.send))
 
 

@@ -265,10 +265,18 @@ class States:
         return states.breakers(self._pages.desk, sight_of(request), shown, found)
 
     async def _control(self, request: Request, form: Form) -> dict[str, str]:
+        from outlive.doors import excerpts
+
         dependency = self._app.dependencies.get(form.get("dependency", ""))
         part, verb = form.get("part", ""), form.get("action", "")
         if dependency is None or verb not in _HOLDS:
             raise InvalidInput("Name a dependency and what to do to it. Nothing was done.")
+        why(form, needed=True)
+        if not await excerpts.has_part(self._app, dependency, part):
+            raise InvalidInput(
+                f"Of {dependency.name} no part {part[:64]!r} is known: nobody has called it, or it"
+                " is forgotten. Choose one that the page shows. Nothing was done."
+            )
         what = f"{dependency.name}/{part}" if part else dependency.name
         said = await self._note(request, form, verb.replace("-", " "), what)
         await getattr(dependency, _HOLDS[verb])(who(request), said, part)

@@ -46,6 +46,20 @@ async def test_unfinished_processes_of_every_status_are_merged_newest_first() ->
     assert places == sorted(places) and ">reg_1<" not in text
 
 
+async def test_what_was_sought_and_not_found_is_no_choice_of_many() -> None:
+    fake = Fake()
+    fake.add("reg_0", "register", status="stuck")
+    desk = Desk(fake, ManualClock())  # type: ignore[arg-type]
+    given = {**NONE, "status": "stuck", "q": "nobody", "tag": "city=rome"}
+    asked = Asked("stuck", None, 50, "", given, {}, "nobody")
+    text = await processes(desk, Sight(), asked)
+    assert "Nothing is called" in text and ">reg_0<" not in text
+    assert "Many are not chosen by" in text and 'action="/outlive/many"' not in text
+    assert "outlive process list" not in text, "it would list what the page does not"
+    found = Asked("stuck", None, 50, "", {**NONE, "status": "stuck"}, {})
+    assert 'action="/outlive/many"' in await processes(desk, Sight(), found)
+
+
 async def test_a_status_chosen_among_the_unfinished_shows_that_status_alone() -> None:
     fake = Fake()
     for number, status in enumerate(("waiting", "stuck")):

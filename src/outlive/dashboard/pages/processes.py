@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -86,9 +86,9 @@ async def processes(
         statuses=STATUSES,
         types=sorted({*desk.app.definitions, *(one.type for one in census.standing)}),
         lessons=[] if items else lessons(),
-        copied=copies_of_list(sight, kept, desk.app),
+        copied=[] if asked.sought else copies_of_list(sight, kept, desk.app),
         verbs=VERBS,
-        many_refused=many_refused(kept),
+        many_refused=many_refused({**kept, "q": asked.sought} if asked.sought else kept),
         refusal=refusal,
     )
 
@@ -111,10 +111,13 @@ def many_refused(kept: Mapping[str, str]) -> str:
     tagged = any(name.startswith("tag.") for name in kept)
     if not kept.get("status") and not kept.get("type") and not tagged:
         return "Filter by a status, a type or a tag first: everything at once is asked of nobody."
-    beside = sorted(name for name in kept if name not in BULK_TAKES and not name.startswith("tag."))
-    if beside:
-        return f"Many are not chosen by {', '.join(beside)}; take that away."
-    return ""
+    beside = not_chosen_by(kept)
+    return f"Many are not chosen by {', '.join(beside)}; take that away." if beside else ""
+
+
+def not_chosen_by(given: Iterable[str]) -> list[str]:
+    """Those of the parameters of a list by which a bulk call cannot choose."""
+    return sorted(it for it in given if it not in BULK_TAKES and not it.startswith("tag."))
 
 
 def many(
