@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 from tests.browser.conftest import SIZE, Shop, Tab, picture
-from tests.crash.service import looking_at
+from tests.crash.service import looking_at, until
 
 from outlive.clock import MICROS
 from outlive.kinds.processes.history import Sample, written
@@ -205,5 +205,6 @@ async def test_times_are_shown_both_ways_and_commands_are_copied(page: Page, sho
     button = copies.get_by_role("button", name="Copy")
     await button.evaluate(FIRST_WORD)  # it stands there for two seconds: a busy test comes too late
     await button.click()
-    await page.wait_for_function("window.firstWord === 'Copied'")
+    said = await until(lambda: page.evaluate("window.firstWord"), "the button says what it did")
+    assert said == "Copied"
     assert await page.evaluate("navigator.clipboard.readText()") == f"outlive process show {id}"
