@@ -24,8 +24,10 @@ for (const end of ["pointerup", "pointercancel"]) {
   addEventListener(end, () => setTimeout(() => (pressed = false)), true);
 }
 
+let told = 0; // buttons that say for a moment what they did: an exchange would take that away
+
 function busy() {
-  if (pressed) return true;
+  if (pressed || told) return true;
   const live = $("#live");
   const focused = document.activeElement;
   if (live?.contains(focused) && focused.matches("input, textarea, select")) return true;
@@ -253,6 +255,7 @@ document.addEventListener("click", async (event) => {
     theme(THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
   }
   if ("copy" in button.dataset) {
+    told += 1;
     try {
       await navigator.clipboard.writeText(button.parentElement.querySelector("pre").textContent);
       button.textContent = "Copied";
@@ -260,7 +263,10 @@ document.addEventListener("click", async (event) => {
       getSelection().selectAllChildren(button.parentElement.querySelector("pre"));
       button.textContent = "Selected";
     }
-    setTimeout(() => (button.textContent = "Copy"), 2000);
+    setTimeout(() => {
+      button.textContent = "Copy";
+      told -= 1;
+    }, 2000);
   }
 });
 
