@@ -206,7 +206,7 @@ HEARD = """() => new MutationObserver((changes) => {
         (window.heard ??= []).push(one.target.textContent);
     }
 }).observe(document, {childList: true, subtree: true})"""
-"""Keeps what the buttons that copy say: for two seconds, for which a busy test may come too late."""
+"""Keeps what the buttons that copy say, for two seconds: a busy test may come too late for it."""
 
 
 async def test_times_are_shown_both_ways_and_commands_are_copied(page: Page, shop: Shop) -> None:
