@@ -1,6 +1,7 @@
 """What is generated is read by those who will read it: YAML, Kubernetes, systemd, Prometheus."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -148,6 +149,22 @@ def test_what_a_project_names_is_what_the_image_installs(generate, tmp_path):
     assert "/venv/bin/pip install --no-cache-dir ." in generate("dockerfile").stdout
     (tmp_path / "requirements.txt").write_text("")
     assert "-r requirements.txt" in generate("dockerfile").stdout
+    assert "postgres" not in generate("dockerfile").stdout
+    for name in ("requirements.txt", "pyproject.toml"):  # what the project names may lack it
+        made = generate("dockerfile", "--database", "postgres").stdout
+        assert "pip install --no-cache-dir 'outlive[postgres]'" in made, name
+        (tmp_path / name).unlink()
+
+
+def test_no_two_tags_share_a_migration_however_long_they_are(generate):
+    long = f"press:{'a' * 120}"
+    names = set()
+    for image in (f"{long}1", f"{long}2"):
+        job = objects_in(generate("k8s", "--database", "postgres", "--image", image))[1]
+        names.add(job["metadata"]["name"])
+        assert re.fullmatch(r"press-migrate-a+-[0-9a-f]{8}", job["metadata"]["name"])
+        assert len(job["metadata"]["name"]) <= 63
+    assert len(names) == 2
 
 
 @pytest.mark.parametrize("database", ["postgres", "sqlite"])

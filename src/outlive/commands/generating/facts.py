@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -109,7 +110,7 @@ def facts_of(asked: Asked, here: Path | None = None) -> Facts:
         target=asked.target,
         name=name,
         image=image,
-        job=_label(f"{name}-migrate-{_tag(image)}"),
+        job=_whole_label(f"{name}-migrate-{_tag(image)}"),
         sqlite=database == "sqlite",
         store=STORE,
         role=ROLE,
@@ -161,6 +162,14 @@ def _label(text: str) -> str:
     """`text` as a DNS label: a name that every platform takes."""
     plain = re.sub("[^a-z0-9]+", "-", text.lower())
     return plain.lstrip("-0123456789")[:LABEL_CHARACTERS_MAX].rstrip("-")
+
+
+def _whole_label(text: str) -> str:
+    """`text` as a DNS label that no other text has because both were cut."""
+    if len(text) <= LABEL_CHARACTERS_MAX:
+        return _label(text)
+    check = f"-{sha256(text.encode()).hexdigest()[:8]}"
+    return _label(text)[: LABEL_CHARACTERS_MAX - len(check)].rstrip("-") + check
 
 
 def _tag(image: str) -> str:
