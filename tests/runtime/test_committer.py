@@ -140,6 +140,27 @@ async def test_what_waits_behind_a_transaction_that_cancels_itself_is_committed(
         await behind
 
 
+class Unusual(BaseException):
+    """What no `except Exception` catches."""
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, Unusual])
+async def test_what_waits_behind_a_transaction_that_raises_no_exception_is_committed(
+    raised: type[BaseException],
+) -> None:
+    _, committer = await opened()
+
+    def fails(_tables: object) -> Batch:
+        raise raised
+
+    alone = committer.transact(fails, 1.0)
+    behind = committer.submit(put("d"))
+    with pytest.raises(raised):
+        await alone
+    async with asyncio.timeout(60):
+        await behind
+
+
 async def test_refusals_while_the_store_is_full_are_not_remembered_in_the_error() -> None:
     store, committer = await opened()
     store.error = StoreFull()

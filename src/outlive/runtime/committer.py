@@ -166,7 +166,10 @@ class Committer:
                         raise
                     continue  # the work was cancelled by itself
                 except BaseException as error:
+                    told = group[0][3] is not None and not group[0][1].done()
                     _fail(group, error)
+                    if told:
+                        continue  # the work raised it: whoever asked for it has it to raise
                     raise
                 self.stalled, pause = None, STALL_SECONDS_MIN
                 self._answer(group, results)
