@@ -32,10 +32,10 @@ async def test_a_soak_whose_killer_has_stopped_does_not_go_on(
 def test_what_grows_is_said() -> None:
     def sampled(number: int) -> Sample:
         memory, files, spent = 50_000_000 + number * 10_000_000, 30 + number * 9, number / 100
-        return Sample(number, memory, files, 5, 80_000_000, 0.1, spent)
+        return Sample(number, memory, files, 5 + 2 * number, 80_000_000, 0.1, spent)
 
     nothing: Any = None
     flaws = Soaked(1.0, 0, [sampled(number) for number in range(9)], nothing).flaws()
     assert [flaw.split(" grew")[0] for flaw in flaws] == [
-        "memory", "open files", "a registration's work", "the write-ahead log",
+        "memory", "open files", "threads", "a registration's work", "the write-ahead log",
     ]  # fmt: skip

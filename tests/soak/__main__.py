@@ -44,6 +44,7 @@ SPENT_SECONDS_MORE = 0.005
 """What one registration may cost more of a processor than that: fewer share a commit when fewer
 come, and a worker has its chores."""
 MORE_FILES_MAX = 16
+MORE_THREADS_MAX = 8
 LOG_BYTES_MAX = 64 * 1024 * 1024
 """The write-ahead log of SQLite, at any moment."""
 
@@ -100,6 +101,9 @@ class Soaked(Struct, frozen=True):
         first, last = self.thirds("files")
         if last > first + MORE_FILES_MAX:
             flaws.append(f"open files grew from {first:.0f} to {last:.0f}")
+        first, last = self.thirds("threads")
+        if last > first + MORE_THREADS_MAX:
+            flaws.append(f"threads grew from {first:.0f} to {last:.0f}")
         first, last = self.thirds("spent")
         if last > first * GROWTH_MAX + SPENT_SECONDS_MORE:
             said = f"{first * 1000:.1f} to {last * 1000:.1f} ms of a processor"
