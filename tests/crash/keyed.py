@@ -35,18 +35,18 @@ app = Outlive(os.environ["OUTLIVE_STORE"])
 
 @app.schema
 def make(tables: Any) -> None:
-    tables.execute("CREATE TABLE IF NOT EXISTS charge (name TEXT, id TEXT)")
+    tables.execute("CREATE TABLE IF NOT EXISTS keyed_charge (name TEXT, id TEXT)")
 
 
 def write(tables: Any, name: str) -> dict[str, str]:
     id = ids.token(40)
     values = "(?, ?)" if LITE else "($1, $2)"
-    tables.execute(f"INSERT INTO charge VALUES {values}", (name, id))
+    tables.execute(f"INSERT INTO keyed_charge VALUES {values}", (name, id))
     return {"id": id}
 
 
 def count(tables: Any) -> dict[str, int]:
-    rows = tables.execute("SELECT name, count(*) FROM charge GROUP BY name")
+    rows = tables.execute("SELECT name, count(*) FROM keyed_charge GROUP BY name")
     return dict(rows)
 
 
