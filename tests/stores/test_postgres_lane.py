@@ -204,10 +204,14 @@ async def test_a_cancelled_wait_for_the_standby_is_not_a_success(postgres: str) 
                 "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity"
                 " WHERE wait_event = 'SyncRep' AND application_name = $1"
             )  # the server's own (autovacuum) wait for a standby too
-            await until(
-                lambda: session.fetchval(cancel, store._writing.way.name),
-                "the commit waits for its standby",
-            )
+
+            async def cancelled() -> bool:
+                nonlocal committing
+                if committing.done():  # the session that writes had not read the setting yet
+                    committing = asyncio.create_task(store.commit(commit))
+                return bool(await session.fetchval(cancel, store._writing.way.name))
+
+            await until(cancelled, "the commit waits for its standby")
             with pytest.raises(OutcomeUnknown, match="standby"):
                 await committing
         finally:
