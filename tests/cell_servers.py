@@ -19,7 +19,8 @@ from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.postgres_server import end_with_tests, free_port
+from tests.ports import free_port
+from tests.postgres_server import end_with_tests
 
 DEADLINE_SECONDS = 30.0
 PLACES = ("/usr/bin", "/usr/local/bin", "/usr/sbin", "/opt/homebrew/bin")

@@ -13,7 +13,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 from examples.signup.run import PR_SET_PDEATHSIG
+from tests.ports import free_port
 
 DEADLINE_SECONDS = 60.0
 SYSTEM = Path("/usr/lib/postgresql")
@@ -68,13 +68,6 @@ def end_with_tests(number: int) -> None:
     however it does, the kernel sends it `number`. Does nothing where the kernel is not Linux."""
     if hasattr(_libc, "prctl"):
         _libc.prctl(PR_SET_PDEATHSIG, number)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Server:

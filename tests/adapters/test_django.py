@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.adapters import sites
-from tests.doors.programs import ROOT, free_port, program, until
+from tests.doors.programs import ROOT, program, until
+from tests.ports import free_port
 
 from outlive import Outlive
 from outlive.adapters import django as adapter

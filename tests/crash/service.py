@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 import httpx
 from examples.signup.run import die_with_parent
+from tests.ports import free_port
 
 from outlive.model import Batch
 from outlive.store import Store
@@ -46,12 +46,6 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = DEADLI
             return found
         assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
         await asyncio.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def alive(pid: int) -> bool:

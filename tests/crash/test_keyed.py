@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.doors.programs import line_of, program
-from tests.postgres_server import free_port
+from tests.ports import free_port
 
 from outlive import ids
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -69,13 +68,6 @@ def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SEC
         assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
         time.sleep(0.02)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _hear_ctrl_c() -> None:

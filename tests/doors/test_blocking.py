@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from tests.doors.manual import NODE_OF_THE_MANUAL, TRY_DJANGO, TRY_FLASK, written_out
-from tests.doors.programs import free_port, line_of, node, program, stands_still, until
+from tests.doors.programs import line_of, node, program, stands_still, until
+from tests.ports import free_port
 
 from outlive import BlockingOutlive, OutcomeUnknown, Outlive, ProcessFailed, Run, ids, step
 from outlive.errors import InEventLoop, NoSuchProcess, NotAllowed, StoreRefused, StoreUnavailable

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "examples" / "signup" / "run.py"
@@ -24,12 +25,6 @@ def until(condition, what):
         assert time.monotonic() < end, f"{what}: not within {DEADLINE_SECONDS} s"
         time.sleep(0.05)
     return found
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Example:

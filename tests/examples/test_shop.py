@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import httpx
 import pytest
-from tests.postgres_server import end_with_tests, free_port
+from tests.ports import free_port
+from tests.postgres_server import end_with_tests
 
 from outlive import ids
 

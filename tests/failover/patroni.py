@@ -23,7 +23,8 @@ from typing import Any
 import httpx
 from examples.signup.run import die_with_parent
 from tests.crash.service import alive, children_of, send, until
-from tests.postgres_server import folder_of_its_own, free_port, system_programs
+from tests.ports import free_port
+from tests.postgres_server import folder_of_its_own, system_programs
 
 IN_NAMESPACES = "OUTLIVE_FAILOVER_NAMESPACES"
 BRIDGE, HUB, NET = "hub", "10.77.0.1", "10.77.0"

@@ -17,9 +17,10 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.crash.service import until
-from tests.doors.programs import free_port, program
+from tests.doors.programs import program
 from tests.http.served import ONCE, everything
 from tests.http.site import events_of
+from tests.ports import free_port
 
 TARGET = "tests.http.served:service"
 COMMANDS = {

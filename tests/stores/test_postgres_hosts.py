@@ -10,7 +10,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tests.postgres_server import free_port, server_of_its_own
+from tests.ports import free_port
+from tests.postgres_server import server_of_its_own
 from tests.stores.servers import DEADLINE_SECONDS, store_at
 
 from outlive.clock import Clock
