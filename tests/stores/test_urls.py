@@ -37,5 +37,5 @@ def test_a_host_in_brackets_may_stand_anywhere_in_a_list() -> None:
 
 @pytest.mark.parametrize("place", ["[::1", "one,[::1", "::1]", "u:p[@one", "one,[x", "one,two]:1"])
 def test_a_bracket_that_is_left_open_is_refused(place: str) -> None:
-    with pytest.raises(ValueError, match=r"bracket|IPv6|netloc"):
+    with pytest.raises(ValueError, match=r"IPv6"):
         split(f"postgresql://{place}/db")

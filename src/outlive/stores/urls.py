@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, urlsplit
 
-_PLACE = re.compile(r"[^/?#]*")
 _DROPPED = dict.fromkeys(map(ord, "\t\r\n"))
 """What no URL has, and what the standard library leaves out."""
 
@@ -20,17 +19,13 @@ _DROPPED = dict.fromkeys(map(ord, "\t\r\n"))
 def split(address: str) -> SplitResult:
     """The parts of `address`; `netloc` is its place, with all servers that it names.
 
-    Raises `ValueError` for what is no URL: a bracket that is left open, or stands elsewhere than
-    around a host.
+    Raises `ValueError` for what is no URL, such as a bracket that is left open.
     """
     scheme, mark, rest = address.translate(_DROPPED).partition("://")
     if not mark:
         return urlsplit(address)
-    found = _PLACE.match(rest)
-    place = found.group() if found is not None else ""
-    who, _, hosts = place.rpartition("@")
-    if "[" in who or "]" in who:
-        raise ValueError("a bracket stands where no host does")
+    place = re.split("[/?#]", rest, maxsplit=1)[0]
+    who, at, hosts = place.rpartition("@")
     for host in hosts.split(","):
-        urlsplit(f"//{host}")
+        urlsplit(f"//{who}{at}{host}")
     return urlsplit(f"{scheme}{mark}{rest[len(place) :]}")._replace(netloc=place)

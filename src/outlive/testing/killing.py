@@ -369,7 +369,8 @@ class KillEverywhere:
         Gives where it was killed; in an asynchronous test an awaitable of that. Raises what `check`
         raised, or `AssertionError` when an oracle of outlive found something, each with a note
         where it was killed; also when no death was ever reached. Warns (`UnreachedDeaths`) when
-        more than a fifth never was, as of runs with fewer commits because the outside is not new.
+        more than a fifth never was, as of runs with fewer commits because the outside is not new,
+        or because on a disk, on a busy machine, more writes of theirs shared one.
         """
         work = Murder(self._app, body, value, self._fresh, client, check, reset)
         try:
