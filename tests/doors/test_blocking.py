@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,38 @@ def test_many_threads_share_one_thread_and_one_store(tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(buy, range(24)))
         assert found[7] == "tea 7 of 5 g for 7" and len(set(found)) == 24
+        assert len(threads()) == 1
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("run", (True, False))
+def test_a_call_while_another_thread_opens_it_waits_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: bool
+) -> None:
+    app, order = shop(tmp_path / "store.db")
+    client = app.blocking(run=run)
+    opening, go_on = threading.Event(), threading.Event()
+    open_places = app._open_places
+
+    async def held() -> None:
+        opening.set()
+        await asyncio.to_thread(go_on.wait)
+        await open_places()
+
+    monkeypatch.setattr(app, "_open_places", held)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(client.start, order, "tea")
+            assert opening.wait(60)
+            second = pool.submit(client.start, order, "salt")
+            try:
+                assert not wait((second,), 0.2).done
+            finally:
+                go_on.set()
+            assert {first.result(60).id, second.result(60).id} == {
+                line.id for line in client.processes()[0]
+            }
         assert len(threads()) == 1
     finally:
         client.close()

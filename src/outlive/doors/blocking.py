@@ -347,21 +347,25 @@ class BlockingOutlive:
         self._own, self._lock = None, threading.Lock()
 
     def _opened(self) -> asyncio.AbstractEventLoop:
-        """The event loop in which the application lives; it is made and opened if need be."""
-        home = self.app._home
-        if home is not None and self.app._store is not None and home.is_running():
-            return home
+        """The event loop in which the application lives; it is made and opened if need be. Whoever
+        calls while another thread opens it waits for that."""
+        if (own := self._own) is not None:
+            return own.loop
         with self._lock:
-            if self._own is None:
-                own = LoopThread()
-                try:
-                    wait_in(own.loop, self.app.open() if self.runs else self.app.open_client())
-                except BaseException:
-                    own.end()
-                    raise
-                self._own = own
-                _open.add(self)
-            return self._own.loop
+            if self._own is not None:
+                return self._own.loop
+            home = self.app._home
+            if home is not None and self.app._store is not None and home.is_running():
+                return home
+            own = LoopThread()
+            try:
+                wait_in(own.loop, self.app.open() if self.runs else self.app.open_client())
+            except BaseException:
+                own.end()
+                raise
+            self._own = own
+            _open.add(self)
+            return own.loop
 
 
 class LoopThread:
