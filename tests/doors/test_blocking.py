@@ -113,7 +113,7 @@ def test_many_threads_share_one_thread_and_one_store(tmp_path: Path) -> None:
         client.close()
 
 
-@pytest.mark.parametrize("run", (True, False))
+@pytest.mark.parametrize("run", [True, False])
 def test_a_call_while_another_thread_opens_it_waits_for_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: bool
 ) -> None:
