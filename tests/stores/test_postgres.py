@@ -65,6 +65,31 @@ async def test_an_existing_store_keeps_its_number_of_shards(postgres: str) -> No
             assert again.shards == 5
 
 
+async def test_a_store_that_is_cut_off_for_good_makes_no_connection_again(postgres: str) -> None:
+    async with session_at(postgres) as session, store_at(postgres) as store:
+        store.session.keep()
+
+        async def is_made() -> bool:
+            return store.session.is_made
+
+        await until(is_made, "the session is made")
+        link = store.session._link
+        assert link is not None
+        pid, lost = link.get_server_pid(), asyncio.Event()
+        link.add_termination_listener(lambda _: lost.set())
+        store.sever()
+        await lost.wait()
+
+        async def is_gone() -> bool:
+            there = "SELECT 1 FROM pg_stat_activity WHERE pid = $1"
+            return not await session.fetch(there, pid)
+
+        await until(is_gone, "the server has seen the end")
+        assert store.session._again is None or store.session._again.done()
+        assert all(made.is_closed() for made in store._straight._made)
+        assert not store.session.is_made
+
+
 async def test_a_role_that_owns_only_its_schema_is_enough(postgres: str) -> None:
     async with session_at(postgres) as session:
         await session.execute("CREATE ROLE narrow LOGIN")

@@ -282,6 +282,9 @@ class PostgresStore:
 
     def sever(self) -> None:
         """Cut every connection at once, as the end of the process does: for those who end it."""
+        self._is_open = False
+        self._hints.forget()
+        self.session.sever()
         for links in (self._writing, self._working, self._reading, self._straight):
             links.sever()
 

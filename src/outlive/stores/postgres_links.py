@@ -452,10 +452,11 @@ class Links:
 
     def sever(self) -> None:
         """Cut every connection, lent or not, as the end of the process would."""
-        self._closed, self._idle = True, []
+        self._closed = True
         for link in list(self._made):
             if not link.is_closed():
                 link.terminate()
+        self._idle = []
 
     async def end(self, link: Connection) -> None:
         """Close what `connect` gave, in order."""

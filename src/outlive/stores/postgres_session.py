@@ -143,6 +143,12 @@ class Session:
                 await farewell(link)
             await self._links.end(link)
 
+    def sever(self) -> None:
+        """What cuts it ends it: no other is made."""
+        self._closed = True
+        if self._again is not None:
+            self._again.cancel()
+
     def forget(self) -> None:
         """In a forked child: the session is the parent's."""
         self._closed = True
