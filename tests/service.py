@@ -9,6 +9,7 @@ its store never answers again.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import time
 from collections import Counter
@@ -112,7 +113,7 @@ class Dying:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if not asyncio.iscoroutinefunction(found) or name in ("open", "close"):
+        if not inspect.iscoroutinefunction(found) or name in ("open", "close"):
             return found
 
         async def alive(*args: Any, **kwargs: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -101,7 +102,7 @@ def work(function: Callable[..., Any], batch: Batch, *args: Any, fail: bool = Fa
         function(given, *args)
         return end()
 
-    made: Any = awaited if asyncio.iscoroutinefunction(function) else plain
+    made: Any = awaited if inspect.iscoroutinefunction(function) else plain
     made.manner = manner_of(function)
     return made
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -457,7 +458,7 @@ class Dependency:
 def _guarded(
     dependency: Dependency, name: str, plan: Plan, function: Callable[P, Awaitable[R]]
 ) -> Callable[P, Awaitable[R]]:
-    if not asyncio.iscoroutinefunction(function):
+    if not inspect.iscoroutinefunction(function):
         raise TypeError(
             f"{getattr(function, '__name__', function)} is not async: a thread cannot be stopped "
             "when its time is over, so what is promised about probes would not hold."
