@@ -150,6 +150,7 @@ def test_flask_limiter_counts_in_the_store(address: str) -> None:
     assert answers[2].headers["X-RateLimit-Remaining"] == "0"
 
 
+@pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction':DeprecationWarning")  # slowapi's
 @pytest.mark.parametrize("address", ["sqlite"], indirect=True)
 async def test_slowapi_counts_in_the_store(address: str) -> None:
     limiter = SlowLimiter(key_func=lambda request: "ada", storage_uri=f"outlive+{address}")

@@ -318,8 +318,9 @@ def ask(method: str, url: str, body: Any = None, **headers: str) -> Any:
 
 def serves(url: str) -> bool:
     try:
-        urllib.request.urlopen(url, timeout=5)
-    except urllib.error.HTTPError:
+        urllib.request.urlopen(url, timeout=5).close()
+    except urllib.error.HTTPError as answer:
+        answer.close()
         return True
     except OSError:
         return False
