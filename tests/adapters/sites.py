@@ -23,6 +23,6 @@ __all__ = ["app", "forget", "override", "settings"]
 
 def forget() -> None:
     """What was made of the settings of an earlier test is made anew."""
-    adapter.client.cache_clear()
-    adapter.client_at.cache_clear()
-    django_sessions._sessions.cache_clear()
+    adapter._client.cache_clear()
+    adapter._client_at.cache_clear()
+    django_sessions._declared.cache_clear()

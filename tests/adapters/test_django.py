@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
@@ -86,4 +87,31 @@ def test_the_application_of_the_settings_is_made_once(monkeypatch: pytest.Monkey
         assert adapter.client() is adapter.client()
         assert adapter.client().app is sites.app
     assert adapter.client_at("memory://") is adapter.client_at("memory://")
+    sites.forget()
+
+
+def test_threads_that_ask_first_at_once_get_one_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Outlive] = []
+    making, go_on = threading.Event(), threading.Event()
+
+    def make(address: str) -> Outlive:
+        made.append(Outlive(address))
+        making.set()
+        go_on.wait(60)
+        return made[-1]
+
+    monkeypatch.setattr(adapter, "Outlive", make)
+    address = f"sqlite:///{tmp_path}/store.db"
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(adapter.client_at, address)
+        try:
+            assert making.wait(60)
+            second = pool.submit(adapter.client_at, address)
+            wait((second,), 0.2)
+        finally:
+            go_on.set()
+        assert first.result(60) is second.result(60)
+    assert len(made) == 1
     sites.forget()

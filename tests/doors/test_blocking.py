@@ -145,6 +145,29 @@ def test_a_call_while_another_thread_opens_it_waits_for_that(
         client.close()
 
 
+def test_threads_that_ask_for_the_face_at_once_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, _ = shop(tmp_path / "store.db")
+    making, go_on, make = threading.Event(), threading.Event(), BlockingOutlive.__init__
+
+    def held(face: BlockingOutlive, of: Outlive) -> None:
+        make(face, of)
+        if threading.current_thread() is not threading.main_thread():
+            making.set()
+            go_on.wait(60)
+
+    monkeypatch.setattr(BlockingOutlive, "__init__", held)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(app.blocking, run=True)
+        try:
+            assert making.wait(60)
+            second = app.blocking()
+        finally:
+            go_on.set()
+        assert first.result(60) is second is app.blocking() and second.runs
+
+
 async def test_inside_an_event_loop_it_says_what_to_use_instead(tmp_path: Path) -> None:
     app, order = shop(tmp_path / "store.db")
     with pytest.raises(InEventLoop, match=r"await app\.start"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from tests.cell_servers import CellServer, valkey_server
 
 from outlive import Outlive, Quota, Run, ids
+from outlive.doors.cells import Place
 from outlive.errors import BadAddress, StoreRefused, StoreUnavailable
 from outlive.model import Batch
 from outlive.stores.memory import MemoryStore
@@ -140,3 +143,26 @@ async def test_a_forked_child_opens_its_own(tmp_path: Path) -> None:
     assert (await asyncio.to_thread(os.waitpid, pid, 0))[1] == 0
     assert await limits.hit("ada")
     await app.close()
+
+
+def test_threads_that_declare_at_once_declare_in_one_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Outlive(f"sqlite:///{tmp_path}/store.db")
+    making, go_on, make = threading.Event(), threading.Event(), Place.__init__
+
+    def held(place: Place, *given: Any) -> None:
+        make(place, *given)
+        if threading.current_thread() is not threading.main_thread():
+            making.set()
+            go_on.wait(60)
+
+    monkeypatch.setattr(Place, "__init__", held)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(app.ratelimits, Quota("burst", 5))
+        try:
+            assert making.wait(60)
+            second = app.ratelimits(Quota("login", 5))
+        finally:
+            go_on.set()
+        assert app._all_places() == [first.result(60)._place] == [second._place]

@@ -13,6 +13,7 @@ gunicorn's `--preload`).
 from __future__ import annotations
 
 from functools import cache
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -25,9 +26,25 @@ if TYPE_CHECKING:
     from outlive.doors.blocking import BlockingOutlive
 
 
-@cache
+declaring = RLock()
+"""Held while something is made of the settings that all threads share: `cache` alone makes it twice
+when two ask first at once."""
+
+
 def client() -> BlockingOutlive:
     """The application of this site, without an event loop. Raises `ImproperlyConfigured`."""
+    with declaring:
+        return _client()
+
+
+def client_at(address: str) -> BlockingOutlive:
+    """An application with nothing but the store at `address`."""
+    with declaring:
+        return _client_at(address)
+
+
+@cache
+def _client() -> BlockingOutlive:
     named = getattr(settings, "OUTLIVE_APP", None)
     address = getattr(settings, "OUTLIVE_STORE", None)
     if (named is None) == (address is None):
@@ -44,6 +61,5 @@ def client() -> BlockingOutlive:
 
 
 @cache
-def client_at(address: str) -> BlockingOutlive:
-    """An application with nothing but the store at `address`."""
+def _client_at(address: str) -> BlockingOutlive:
     return Outlive(address).blocking()

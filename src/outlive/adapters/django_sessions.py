@@ -34,7 +34,7 @@ from django.contrib.sessions.backends.base import CreateError, SessionBase, Upda
 from django.core.exceptions import ImproperlyConfigured
 from msgspec import Raw
 
-from outlive.adapters.django import client
+from outlive.adapters.django import client, declaring
 from outlive.clock import MICROS
 from outlive.doors.faces import BlockingSessions
 from outlive.doors.sessions import Sessions, draw
@@ -48,8 +48,13 @@ ABSOLUTE_SECONDS = 400 * 86_400.0
 DEVICES_MAX = 63
 
 
-@cache
 def _sessions() -> Sessions:
+    with declaring:
+        return _declared()
+
+
+@cache
+def _declared() -> Sessions:
     given = dict(getattr(settings, "OUTLIVE_SESSIONS", {}))
     given.setdefault("absolute_seconds", ABSOLUTE_SECONDS)
     given.setdefault("devices_max", DEVICES_MAX)

@@ -51,10 +51,11 @@ class Doors:
         """
         from outlive.doors.blocking import BlockingOutlive
 
-        if self._face is None:
-            self._face = BlockingOutlive(cast("Outlive", self))
-        self._face.runs = self._face.runs or run
-        return self._face
+        if self._face is None:  # `setdefault`: another thread may ask first at the same time
+            self.__dict__.setdefault("_face", BlockingOutlive(cast("Outlive", self)))
+        face = cast("BlockingOutlive", self._face)
+        face.runs = face.runs or run
+        return face
 
     def handle(self, id: str) -> Handle[Any]:
         """The process with this public id, from outside its body. Asks nothing yet."""

@@ -82,7 +82,7 @@ class Caches(Opened, Cells):
         from outlive.kinds.caches.shared import VALUES
         from outlive.runtime.caches import Cache
 
-        known = self._caches = self._caches or {}
+        known = self.__dict__.setdefault("_caches", {})
         if name in known:
             raise ValueError(f"cache {name} is declared twice")
         if not 1 <= len(name) <= NAME_CHARACTERS_MAX or "/" in name:

@@ -103,7 +103,7 @@ class Place:
             store = app.store
             applier = Applier(store, clock, self._committer)
         try:
-            for kind in self.kinds.values():
+            for kind in list(self.kinds.values()):  # another thread may declare
                 applier.check(kind, self.spaces.get(kind.name))
         except BaseException:
             if self._store is not None:
@@ -148,9 +148,9 @@ class Cells:
         """Where `kind` is kept: `cells` is the address of a store of cells, the application's own
         when empty."""
         places = self.__dict__.setdefault("_places", {})
-        if cells not in places:
-            places[cells] = Place(cast("Outlive", self), cells)
-        found: Place = places[cells]
+        found: Place | None = places.get(cells)
+        if found is None:  # `setdefault`: another thread may declare there at the same time
+            found = cast("Place", places.setdefault(cells, Place(cast("Outlive", self), cells)))
         found.kinds[kind.name] = kind
         return found
 
@@ -228,7 +228,8 @@ class Cells:
         if self._requests is None:
             from outlive.doors.replies import of_value
 
-            self._requests, self._of_value = self.requests(), of_value
+            self._of_value = of_value  # first: another thread looks at `_requests`
+            self._requests = self.requests()
         return self._of_value(self._requests, scope, key, value, mode, wait_seconds)
 
     def slots(self, slots: Slots, *, cells: str = "", storage: Storage = "volatile") -> SlotKeeper:

@@ -47,12 +47,11 @@ class Dependencies(Opened, Cells):
         from outlive.kinds.breakers.standing import BREAKERS
         from outlive.runtime.dependencies import ONCE, Dependency
 
-        if self._dependencies is None:
-            self._dependencies = {}
+        known = self.__dict__.setdefault("_dependencies", {})
         place = self.place(BREAKERS)
-        if name in self._dependencies:
+        if name in known:
             raise ValueError(f"dependency {name} is declared twice")
-        made = self._dependencies[name] = Dependency(
+        made = known[name] = Dependency(
             name, breaker=breaker, retry=retry or ONCE, budget=budget, bulkhead=bulkhead,
             timeout=timeout, hedge_seconds=hedge_seconds, least_seconds=least_seconds,
             clock=self._clock, applier=place.applier,

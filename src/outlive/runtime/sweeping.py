@@ -57,7 +57,7 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """Carry out what is due now; gives how many cells that were."""
-        swept, of = 0, {space: kind for kind in self._kinds for space in kind.spaces}
+        swept, of = 0, {space: kind for kind in list(self._kinds) for space in kind.spaces}
         for _ in range(PAGES_MAX):
             cells = await self._store.claim(list(of), GROUP_BATCHES_MAX, HOLD_SECONDS)
             if cells:
