@@ -8,7 +8,6 @@ from django.test import override_settings as override
 
 from outlive import Outlive
 from outlive.adapters import django as adapter
-from outlive.adapters import django_sessions
 
 app: Outlive | None = None
 """What `OUTLIVE_APP` leads to; a test sets it."""
@@ -23,6 +22,4 @@ __all__ = ["app", "forget", "override", "settings"]
 
 def forget() -> None:
     """What was made of the settings of an earlier test is made anew."""
-    adapter._client.cache_clear()
-    adapter._client_at.cache_clear()
-    django_sessions._declared.cache_clear()
+    adapter.made.clear()

@@ -12,9 +12,9 @@ gunicorn's `--preload`).
 
 from __future__ import annotations
 
-from functools import cache
-from threading import RLock
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -25,25 +25,39 @@ from outlive.app import Outlive
 if TYPE_CHECKING:
     from outlive.doors.blocking import BlockingOutlive
 
-
-declaring = RLock()
-"""Held while something is made of the settings that all threads share: `cache` alone makes it twice
-when two ask first at once."""
+M = TypeVar("M")
 
 
 def client() -> BlockingOutlive:
     """The application of this site, without an event loop. Raises `ImproperlyConfigured`."""
-    with declaring:
-        return _client()
+    found: BlockingOutlive | None = made.get("site")
+    if found is None:
+        found = made["site"] = _client()  # twice is the same: what it is made of is made once
+    return found
 
 
 def client_at(address: str) -> BlockingOutlive:
     """An application with nothing but the store at `address`."""
-    with declaring:
-        return _client_at(address)
+    return made_once(f"at {address}", lambda: Outlive(address).blocking())
 
 
-@cache
+def made_once(name: str, make: Callable[[], M]) -> M:
+    """What `make` gives, made once in this process, whichever threads ask first at once. It imports
+    nothing of the site's: a thread that does may ask for something here."""
+    found: M | None = made.get(name)
+    if found is None:
+        with _making:
+            found = made.get(name)
+            if found is None:
+                found = made[name] = make()
+    return found
+
+
+made: dict[str, Any] = {}
+"""What was made of the settings, by name."""
+_making = Lock()
+
+
 def _client() -> BlockingOutlive:
     named = getattr(settings, "OUTLIVE_APP", None)
     address = getattr(settings, "OUTLIVE_STORE", None)
@@ -53,13 +67,8 @@ def _client() -> BlockingOutlive:
             "OUTLIVE_APP (the dotted name of an Outlive)."
         )
     if address is not None:
-        return Outlive(address).blocking()
+        return client_at(address)
     found = import_string(named)
     if not isinstance(found, Outlive):
         raise ImproperlyConfigured(f"OUTLIVE_APP is {named!r}, which is no Outlive.")
     return found.blocking()
-
-
-@cache
-def _client_at(address: str) -> BlockingOutlive:
-    return Outlive(address).blocking()

@@ -24,7 +24,6 @@ sessions of one user: the oldest is signed out.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -34,7 +33,7 @@ from django.contrib.sessions.backends.base import CreateError, SessionBase, Upda
 from django.core.exceptions import ImproperlyConfigured
 from msgspec import Raw
 
-from outlive.adapters.django import client, declaring
+from outlive.adapters.django import client, made_once
 from outlive.clock import MICROS
 from outlive.doors.faces import BlockingSessions
 from outlive.doors.sessions import Sessions, draw
@@ -42,6 +41,7 @@ from outlive.kinds.sessions.decisions import Make, Reply, Rotate, Save, is_id, k
 
 if TYPE_CHECKING:
     from outlive.app import Outlive
+    from outlive.doors.blocking import BlockingOutlive
 
 R = TypeVar("R")
 ABSOLUTE_SECONDS = 400 * 86_400.0
@@ -49,12 +49,11 @@ DEVICES_MAX = 63
 
 
 def _sessions() -> Sessions:
-    with declaring:
-        return _declared()
+    site = client()
+    return made_once("sessions", lambda: _declared(site))
 
 
-@cache
-def _declared() -> Sessions:
+def _declared(site: BlockingOutlive) -> Sessions:
     given = dict(getattr(settings, "OUTLIVE_SESSIONS", {}))
     given.setdefault("absolute_seconds", ABSOLUTE_SECONDS)
     given.setdefault("devices_max", DEVICES_MAX)
@@ -64,7 +63,7 @@ def _declared() -> Sessions:
             "of devices. Use another store, or Django's own cache engine."
         )
     try:
-        return client().app.sessions(
+        return site.app.sessions(
             idle_seconds=given["absolute_seconds"], touch_seconds=0, listed=True, **given
         )
     except (TypeError, ValueError) as error:

@@ -73,7 +73,7 @@ class SessionMiddleware:
             options.setdefault("touch_seconds", min(60.0, idle / 2))
             place = self._own or store
             sessions = Sessions(place, idle_seconds=idle, cookie=cookie, **options)
-        self._opening = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._inner = web.SessionMiddleware(app, sessions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,6 +82,8 @@ class SessionMiddleware:
         elif scope["type"] == "lifespan":
             await self._inner(scope, receive, _closing(self._own, send))
         else:
+            if (loop := asyncio.get_running_loop()) is not self._loop:
+                self._loop, self._opening = loop, asyncio.Lock()
             async with self._opening:
                 await self._own.open_client()
             await self._inner(scope, receive, send)

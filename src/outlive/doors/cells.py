@@ -58,6 +58,8 @@ class Place:
         self._applier: Applier | None = None
         self._sweeper: Sweeper | None = None
         self._opening = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Whose lock that is."""
         self.closing = False
         """From the beginning of the application's end until it is opened again."""
 
@@ -72,6 +74,12 @@ class Place:
         found = self.names.setdefault((space, name), what)
         if found != what:
             raise ValueError(f"{what} cannot be named {name!r}: {found} are named so here already")
+
+    def begin(self) -> None:
+        """The application opens, perhaps in another event loop than before."""
+        self.closing = False
+        if (loop := asyncio.get_running_loop()) is not self._loop:
+            self._loop, self._opening = loop, asyncio.Lock()
 
     async def applier(self) -> Applier:
         """The loop that applies commands here. Raises what opening the store raises."""
@@ -116,8 +124,9 @@ class Place:
         return applier
 
     def forget(self) -> None:
-        """In a forked child: what is open is the parent's."""
+        """In a forked child: what is open, or is just being opened, is the parent's."""
         self._store = self._applier = self._sweeper = None
+        self._opening = asyncio.Lock()
 
     def _committer(self) -> Committer | None:
         runtime = self._app._runtime
@@ -245,7 +254,8 @@ class Cells:
     async def _open_places(self) -> None:
         """Open what was declared; what does not answer yet is opened at its first use."""
         for place in self._all_places():
-            place.closing = False
+            place.begin()
+        for place in self._all_places():
             try:
                 await place.applier()
             except StoreUnavailable as error:

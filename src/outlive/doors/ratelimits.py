@@ -61,6 +61,7 @@ from outlive.kinds.ratelimits.algorithms import State, give_back
 from outlive.kinds.ratelimits.deciding import SPACES, answer_of, take_all
 from outlive.kinds.ratelimits.quotas import QUOTAS_MAX
 from outlive.kinds.ratelimits.slots import Held
+from outlive.runtime.inherited import forgets_in_child
 from outlive.runtime.waits import Waits
 
 if TYPE_CHECKING:
@@ -124,16 +125,21 @@ class RateLimiter:
         self._uses: dict[tuple[Any, str], tuple[Use, ...]] = {}
         self._denied: dict[tuple[Use, ...], tuple[int, float, Answer]] = {}
         self._local: dict[tuple[Use, ...] | str, State] = {}
-        self._blocks: dict[tuple[Use, ...], _Block] = {}
-        self._taking: dict[tuple[Use, ...], asyncio.Future[None]] = {}
         self._refunded: WeakSet[Answer] = WeakSet()
         self._rests_until = float("-inf")
+        self.forget()
+        forgets_in_child(self)
         if scope == "hybrid":
             place.leaving.append(self._return_all)
         if scope != "local":
             for name in names:
                 place.name(SPACES[storage], name, "quotas")
             place.spaces.setdefault(RATELIMITS.name, set()).add(SPACES[storage])
+
+    def forget(self) -> None:
+        """In a forked child: what was taken ahead is the parent's to spend."""
+        self._blocks: dict[tuple[Use, ...], _Block] = {}
+        self._taking: dict[tuple[Use, ...], asyncio.Future[None]] = {}
 
     # --- asking -----------------------------------------------------------------------------------
 

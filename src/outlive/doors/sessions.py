@@ -57,6 +57,7 @@ from outlive.kinds.sessions.decisions import (
 )
 from outlive.kinds.sessions.visit import Change, Held, Outcome, Session
 from outlive.model import Storage
+from outlive.runtime.inherited import forgets_in_child
 
 LOOK_SECONDS = 5.0
 TRIES_MAX = 8
@@ -131,6 +132,11 @@ class Sessions:
         self._ground = Ground(place, self.kind, cells)
         declare(place, "sessions", self)
         self._chooses = listed is None
+        self.forget()
+        forgets_in_child(self)
+
+    def forget(self) -> None:
+        """In a forked child: who waits for an end waits in the parent."""
         self._watched: dict[str, set[asyncio.Event]] = {}
         self._watching: asyncio.Task[None] | None = None
 

@@ -49,6 +49,7 @@ from outlive.kinds.caches.shared import (
 from outlive.kinds.caches.tinylfu import ENTRY_BYTES, Entry, TinyLFU
 from outlive.model import Put, Ref, Require
 from outlive.runtime.apply import Applier
+from outlive.runtime.inherited import forgets_in_child
 from outlive.runtime.stamps import Generations
 from outlive.steps import carried_here, is_transacting
 
@@ -123,10 +124,15 @@ class Cache(Generic[*Args, R]):
         stamped = terms.holds.is_stamped and generations is not None
         self._generations = generations if stamped else None
         self._applier = applier if stamped and terms.shared else None
+        self._failing: OrderedDict[Any, tuple[int, float]] = OrderedDict()
+        self.forget()
+        forgets_in_child(self)
+
+    def forget(self) -> None:
+        """See `inherited`."""
         self._loading: dict[Any, asyncio.Task[Entry]] = {}
         self._looking: set[Any] = set()
-        self._failing: OrderedDict[Any, tuple[int, float]] = OrderedDict()
-        self._room = asyncio.Semaphore(terms.loads_max)
+        self._room = asyncio.Semaphore(self.terms.loads_max)
 
     @property
     def has_tags(self) -> bool:
@@ -288,6 +294,8 @@ class Cache(Generic[*Args, R]):
         task = self._loading.get(args)
         if task is None:
             self._demand_key(args)
+            if not self._loading:  # what is idle may have been of an event loop that has ended
+                self._room = asyncio.Semaphore(self.terms.loads_max)
             task = _in_its_own_context(self._load(args, entry))
             self._loading[args] = task
             task.add_done_callback(functools.partial(self._ended, args))

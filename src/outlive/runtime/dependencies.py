@@ -56,6 +56,7 @@ from outlive.runtime.deadlines import (
     leave_attempt,
     until,
 )
+from outlive.runtime.inherited import forgets_in_child
 from outlive.steps import Retry, attempt
 
 P = ParamSpec("P")
@@ -182,10 +183,16 @@ class Dependency:
         self.purse = Purse(budget or RetryBudget())
         self.clock = clock or Clock()
         self._applier, self._who = applier, who
-        self._whole = self._made(name)
-        self._parts: OrderedDict[str, Part] = OrderedDict()
         self._past: Counter[str] = Counter()
         """What parts had counted that are not here any more."""
+        self.forget()
+        forgets_in_child(self)
+
+    def forget(self) -> None:
+        """See `inherited`: calls under way are the parent's, and so is what it had counted."""
+        self._whole = self._made(self.name)
+        self._parts: OrderedDict[str, Part] = OrderedDict()
+        self._past.clear()
 
     def counts(self) -> Counter[str]:
         """Calls that `passed` and that were `refused`, of all parts, since this program began; and

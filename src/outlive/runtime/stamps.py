@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from outlive.errors import StoreUnavailable
 from outlive.kinds.caches.shared import version_of
 from outlive.model import Batch, Put, Ref
+from outlive.runtime.inherited import forgets_in_child
 from outlive.store import KeyedCells
 
 LOOK_SECONDS_MAX = 2.0
@@ -29,6 +30,11 @@ class Generations:
         self._waiting: list[Asked] = []
         self._task: asyncio.Task[None] | None = None
         self.looks = 0
+        forgets_in_child(self)
+
+    def forget(self) -> None:
+        """See `inherited`."""
+        self._waiting, self._task = [], None
 
     async def read(self, refs: Sequence[Ref]) -> tuple[int, ...]:
         """The versions of `refs`, all of one moment after this was asked. Raises what the store
