@@ -16,6 +16,7 @@ with its partner by `make shop`, or alone by `outlive serve examples.shop.app:se
 
 import hmac
 import os
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import httpx
@@ -207,10 +208,6 @@ def as_order(id: str, customer: str, cents: int, state: str) -> Order:
 # --- what is served -------------------------------------------------------------------------------
 
 
-def served_by(response: Response) -> None:
-    response.headers["Served-By"] = str(os.getpid())
-
-
 def signed_in(request: Request) -> str:
     if not request.session.subject:
         raise HTTPException(401, "sign in first")
@@ -218,7 +215,14 @@ def signed_in(request: Request) -> str:
 
 
 Client = Annotated[str, Depends(signed_in)]
-shop = FastAPI(title="Shop", dependencies=[Depends(served_by)])
+shop = FastAPI(title="Shop")
+
+
+@shop.middleware("http")
+async def served_by(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+    response = await answer(request)
+    response.headers["Served-By"] = str(os.getpid())
+    return response
 
 
 class SignIn(BaseModel):
@@ -328,9 +332,7 @@ async def problem(request: Request, error: OutliveError) -> Response:
     """What the library refuses, as problem+json: 429 of a limit, 503 of an open breaker …"""
     path = request.url.path
     status, body, headers = of_error(error, instance=path, root="", trace="")
-    response = Response(body, status, {name.decode(): text.decode() for name, text in headers})
-    served_by(response)
-    return response
+    return Response(body, status, {name.decode(): text.decode() for name, text in headers})
 
 
 def lines_of(request: Request) -> dict[str, int]:
