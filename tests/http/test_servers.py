@@ -180,8 +180,18 @@ async def test_streams_and_long_polls_do_not_hold_its_end_up_and_go_on_in_its_ne
     await until(lambda: "event: wait\n" in first.text, "the stream has told that it waits")
     tag = (await server.http.get(place)).headers["etag"]
     headers = {"if-none-match": tag, "prefer": "wait=30"}
-    poll = asyncio.create_task(server.http.get(place, headers=headers))
-    await server.http.get(place)
+    sent = asyncio.Event()
+
+    async def trace(event: str, _: object) -> None:
+        if event == "http11.send_request_body.complete":
+            sent.set()
+
+    poll = asyncio.create_task(
+        server.http.get(place, headers=headers, extensions={"trace": trace}),
+    )
+    await sent.wait()
+    async with httpx.AsyncClient() as later:  # its connection is accepted after that of the poll
+        await later.get(server.url + place)
     async with asyncio.timeout(25):
         ended = asyncio.create_task(server.ended())
         if "hypercorn" in server.process.args and sys.version_info >= (3, 12):

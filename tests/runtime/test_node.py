@@ -80,8 +80,10 @@ async def test_a_wake_that_the_store_refused_is_not_forgotten(
     await has_status(app, begun.id, "waiting")
     runtime = app._runtime
     assert runtime is not None
+    live = runtime.activations.live
+    await until(lambda: all(one.parked_at is not None for one in live.values()), "it is parked")
     clock.advance(2)
-    await until(lambda: not runtime.activations.live, "it leaves memory")
+    await until(lambda: not live, "it leaves memory")
     store.refuses = True
     clock.advance(40)
     await until(lambda: store.refused, "its wake is refused")
