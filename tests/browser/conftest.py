@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 from tests.crash.service import children_of, until
+from tests.postgres_server import end_with_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "images"
@@ -58,6 +60,7 @@ class Shop:
             cwd=ROOT,
             env=self._variables,
             stdout=asyncio.subprocess.PIPE,
+            preexec_fn=partial(end_with_tests, signal.SIGTERM),
         )
         assert self._process.stdout is not None
         async with asyncio.timeout(60):

@@ -11,10 +11,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.postgres_server import end_with_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 60.0
@@ -70,6 +72,7 @@ class Running:
                 env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
                 stdout=out,
                 stderr=err,
+                preexec_fn=partial(end_with_tests, signal.SIGTERM),
             )
         self.pid = self.process.pid
 

@@ -7,11 +7,13 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.ports import free_port
+from tests.postgres_server import end_with_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "examples" / "signup" / "run.py"
@@ -47,6 +49,7 @@ class Example:
                 env=environment,
                 stdout=said,
                 stderr=subprocess.STDOUT,
+                preexec_fn=partial(end_with_tests, signal.SIGTERM),
             )
         until(self._ready, "the example is ready")
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
