@@ -64,6 +64,7 @@ async def test_who_reads_while_the_retention_ends_is_told_that_it_is_gone(place:
     kept = await app.journal(id, era=2)
     assert texts(await app.journal(id, 0)) == texts([*kept, *await app.journal(id)])
     await app.store.erase([head.stream], Batch())  # and its cell was read before
-    for asked in (app.view(id), app.journal(id), app.journal(id, 0), app.export_journal(id)):
+    asks = (app.view(id), app.journal(id), app.journal(id, 0), app.export_journal(id))
+    for asked in (*asks, app.standing(id, "none", key="k")):
         with pytest.raises(ProcessGone):
             await asked

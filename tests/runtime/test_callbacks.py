@@ -23,7 +23,7 @@ from outlive.errors import (
     StoreUnavailable,
     TooLarge,
 )
-from outlive.model import Ref
+from outlive.model import Batch, Ref
 from outlive.testing.killing import KillEverywhere
 from outlive.testing.places import Place as Somewhere
 from outlive.testing.trial import Trial
@@ -167,6 +167,17 @@ async def test_nobody_waits_for_it_when_the_process_has_ended(place: Place) -> N
     id = await begun(app)
     await app.cancel(id)
     await has_status(app, id, "cancelled")
+    with pytest.raises(CallbackExpired):
+        await app.call_back(token(), b'{"clean":true}')
+
+
+async def test_nobody_hears_it_in_the_moment_in_which_the_retention_ends(place: Place) -> None:
+    app = await place.open(scans)
+    id = await begun(app)
+    await app.call_back(token(), b'{"clean":true}')
+    await app.signal(id, "end", b"")
+    await has_status(app, id, "done")
+    await app.store.erase([(await app._head(id)).stream], Batch())  # its cell was read before
     with pytest.raises(CallbackExpired):
         await app.call_back(token(), b'{"clean":true}')
 

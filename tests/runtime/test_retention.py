@@ -14,7 +14,7 @@ from tests.service import Place, until
 from outlive import Outlive, Retry, Run, Webhooks, ids, step
 from outlive.clock import MICROS
 from outlive.errors import NoSuchProcess, OutliveError, ProcessGone, StoreUnavailable
-from outlive.kinds.processes import eras
+from outlive.kinds.processes import Command, eras
 from outlive.kinds.processes.archived import Archived, read
 from outlive.kinds.processes.cells import inbox_of, space_of
 from outlive.model import ERASED, Batch, Put
@@ -108,6 +108,8 @@ async def test_it_is_kept_then_a_tombstone_then_nothing(tmp_path: Path) -> None:
         assert line.view() == seen, "an archive says all that could be seen of it"
         with pytest.raises(ProcessGone):
             await app.start(short, "secret", key="k", tags={"who": "a"})
+        with pytest.raises(ProcessGone):  # a command whose sender saw it alive
+            await trial.runtime.activations.commands.obey(Command("signal", one, "go"))
         await trial.advance(hours=1, minutes=1)
         assert await status_of(app, one) == "nothing"
         await trial.advance(minutes=1)

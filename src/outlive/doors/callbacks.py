@@ -7,6 +7,7 @@ replayed   it had been told just that before
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Raw
@@ -25,6 +26,7 @@ from outlive.kinds.processes import FINAL, Command, Head
 from outlive.kinds.processes.callbacks import is_token, key_of, place_ref, read_place
 from outlive.kinds.processes.definition import any_payload
 from outlive.kinds.processes.heard import called_in, same
+from outlive.model import ERASED, Event
 
 CALLBACK_BYTES_MAX = 64 * 1024
 OWNER_SECONDS = 2.0
@@ -55,8 +57,9 @@ class Callbacks(Updates):
         except (NoSuchProcess, ProcessGone):
             raise CallbackExpired from None
         stream = place.stream or head.stream
-        made, told = called_in(await self.store.events(stream), place.of)
-        if made is None and stream != head.stream:
+        events = await self.store.events(stream)
+        made, told = called_in(events, place.of)
+        if made is None and (stream != head.stream or _is_erased(events)):
             raise CallbackExpired
         if made is None:
             raise NoSuchCallback
@@ -73,6 +76,8 @@ class Callbacks(Updates):
                 return "taken"
         except KeyReused:
             raise CallbackUsed from None
+        except ProcessGone:
+            raise CallbackExpired from None
         return await self._decided(place.id, place.of, head, raw)
 
     async def _decided(self, id: str, of: str, head: Head, raw: Raw) -> Outcome:
@@ -84,7 +89,7 @@ class Callbacks(Updates):
             if told is not None:
                 _again(told, raw)
                 return "taken"
-            if events and events[-1].kind == "ended":
+            if _is_erased(events) or events[-1].kind == "ended":
                 raise CallbackExpired
             seen = await self.changed(id, max(seen, len(events)), min(left, 0.5))
         return "kept"
@@ -92,6 +97,11 @@ class Callbacks(Updates):
     def _callback_payload(self, head: Head, name: str, payload: bytes) -> Raw:
         made = self._all.get((head.type, head.version))
         return any_payload(payload) if made is None else made.callback_payload(name, payload)
+
+
+def _is_erased(events: Sequence[Event]) -> bool:
+    """Whether nothing is left of them: the retention was over since their cell was read."""
+    return not events or events[0].kind == ERASED
 
 
 def _again(told: Raw, raw: Raw) -> Outcome:

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 
 async def recorded(store: Store, head: Head) -> Sequence[Event]:
-    """The events of the era under way."""
+    """The events of the era under way. Raises `ProcessGone` when they were erased since its cell
+    was read."""
     events = await store.events(head.stream)
+    if events and events[0].kind == ERASED:
+        unpack(ERASED, b"")  # raises it
     return as_they_were(events) if head.imported else events
 
 

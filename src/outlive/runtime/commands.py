@@ -29,6 +29,7 @@ from outlive.errors import (
     NotStuck,
     OutliveError,
     PastPivot,
+    ProcessGone,
     ProcessTerminal,
     TooManySignals,
 )
@@ -85,10 +86,12 @@ class Commands:
             node.put_down_idle(activation)
 
     async def _out_of_reach(self, id: str) -> OutliveError:
-        """Why a command is not for this node: there is no such process, or another node's turn."""
+        """Why a command is not for this node: no such process (any more), or another's turn."""
         cell = (await self._node.store.read((ref_of(id, self._node.store.shards),)))[0]
-        if cell is None or read_head(cell.value).status == GONE:
+        if cell is None:
             return NoSuchProcess(f"There is no process {id}.")
+        if read_head(cell.value).status == GONE:
+            return ProcessGone(f"Process {id} ended and is past its retention.")
         return Fenced(f"{id} does not live on this node; its command waits for the node that can.")
 
     async def begin(self, activation: Activation, done: tuple[Require, ...]) -> None:
