@@ -19,6 +19,7 @@ from outlive.commands.developing.watching import Watch
 from outlive.commands.exits import CommandFailed
 from outlive.doors.declared import Declared, DeclaredStep, DeclaredType
 from outlive.kinds.processes.difference import Difference
+from outlive.stores.address import store_at
 
 # --- files ----------------------------------------------------------------------------------------
 
@@ -197,3 +198,24 @@ def test_a_folder_that_nobody_may_enter_is_said_before_anything_is_tried(
 def test_a_path_that_is_too_long_for_a_socket_is_said(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match="too long a path for a socket"):
         Database(tmp_path / ("x" * 120))
+    with pytest.raises(CommandFailed, match="too long a path for a socket"):
+        Database(Path("/") / ("ü" * 45))  # the kernel counts bytes
+
+
+def test_a_path_that_no_client_could_name_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="whose path has a comma"):
+        Database(tmp_path / "tea, and more")
+
+
+async def test_a_path_may_have_signs_of_its_own() -> None:
+    with folder_of_its_own() as folder:
+        odd = folder / "\"my' 50% +ü&#?"
+        odd.mkdir(mode=0o755)
+        folder.chmod(0o755)
+        made = Database(odd / "postgres")
+        try:
+            store = store_at(made.start())
+            await store.open()
+            await store.close()
+        finally:
+            made.stop()

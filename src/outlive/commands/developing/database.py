@@ -29,10 +29,11 @@ from outlive.commands.exits import MISUSED, STORE, CommandFailed
 START_SECONDS, STOP_SECONDS, LOOK_SECONDS = 60.0, 20.0, 0.05
 LEAVE_SECONDS = 5.0
 ANSWERS, NO_SERVER = 0, 2
-SOCKET_CHARACTERS_MAX = 100
-"""The kernel takes 107 characters for a socket's path, some of which the server adds."""
+SOCKET_BYTES_MAX = 100
+"""The kernel takes 107 bytes for a socket's path, some of which the server adds."""
 PORT = 5432
 """Only a part of the socket's name."""
+REMEDY = "move the project, or name a server that runs with --store postgresql://…"
 ROLE, UNPRIVILEGED = "postgres", "nobody"
 PR_SET_PDEATHSIG = 1
 _SOCKET_ADDS = len(f"/.s.PGSQL.{PORT}")
@@ -59,8 +60,12 @@ class Database:
         self._clock = clock or Clock()
         self._user = UNPRIVILEGED if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
-        if len(str(self.folder)) + _SOCKET_ADDS > SOCKET_CHARACTERS_MAX:
-            raise CommandFailed(f"{self.folder} is too long a path for a socket: move the project")
+        if len(os.fsencode(self.folder)) + _SOCKET_ADDS > SOCKET_BYTES_MAX:
+            raise CommandFailed(f"{self.folder} is too long a path for a socket: {REMEDY}")
+        if "," in str(self.folder):  # clients take it for two addresses
+            raise CommandFailed(
+                f"PostgreSQL cannot be reached in {self.folder}, whose path has a comma: {REMEDY}"
+            )
 
     @property
     def address(self) -> str:
@@ -80,8 +85,9 @@ class Database:
         self._demand_alone()
         if not (files / "PG_VERSION").exists():
             self._make(files)
+        quoted = str(self.folder).replace('"', '""')
         settings = (
-            "listen_addresses=", f"unix_socket_directories={self.folder}",
+            "listen_addresses=", f'unix_socket_directories="{quoted}"',
             "unix_socket_permissions=0700",
         )  # fmt: skip
         lines = [part for setting in settings for part in ("-c", setting)]
