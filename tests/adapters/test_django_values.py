@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.http import HttpResponse, JsonResponse
@@ -18,6 +19,7 @@ from outlive.adapters.django_values import DEPTH_MAX, JSONValues
 
 assert sites.settings.configured
 VALUES = JSONValues()
+BERLIN = ZoneInfo("Europe/Berlin")
 leaves = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
     | st.binary() | st.datetimes() | st.dates() | st.times() | st.timedeltas() | st.uuids()
@@ -50,10 +52,17 @@ def test_a_value_comes_back_equal_and_of_its_type(value: Any) -> None:
     [
         datetime(2026, 11, 22, tzinfo=UTC), date.min, time(1, 2, 3), timedelta(-1, 5, 7),
         Decimal("1.10"), UUID(int=5), float("inf"), {1: {2: (3,)}}, {"!": "datetime", "is": "x"},
+        datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN), time(2, 30, tzinfo=BERLIN),
+        datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=BERLIN),
     ],
 )  # fmt: skip
 def test_what_json_has_no_word_for_comes_back(value: Any) -> None:
     assert again(value) == value and repr(again(value)) == repr(value)
+
+
+def test_what_was_written_with_an_offset_is_read() -> None:
+    written = b'{"!":"datetime","is":"2026-11-22T02:30:00+01:00"}'
+    assert VALUES.loads(written) == datetime(2026, 11, 22, 2, 30, tzinfo=BERLIN)
 
 
 def test_a_safe_string_stays_safe_and_a_plain_one_plain() -> None:

@@ -16,9 +16,11 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from http.cookies import SimpleCookie
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from django.http import HttpResponse
 from django.utils.safestring import SafeString, mark_safe
@@ -56,6 +58,21 @@ def _as_response(said: Any) -> HttpResponse:
     return made
 
 
+def _clock(value: datetime | time) -> Any:
+    """As ISO 8601 has it; a zone with a name is more than its offset, and stands beside it."""
+    zone = value.tzinfo
+    if isinstance(zone, ZoneInfo) and zone.key is not None:
+        return [value.replace(tzinfo=None).isoformat(), value.fold, zone.key]
+    return value.isoformat()
+
+
+def _as_clock(kind: type[datetime] | type[time], said: Any) -> Any:
+    if isinstance(said, str):
+        return kind.fromisoformat(said)
+    local, fold, zone = said
+    return kind.fromisoformat(local).replace(fold=fold, tzinfo=ZoneInfo(zone))
+
+
 _Way = tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]
 WAYS: tuple[_Way, ...] = (
     ("safe", SafeString, str.__str__, mark_safe),
@@ -63,9 +80,9 @@ WAYS: tuple[_Way, ...] = (
     ("set", set, list, set),
     ("frozenset", frozenset, list, frozenset),
     ("bytes", bytes, lambda value: b64encode(value).decode(), b64decode),
-    ("datetime", datetime, datetime.isoformat, datetime.fromisoformat),
+    ("datetime", datetime, _clock, partial(_as_clock, datetime)),
     ("date", date, date.isoformat, date.fromisoformat),
-    ("time", time, time.isoformat, time.fromisoformat),
+    ("time", time, _clock, partial(_as_clock, time)),
     ("timedelta", timedelta, lambda value: [value.days, value.seconds, value.microseconds],
      lambda said: timedelta(*said)),
     ("decimal", Decimal, str, Decimal),
