@@ -4,7 +4,11 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
+
+import pytest
+from tests.ports import free_port
 
 from outlive.commands.serve import Supervisor, listen
 
@@ -30,6 +34,24 @@ def test_ctrl_c_ends_in_order_too(serve):
     running = serve()
     running.url()
     assert running.end(signal.SIGINT) == 0
+
+
+@pytest.mark.usefixtures("serve")
+def test_it_serves_though_it_was_given_its_streams_closed(start, request_json, wait_until):
+    port = free_port()
+    words = f"-m outlive.commands serve stub:app --port {port} <&- >&- 2>&-"
+    shell = ("sh", "-c", f"exec {sys.executable} {words}")
+    running = start("-c", f"import os; os.execvp('sh', {shell})")
+
+    def answers() -> bool:
+        assert running.process.poll() is None
+        try:
+            return request_json(f"http://127.0.0.1:{port}")[0] == 200
+        except OSError:
+            return False
+
+    wait_until(answers, "it serves")
+    assert running.end() == 0
 
 
 def test_a_killed_worker_is_replaced_and_the_death_is_told(serve, request_json, wait_until):
@@ -92,6 +114,15 @@ def test_a_taken_port_is_one_clear_line(serve):
         assert running.process.wait(60) == 1
     (line,) = running.err.read_text().splitlines()
     assert line.startswith(f"outlive: cannot listen on 127.0.0.1:{port}: ")
+    assert line.endswith("; try --port 0")
+
+
+def test_a_host_that_is_none_is_one_clear_line(serve):
+    running = serve("stub:app", "--host", "nowhere.invalid")
+    assert running.process.wait(60) == 1
+    (line,) = running.err.read_text().splitlines()
+    assert line.startswith("outlive: cannot listen on nowhere.invalid:")
+    assert line.endswith("; try another --host")
 
 
 def test_what_does_not_name_an_app_is_one_clear_line(outlive, tmp_path):

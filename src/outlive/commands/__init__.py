@@ -112,7 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _speak() -> None:
     """Into a pipe or a file goes UTF-8, and from there it comes, whatever the terminal speaks; a
-    terminal gets what it can show."""
+    terminal gets what it can show. What was given closed leads nowhere, for workers too: else the
+    next file that is opened would be taken for it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(opened, True)
+            setattr(sys, name, os.fdopen(opened, mode, encoding="utf-8"))
     for stream in (sys.stdin, sys.stdout):
         if not isinstance(stream, io.TextIOWrapper) or stream.isatty():
             continue

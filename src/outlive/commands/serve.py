@@ -14,6 +14,7 @@ a worker cannot start       at first: nothing is served, its reason is ours; lat
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -84,7 +85,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except (OSError, UnicodeError) as error:  # the latter: a name that no host can have
         reason = getattr(error, "strerror", None) or str(error)
-        raise CommandFailed(f"cannot listen on {host}:{port}: {reason}; try --port 0") from error
+        of_port = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
+        remedy = "--port 0" if of_port else "another --host"
+        raise CommandFailed(f"cannot listen on {host}:{port}: {reason}; try {remedy}") from error
     return listener
 
 
