@@ -150,10 +150,10 @@ def test_a_backup_of_a_running_service_is_restored_and_served(
 
 def test_what_cannot_be_backed_up_or_restored_is_refused_in_one_line(outlive, idle, tmp_path):
     assert outlive("db", "backup", idle, "monday").returncode == 0
-    refused(outlive("db", "backup", idle, "monday"), STORE, "exists", "not overwritten")
+    refused(outlive("db", "backup", idle, "monday"), FORBIDDEN, "exists", "Name another file")
     refused(outlive("db", "backup", "sqlite:///none.db", "x"), STORE, "no store")
     refused(outlive("db", "restore", "monday", idle), FORBIDDEN, "has been used", "does not exist")
-    refused(outlive("db", "restore", "none", "sqlite:///new.db"), STORE, "cannot be read")
+    refused(outlive("db", "restore", "none", "sqlite:///new.db"), FORBIDDEN, "cannot be read")
     whole = (tmp_path / "monday").read_bytes()
     (tmp_path / "cut").write_bytes(whole[:-9])
     refused(outlive("db", "restore", "cut", "sqlite:///new.db"), FAILED, "cut is damaged")

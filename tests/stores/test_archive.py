@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.stores.filling import facts, sound
 
-from outlive.errors import ArchiveDamaged, BadAddress, StoreUnavailable
+from outlive.errors import ArchiveDamaged, BadPlace, StoreUnavailable
 from outlive.stores import archive
 from outlive.stores.archive import ArchiveSource, ArchiveWriter, Header
 from outlive.stores.contents import SECTIONS, Inspection, Sums
@@ -72,9 +72,9 @@ async def test_reading_goes_on_behind_a_key(file: Path) -> None:
 
 def test_the_file_is_for_its_owner_and_replaces_nothing(file: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(BadAddress, match="exists"):
+    with pytest.raises(BadPlace, match="exists"):
         ArchiveWriter(file, Header("id", 9, facts(sound())))
-    with pytest.raises(BadAddress, match="no folder"):
+    with pytest.raises(BadPlace, match="no folder"):
         ArchiveWriter(file.parent / "none" / "x", Header("id", 9, facts(sound())))
 
 
@@ -150,5 +150,5 @@ async def test_a_later_format_is_refused_and_named(
 
 
 def test_a_file_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
-    with pytest.raises(BadAddress, match="cannot be read"):
+    with pytest.raises(BadPlace, match="cannot be read"):
         ArchiveSource(tmp_path / "none")

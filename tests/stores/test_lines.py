@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from outlive.errors import BadAddress, StoreFull, StoreUnavailable
+from outlive.errors import BadPlace, StoreFull, StoreUnavailable
 from outlive.stores import lines
 from outlive.stores.lines import LineFiles, files_in, folder_at, lines_in
 
@@ -36,7 +36,7 @@ def test_each_writer_has_a_file_of_its_own(tmp_path: Path) -> None:
     assert [path.name for path in found] == ["day.one.jsonl.gz", "day.two.jsonl.gz"]
     assert [line for path in found for line in lines_in(path)] == [b"one", b"two"]
     assert files_in(tmp_path, "other/*") == []
-    with pytest.raises(BadAddress):
+    with pytest.raises(BadPlace):
         files_in(tmp_path / "none")
 
 
@@ -137,5 +137,5 @@ def test_a_folder_is_a_path_or_a_url(address: Any, folder: str) -> None:
 
 @pytest.mark.parametrize("address", ["", "s3://bucket/x", "file://host/x", "file://"])
 def test_what_is_no_folder_is_refused(address: str) -> None:
-    with pytest.raises(BadAddress):
+    with pytest.raises(BadPlace):
         folder_at(address)

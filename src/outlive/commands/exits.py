@@ -20,6 +20,7 @@ _CODES: tuple[tuple[type[errors.OutliveError], int], ...] = (
     (errors.StoreNotEmpty, FORBIDDEN),
     (errors.StoreInUse, FORBIDDEN),
     (errors.ArchiveDamaged, FAILED),
+    (errors.BadPlace, FORBIDDEN),
     (errors.StoreRefused, STORE),
     (errors.NoSuchProcess, NOT_FOUND),
     (errors.ProcessGone, NOT_FOUND),

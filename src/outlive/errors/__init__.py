@@ -16,7 +16,7 @@
     │   ├── EngineTooOld · NetworkFileSystem · ReadOnlyStore · NewerSchema · SchemaAltered
     │   ├── SecondCopy · StoreCorrupt · BadAddress
     │   ├── StoreMoved · StoreIncomplete · StoreNotEmpty · StoreInUse · SchemaBehind
-    │   └── ArchiveDamaged · StoreWentBack · KeysMissing
+    │   └── ArchiveDamaged · BadPlace · StoreWentBack · KeysMissing
     ├── ProcessError            about one process, or the wish to start one
     │   ├── NoSuchProcess · ProcessGone · ProcessTerminal · PastPivot · NotStuck
     │   ├── SignalNotExpected · TooManySignals
@@ -153,6 +153,7 @@ from outlive.errors.sessions import (
 from outlive.errors.store import (
     ArchiveDamaged,
     BadAddress,
+    BadPlace,
     Conflict,
     EngineTooOld,
     Fenced,
@@ -187,6 +188,7 @@ __all__ = [
     "ArchiveDamaged",
     "AttemptTooLong",
     "BadAddress",
+    "BadPlace",
     "BreakerOpen",
     "BulkheadFull",
     "CallbackExpired",

@@ -304,3 +304,12 @@ class KeysMissing(StoreRefused):
         "Give the application all keys that the store was written with: "
         "`Outlive(…, encryption=Keys(…))`."
     )
+
+
+class BadPlace(StoreRefused):
+    """A file or folder that was named for a backup or an archive cannot be used so.
+
+    Nothing was written there, and nothing that was there was changed."""
+
+    code, slug = "OL1117", "bad-place"
+    remedy = "Name another file or folder, or change what stands in the way there."

@@ -364,7 +364,7 @@ class NodeRuntime:
 
 
 def _files(archive: Path, node: str) -> LineFiles:
-    """The archive's files of this node. Raises `BadAddress` when they cannot be written."""
+    """The archive's files of this node. Raises `BadPlace` when they cannot be written."""
     from outlive.stores.lines import LineFiles
 
     files = LineFiles(archive, node)

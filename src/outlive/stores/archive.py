@@ -31,7 +31,7 @@ from typing import Any, BinaryIO
 import msgspec
 from msgspec import Struct
 
-from outlive.errors import ArchiveDamaged, BadAddress, StoreFull, StoreUnavailable
+from outlive.errors import ArchiveDamaged, BadPlace, StoreFull, StoreUnavailable
 from outlive.stores.contents import SECTIONS, Facts, Key, Row, Section, Sums, key_of
 
 NAME = "outlive archive"
@@ -58,15 +58,15 @@ class Header(Struct, frozen=True):
 class ArchiveWriter:
     """Writes an archive to `path`; nothing of that name appears before `end`.
 
-    Raises `BadAddress` when the folder is missing or the file exists, `StoreFull` and
+    Raises `BadPlace` when the folder is missing or the file exists, `StoreFull` and
     `StoreUnavailable` when it cannot be written; `abandon` then removes what there is.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
         if path.exists():
-            raise BadAddress(f"{path} exists; it was not overwritten.")
+            raise BadPlace(f"{path} exists; it was not overwritten.")
         if not path.parent.is_dir():
-            raise BadAddress(f"There is no folder {path.parent}.")
+            raise BadPlace(f"There is no folder {path.parent}.")
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{header.id}.new")
         self._digest = sha256()
@@ -124,7 +124,7 @@ class ArchiveWriter:
 class ArchiveSource:
     """The contents of the archive at `path`, read from its beginning to its end, once.
 
-    Raises `BadAddress` when there is no file, `ArchiveDamaged` at whatever place it is not as it
+    Raises `BadPlace` when there is no file, `ArchiveDamaged` at whatever place it is not as it
     was written.
     """
 
@@ -136,7 +136,7 @@ class ArchiveSource:
         try:
             self._raw = open(path, "rb")  # noqa: SIM115 - closed by close()
         except OSError as error:
-            raise BadAddress(f"{path} cannot be read: {error.strerror}.") from error
+            raise BadPlace(f"{path} cannot be read: {error.strerror}.") from error
         self._file = gzip.GzipFile(fileobj=self._raw, mode="rb")
         try:
             self.header = self._read_header()

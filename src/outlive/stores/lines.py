@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from outlive.errors import BadAddress, StoreFull, StoreUnavailable
+from outlive.errors import BadPlace, StoreFull, StoreUnavailable
 
 SUFFIX = ".jsonl.gz"
 LEVEL = 6
@@ -29,15 +29,15 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 
 def folder_at(address: str | Path) -> Path:
-    """The folder that a path or a `file:` URL names. Raises `BadAddress`."""
+    """The folder that a path or a `file:` URL names. Raises `BadPlace`."""
     text = str(address)
     if "://" in text:
         parts = urlsplit(text)
         if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path:
-            raise BadAddress(f"{text} is no folder: write a path, or file:///a/path.")
+            raise BadPlace(f"{text} is no folder: write a path, or file:///a/path.")
         text = unquote(parts.path)
     if not text:
-        raise BadAddress("The archive has no name: write a path, or file:///a/path.")
+        raise BadPlace("The archive has no name: write a path, or file:///a/path.")
     return Path(text).absolute()
 
 
@@ -53,14 +53,14 @@ class LineFiles:
         self._sizes: dict[str, int] = {}
 
     def prepare(self) -> None:
-        """Make the folder, and be certain that it can be written. Raises `BadAddress`."""
+        """Make the folder, and be certain that it can be written. Raises `BadPlace`."""
         probe = self.folder / f".{self._writer}.new"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             probe.touch(mode=0o600)
             probe.unlink()
         except OSError as error:
-            raise BadAddress(f"{self.folder} cannot be written: {error.strerror}.") from error
+            raise BadPlace(f"{self.folder} cannot be written: {error.strerror}.") from error
 
     def append(self, name: str, lines: Sequence[bytes]) -> Path:
         """Add `lines` (none has a line break in it) to the file `name`; gives its path.
@@ -124,10 +124,10 @@ class LineFiles:
 
 
 def files_in(folder: Path, pattern: str = "**/*") -> list[Path]:
-    """The files below `folder` that match `pattern`, by name. Raises `BadAddress` when there is no
+    """The files below `folder` that match `pattern`, by name. Raises `BadPlace` when there is no
     such folder."""
     if not folder.is_dir():
-        raise BadAddress(f"There is no folder {folder}.")
+        raise BadPlace(f"There is no folder {folder}.")
     return sorted(path for path in folder.glob(pattern + SUFFIX) if path.is_file())
 
 

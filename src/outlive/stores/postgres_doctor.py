@@ -192,7 +192,7 @@ async def _owners(store: PostgresStore) -> Findings:
     if not idle and not left:
         yield Finding("owners", "ok", f"{owned} of {len(rows)} shards have an owner")
         return
-    text = f"{idle} shards with events have no owner"
+    text = f"{idle} of {len(worked_on)} shards with events have no owner"
     if left:
         text += f", and the owner of {left} is dead"
     yield Finding("owners", "warn", text, "nothing goes on there until a service is started")

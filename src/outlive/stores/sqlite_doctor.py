@@ -234,7 +234,7 @@ def _owners(look: Examination) -> Findings:
     if not idle and not left:
         yield Finding("owners", "ok", f"{owned} of {len(rows)} shards have an owner")
         return
-    text = f"{len(idle)} shards with events have no owner"
+    text = f"{len(idle)} of {len(worked_on)} shards with events have no owner"
     if left:
         text += f", and the owner of {len(left)} is dead"
     yield Finding("owners", "warn", text, "nothing goes on there until a service is started")
