@@ -15,6 +15,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
+from outlive.doors.opened import NOT_OPEN
 from outlive.errors import StoreUnavailable
 
 log = logging.getLogger("outlive.cells")
@@ -100,7 +101,7 @@ class Place:
         clock: Clock = app._clock
         if self.address:
             if app._store is None:
-                raise StoreUnavailable("The application is not open; nothing was read or written.")
+                raise StoreUnavailable(NOT_OPEN)
             from outlive.stores.address import cells_at
 
             store = cells_at(self.address, None)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from outlive.runtime.telemetry import Telemetry
     from outlive.store import Store
 
+NOT_OPEN = (
+    "The application is not open; nothing was read or written. Serve `app.asgi(…)`, whose life "
+    "span opens it, or open it by `async with app`."
+)
+
 
 class Opened:
     """An application as those who read from it and tell it something see it."""
@@ -33,7 +38,7 @@ class Opened:
     def store(self) -> Store:
         """The open store. Raises `StoreUnavailable` before `open()`."""
         if self._store is None:
-            raise StoreUnavailable("The application is not open; nothing was read or written.")
+            raise StoreUnavailable(NOT_OPEN)
         return self._store
 
     def _wall(self) -> int:
