@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakSet
@@ -155,7 +155,10 @@ class RateLimiter:
         uses = self._uses_of(keys, plan)
         for use in uses:
             if cost < 1 or (cost > use.terms.burst and not use.shadow):
-                raise ValueError(f"a cost of {cost} can never be had of {use.name}: {use.terms}")
+                raise ValueError(
+                    f"a cost of {cost} can never be had of {use.name}, which takes 1 to "
+                    f"{use.terms.burst} at once; nothing was used."
+                )
         if self.scope == "local":
             answer = self._hit_here(uses, cost)
         elif (found := self._known_denied(uses, cost)) is not None:
@@ -387,7 +390,7 @@ class RateLimiter:
         return round(self._clock.boot() * MICROS)
 
     def _uses_of(self, keys: Keys, plan: str) -> tuple[Use, ...]:
-        known = (keys if isinstance(keys, str) else tuple(keys.items()), plan)
+        known = (tuple(keys.items()) if isinstance(keys, Mapping) else keys, plan)
         uses = self._uses.get(known)
         if uses is None:
             uses = tuple(quota.use(keys, plan) for quota in self.quotas)
