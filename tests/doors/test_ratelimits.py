@@ -215,6 +215,29 @@ async def test_a_store_that_does_not_answer_is_declared(on_failure: Any) -> None
     await app.close()
 
 
+@pytest.mark.parametrize(
+    ("on_failure", "passes"), [("open", "every hit is let through"), ("closed", "nothing passes")]
+)
+async def test_an_outage_is_said_once_when_it_begins(
+    on_failure: Any, passes: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, clock = Failing(), ManualClock()
+    app = Outlive(store, clock=clock)
+    limits = app.ratelimits(Quota("burst", 5), Quota("daily", 9), on_failure=on_failure)
+    for _ in range(3):  # nobody has opened the application
+        await limits.hit("ada")
+        clock.advance(ratelimits.FAILED_SECONDS)
+    (said,) = caplog.messages
+    assert said.startswith(f"rate limit burst,daily: {passes} until the store can be asked: ")
+    assert "The application is not open" in said
+    await app.open_client()
+    assert await limits.hit("ada")
+    store.trouble = StoreUnavailable()
+    await limits.hit("ada")
+    assert [said.partition(":")[0] for said in caplog.messages] == ["rate limit burst,daily"] * 2
+    await app.close()
+
+
 async def test_what_the_store_could_not_give_back_is_given_back_when_it_can() -> None:
     clock = ManualClock()
     store = Failing(clock=clock)
