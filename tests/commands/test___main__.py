@@ -40,3 +40,9 @@ def test_what_was_given_closed_is_no_traceback(closed):
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
+
+
+def test_a_word_too_many_is_misuse_and_says_where_to_look(capsys):
+    assert main(["doctor", "shop:app"]) == 2
+    said = capsys.readouterr().err
+    assert "shop:app: more than the command takes; nothing was done (--help says" in said

@@ -129,3 +129,22 @@ asyncio.run(main())
 print("well")
 """
 TRANSACTIONS = (TRY_BOOKING, TRY_DRIVERS, TRY_ORDERS, TRY_DJANGO_ORDERS, TRY_LITE)
+TRY_LIMITED_SERVICE = """
+import asyncio
+import httpx
+from api import service
+
+async def main():
+    asked, told = asyncio.Queue(), asyncio.Queue()
+    await asked.put({"type": "lifespan.startup"})
+    life = asyncio.create_task(service({"type": "lifespan"}, asked.get, told.put))
+    assert await told.get() == {"type": "lifespan.startup.complete"}
+    transport = httpx.ASGITransport(service)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as caller:
+        answers = [await caller.get("/") for _ in range(4)]
+    await asked.put({"type": "lifespan.shutdown"})
+    await life
+    print([answer.status_code for answer in answers], answers[0].headers["ratelimit-policy"])
+
+asyncio.run(main())
+"""

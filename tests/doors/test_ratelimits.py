@@ -98,7 +98,7 @@ async def test_a_cost_is_used_looked_at_and_given_back_once(app: Outlive) -> Non
     assert not await limits.hit("ada", 200)
     assert [await limits.refund("ada", answer) for _ in range(2)] == [True, False]
     assert (await limits.peek("ada")).standings[0].left == 1000
-    with pytest.raises(ValueError, match="can never be had"):
+    with pytest.raises(ValueError, match="can never be had of bytes, which takes 1 to 1000 at"):
         await limits.hit("ada", 1001)
     with pytest.raises(ValueError, match="can never be had"):
         await limits.hit("ada", 0)
@@ -120,6 +120,17 @@ async def test_a_limit_in_shadow_mode_counts_and_refuses_nothing(app: Outlive) -
     assert [answer.shadowed_by for answer in answers] == [()] + [("new",)] * 3
     assert answers[3].refused_by == ("old",)
     assert limits.counts["shadowed"] == 3
+
+
+@pytest.mark.parametrize("key", [17, None, {"user": 17}, {"user": None}])
+async def test_a_key_that_is_no_text_is_told_so(app: Outlive, key: Any) -> None:
+    limits = app.ratelimits(Quota("burst", 3, per="user"))
+    exports = app.slots(Slots("exports", 2, per="user"))
+    with pytest.raises(TypeError, match=r"a key is text, not (17|None); nothing was asked"):
+        await limits.hit(key)
+    with pytest.raises(TypeError, match=r"a key is text, not (17|None); nothing was asked"):
+        async with exports.hold(key):
+            pass
 
 
 async def test_a_limit_in_shadow_mode_that_can_never_be_had_is_only_said(app: Outlive) -> None:
@@ -201,6 +212,29 @@ async def test_a_store_that_does_not_answer_is_declared(on_failure: Any) -> None
     store.trouble = None
     answer = await limits.hit("ada")
     assert answer and answer.checked and answer.standings[0].left == 4
+    await app.close()
+
+
+@pytest.mark.parametrize(
+    ("on_failure", "passes"), [("open", "every hit is let through"), ("closed", "nothing passes")]
+)
+async def test_an_outage_is_said_once_when_it_begins(
+    on_failure: Any, passes: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, clock = Failing(), ManualClock()
+    app = Outlive(store, clock=clock)
+    limits = app.ratelimits(Quota("burst", 5), Quota("daily", 9), on_failure=on_failure)
+    for _ in range(3):  # nobody has opened the application
+        await limits.hit("ada")
+        clock.advance(ratelimits.FAILED_SECONDS)
+    (said,) = caplog.messages
+    assert said.startswith(f"rate limit burst,daily: {passes} until the store can be asked: ")
+    assert "The application is not open" in said
+    await app.open_client()
+    assert await limits.hit("ada")
+    store.trouble = StoreUnavailable()
+    await limits.hit("ada")
+    assert [said.partition(":")[0] for said in caplog.messages] == ["rate limit burst,daily"] * 2
     await app.close()
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.doors.manual import DOCS, written_out
+from tests.doors.manual import DOCS, TRY_LIMITED_SERVICE, written_out
 from tests.doors.programs import program
 from tests.testing.projects import pytest_on
 
@@ -105,6 +105,17 @@ def test_the_program_of_a_page_prints_what_it_says(page: str, tmp_path: Path) ->
     text = (DOCS / page).read_text("utf-8")
     (wanted,) = re.findall(r"prints\n\n```text\n(.*?)```", text, re.DOTALL)
     assert ran.stdout == wanted, ran.stderr
+
+
+def test_the_service_of_the_rate_limits_refuses_what_is_over_the_limit(tmp_path: Path) -> None:
+    written_out("ratelimits.md", tmp_path)
+    ran = subprocess.run(
+        [sys.executable, "-c", TRY_LIMITED_SERVICE], cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    policy = '"burst";q=3;w=1, "daily";q=1000;w=86400'
+    assert ran.stdout == f"[200, 200, 200, 429] {policy}\n", ran.stderr
 
 
 def test_each_program_of_the_adapters_prints_what_the_page_says(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: what follows `outlive` on the command line; by default that of this process.
     """
-    from cyclopts import CycloptsError
+    from cyclopts import CycloptsError, UnusedCliTokensError
 
     _speak()
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -92,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given, exit_on_error=False, print_error=False, result_action="return_value"
         )
         sys.stdout.flush()
+    except UnusedCliTokensError as error:
+        words = " ".join(error.unused_tokens or ())
+        remedy = "--help says what the command takes"
+        return _end(f"{words}: more than the command takes; nothing was done ({remedy})", MISUSED)
     except CycloptsError as error:
         return _end(str(error), MISUSED)
     except CommandFailed as error:

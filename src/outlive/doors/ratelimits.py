@@ -24,8 +24,9 @@ little longer, and never admits more.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakSet
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from outlive.doors.cells import Place
     from outlive.model import Storage
 
+log = logging.getLogger("outlive.ratelimits")
 Scope = Literal["shared", "hybrid", "local"]
 Failing = Literal["open", "closed"]
 DENIED_SECONDS_MAX = 1.0
@@ -127,6 +129,7 @@ class RateLimiter:
         self._local: dict[tuple[Use, ...] | str, State] = {}
         self._refunded: WeakSet[Answer] = WeakSet()
         self._rests_until = float("-inf")
+        self._is_away = False
         self.forget()
         forgets_in_child(self)
         if scope == "hybrid":
@@ -155,7 +158,10 @@ class RateLimiter:
         uses = self._uses_of(keys, plan)
         for use in uses:
             if cost < 1 or (cost > use.terms.burst and not use.shadow):
-                raise ValueError(f"a cost of {cost} can never be had of {use.name}: {use.terms}")
+                raise ValueError(
+                    f"a cost of {cost} can never be had of {use.name}, which takes 1 to "
+                    f"{use.terms.burst} at once; nothing was used."
+                )
         if self.scope == "local":
             answer = self._hit_here(uses, cost)
         elif (found := self._known_denied(uses, cost)) is not None:
@@ -263,7 +269,9 @@ class RateLimiter:
         except UNASKED as error:
             if not isinstance(error, Conflict):  # others need not wait for the same again
                 self._rests_until = self._clock.boot() + FAILED_SECONDS
+                self._say_away(error)
             return self._unasked(uses, cost)
+        self._is_away = False
         if not answer.admitted:
             self._remember_denied(uses, cost, answer)
         return answer
@@ -280,6 +288,17 @@ class RateLimiter:
         """The same, of what opens the store."""
         async with asyncio.timeout(self._timeout):
             return await (await self._place.applier()).submit(RATELIMITS, command)
+
+    def _say_away(self, error: BaseException) -> None:
+        """Warn of an outage when it begins: a limiter that fails open looks like one at rest."""
+        if not self._is_away:
+            self._is_away = True
+            passes = "every hit is let through" if self.on_failure == "open" else "nothing passes"
+            names, why = (
+                ",".join(one.name for one in self.quotas),
+                f"{error}" or "no answer in time",
+            )
+            log.warning("rate limit %s: %s until the store can be asked: %s", names, passes, why)
 
     def _unasked(self, uses: tuple[Use, ...], cost: int) -> Answer:
         """What is answered when the store could not be asked."""
@@ -387,7 +406,7 @@ class RateLimiter:
         return round(self._clock.boot() * MICROS)
 
     def _uses_of(self, keys: Keys, plan: str) -> tuple[Use, ...]:
-        known = (keys if isinstance(keys, str) else tuple(keys.items()), plan)
+        known = (tuple(keys.items()) if isinstance(keys, Mapping) else keys, plan)
         uses = self._uses.get(known)
         if uses is None:
             uses = tuple(quota.use(keys, plan) for quota in self.quotas)

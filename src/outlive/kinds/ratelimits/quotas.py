@@ -93,7 +93,7 @@ class Quota(Struct, frozen=True):
         """It, for the part of `keys` that it is about. Raises `KeyError` when that is not there."""
         if self.per == "*":
             part = "*"
-        elif isinstance(keys, str):
+        elif not isinstance(keys, Mapping):
             part = named(keys)
         elif self.per in keys:
             part = named(keys[self.per])
@@ -103,5 +103,8 @@ class Quota(Struct, frozen=True):
 
 
 def named(part: str) -> str:
-    """A part of a key as it stands in the name of a cell: itself when it is short and plain."""
+    """A part of a key as it stands in the name of a cell: itself when it is short and plain.
+    Raises `TypeError` for what is no text."""
+    if not isinstance(part, str):
+        raise TypeError(f"a key is text, not {part!r}; nothing was asked. Write it as text.")
     return part if _PLAIN.match(part) else f"~{digest(part.encode())}"

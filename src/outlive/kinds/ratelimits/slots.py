@@ -10,6 +10,7 @@ token that is not held any more is answered so, and changes nothing.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -59,7 +60,7 @@ class Slots(Struct, frozen=True):
 
         if self.per == "*":
             return f"{self.name}/*"
-        return f"{self.name}/{named(keys if isinstance(keys, str) else keys[self.per])}"
+        return f"{self.name}/{named(keys[self.per] if isinstance(keys, Mapping) else keys)}"
 
 
 class Acquire(Struct, frozen=True, gc=False):
