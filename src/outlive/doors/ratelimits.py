@@ -406,7 +406,10 @@ class RateLimiter:
         return round(self._clock.boot() * MICROS)
 
     def _uses_of(self, keys: Keys, plan: str) -> tuple[Use, ...]:
-        known = (tuple(keys.items()) if isinstance(keys, Mapping) else keys, plan)
+        if isinstance(keys, str) or not isinstance(keys, Mapping):  # the quicker question first
+            known: tuple[Any, str] = (keys, plan)
+        else:
+            known = (tuple(keys.items()), plan)
         uses = self._uses.get(known)
         if uses is None:
             uses = tuple(quota.use(keys, plan) for quota in self.quotas)
