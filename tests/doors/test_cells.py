@@ -46,7 +46,7 @@ async def test_a_running_node_commits_commands_with_its_processes(tmp_path: Path
 async def test_cells_beside_the_store_are_opened_and_closed_with_it(valkey: CellServer) -> None:
     app, cells = Outlive("memory://"), f"{valkey.address}?prefix={ids.token(40)}"
     limits = app.ratelimits(Quota("burst", 5, per_seconds=3600), cells=cells)
-    with pytest.raises(StoreUnavailable, match="Serve `app.asgi"):
+    with pytest.raises(StoreUnavailable, match=r"Serve `app\.asgi"):
         await limits.peek("ada")
     for left in (4, 3):
         async with app:
